@@ -1,0 +1,134 @@
+"""
+Every error that the library raises, in one tree.
+
+::
+
+    FarmError
+    ├── LocalProtocolError            we misused the protocol: a bug on this side
+    ├── RemoteProtocolError           the peer sent something that the protocol forbids
+    ├── AddressError                  also a ValueError: an address that cannot be meant
+    ├── ConnectionFailed              also a ConnectionError: no session with that server
+    │   ├── AuthenticationFailed      one side could not prove that it knows the secret
+    │   └── ProtocolMismatch          the two sides speak no common version
+    ├── PayloadError                  also a PicklingError and a TypeError: it cannot travel
+    │
+    │   (in task_errors.py, which only a client imports)
+    ├── WorkerDied                    also a BrokenProcessPool: the worker ended under the task
+    ├── InitializerFailed             also a BrokenProcessPool: the initializer raised
+    ├── ServerLost                    also a BrokenExecutor: no tries were left for the task
+    ├── NoServerError                 also a BrokenExecutor: there is no server to run tasks
+    ├── TaskKilled                    also a BrokenExecutor: the task was stopped by request
+    ├── TaskTimeout                   also a concurrent.futures.TimeoutError
+    └── RemoteError                   stands in for an exception that could not be rebuilt here
+
+``CancelledError``, ``TimeoutError``, ``BrokenExecutor`` are those of ``concurrent.futures``.
+
+Fields come first, the words are made from them in ``__str__``. All of them pickle. Servers and
+workers import this file, so it stays light; what needs ``concurrent.futures`` is next door.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+__all__ = [
+    "AddressError",
+    "AuthenticationFailed",
+    "ConnectionFailed",
+    "FarmError",
+    "LocalProtocolError",
+    "PayloadError",
+    "ProtocolMismatch",
+    "RemoteProtocolError",
+]
+
+
+class FarmError(Exception):
+    """The root of all errors of this library."""
+
+    def __init__(self, *args: object) -> None:
+        # Not super(): some errors are also an OSError, which would take two fields for an errno.
+        BaseException.__init__(self, *args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the fields, whatever the other base classes would do."""
+        return type(self), self.args, self.__dict__
+
+
+class LocalProtocolError(FarmError):
+    """This side was told to do what the protocol forbids. It is a bug in the library."""
+
+
+class RemoteProtocolError(FarmError):
+    """The peer sent bytes that the protocol forbids. The link to it is closed."""
+
+
+class AddressError(FarmError, ValueError):
+    """
+    An address that no server can have. Raised before anything is connected.
+
+    Attributes:
+        address: What was given, as text.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"bad address {self.address!r}: {self.reason}"
+
+
+class ConnectionFailed(FarmError, ConnectionError):
+    """
+    No session could be had with a server.
+
+    Attributes:
+        address: The server's address, as text.
+        reason: Why it failed.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot connect to {self.address}: {self.reason}"
+
+
+class AuthenticationFailed(ConnectionFailed):
+    """One side could not prove that it knows the secret. Trying again does not help."""
+
+    def __str__(self) -> str:
+        return f"authentication with {self.address} failed: {self.reason}"
+
+
+class ProtocolMismatch(ConnectionFailed):
+    """The two sides speak no common version of the protocol, or run unlike Pythons."""
+
+    def __str__(self) -> str:
+        return f"no common protocol with {self.address}: {self.reason}"
+
+
+class PayloadError(FarmError, pickle.PicklingError, TypeError):
+    """
+    A function, an argument or a result cannot be pickled.
+
+    It is a ``PicklingError`` and a ``TypeError``, the two that ``pickle`` itself raises.
+
+    Attributes:
+        what: The part that cannot be pickled, in words.
+        reason: What the pickler said.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what} cannot be pickled: {self.reason}"

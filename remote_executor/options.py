@@ -1,0 +1,65 @@
+"""What can be said of a task beside what it is: priority, category, time limit, retries, name."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, replace
+from typing import Any
+
+__all__ = ["PRIORITIES", "Options"]
+
+PRIORITIES = {"high": 1, "normal": 0, "low": -1}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """
+    The options of tasks that are submitted through one view.
+
+    Attributes:
+        priority: "high", "normal", "low", or any int; higher goes first.
+        category: Any hashable value; see ``FarmExecutor.kill_tasks``.
+        timeout: Seconds a task may run on its worker before it is stopped; None for no limit.
+        retries: How many more times a task is tried after a server was lost with it; None means
+            what the executor was made with.
+        name: What to call the tasks in errors and output.
+    """
+
+    priority: int | str = 0
+    category: Any = "default"
+    timeout: float | None = None
+    retries: int | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.priority, str):
+            if self.priority not in PRIORITIES:
+                raise ValueError(
+                    f"priority must be an int or one of {', '.join(PRIORITIES)}, "
+                    f"not {self.priority!r}"
+                )
+        else:
+            operator.index(self.priority)  # a TypeError if it is neither
+        hash(self.category)
+        if self.category is None:
+            raise ValueError("category must not be None")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout must be above 0 seconds, not {self.timeout!r}")
+        if self.retries is not None and operator.index(self.retries) < 0:
+            raise ValueError(f"retries must be an int from 0, not {self.retries!r}")
+
+    @property
+    def level(self) -> int:
+        """The priority as a number."""
+        if isinstance(self.priority, str):
+            return PRIORITIES[self.priority]
+        return operator.index(self.priority)
+
+    def but(self, **changes: Any) -> Options:
+        """
+        Return the same options with some changed.
+
+        Args:
+            changes: Attributes and their new values.
+        """
+        return replace(self, **changes)

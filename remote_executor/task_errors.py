@@ -1,0 +1,205 @@
+"""
+The errors that a task's future can hold. The tree is drawn in :mod:`remote_executor.errors`.
+
+They are apart because they need ``concurrent.futures.process``, which servers and workers
+shall not pay for.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
+
+from .errors import FarmError
+
+__all__ = [
+    "InitializerFailed",
+    "NoServerError",
+    "RemoteError",
+    "ServerLost",
+    "TaskKilled",
+    "TaskTimeout",
+    "WorkerDied",
+]
+
+
+def exit_words(exitcode: int | None) -> str:
+    """
+    Say how a process ended.
+
+    Args:
+        exitcode: Its exit code; negative for the signal that ended it; None if unknown.
+    """
+    if exitcode is None:
+        return "ended, nobody knows how"
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        return f"was killed by signal {-exitcode}"
+    return f"was killed by signal {-exitcode} ({name})"
+
+
+class WorkerDied(FarmError, BrokenProcessPool):
+    """
+    The worker process ended while it ran this task. Other tasks are not affected.
+
+    Attributes:
+        host: The host that the worker ran on.
+        pid: Its process id, or None if it never got one.
+        exitcode: Its exit code; negative for the signal that ended it; None if unknown.
+        task: The task's name.
+        stderr: The last lines that the worker wrote to stderr.
+        reason: More words, such as a guess why; may be empty.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        pid: int | None,
+        exitcode: int | None,
+        task: str,
+        stderr: str = "",
+        reason: str = "",
+    ) -> None:
+        super().__init__(host, pid, exitcode, task, stderr, reason)
+        self.host = host
+        self.pid = pid
+        self.exitcode = exitcode
+        self.task = task
+        self.stderr = stderr
+        self.reason = reason
+
+    def __str__(self) -> str:
+        words = f"worker {self.pid} on {self.host} {exit_words(self.exitcode)} during {self.task}"
+        if self.reason:
+            words += f": {self.reason}"
+        if self.stderr:
+            words += "\nlast lines of its stderr:\n" + self.stderr
+        return words
+
+
+class InitializerFailed(FarmError, BrokenProcessPool):
+    """
+    The initializer raised in a worker, so no task can run.
+
+    The exception that it raised is the ``__cause__``, where there is one.
+
+    Attributes:
+        host: The host that the worker ran on.
+        reason: What the initializer raised, in words.
+    """
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(host, reason)
+        self.host = host
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the initializer failed on {self.host}: {self.reason}"
+
+
+class ServerLost(FarmError, BrokenExecutor):
+    """
+    The servers that a task was sent to were lost, and it has no tries left.
+
+    Attributes:
+        task: The task's name.
+        servers: The addresses of the servers that it was lost with, oldest first.
+    """
+
+    def __init__(self, task: str, servers: Sequence[str]) -> None:
+        self.task = task
+        self.servers = tuple(servers)
+        super().__init__(task, self.servers)
+
+    def __str__(self) -> str:
+        return f"{self.task} was lost with its server: {', '.join(self.servers)}"
+
+
+class NoServerError(FarmError, BrokenExecutor):
+    """
+    There is no server that could run a task.
+
+    Attributes:
+        addresses: The addresses that were tried.
+        reason: Why none of them serves.
+    """
+
+    def __init__(self, addresses: Sequence[str], reason: str) -> None:
+        self.addresses = tuple(addresses)
+        self.reason = reason
+        super().__init__(self.addresses, reason)
+
+    def __str__(self) -> str:
+        tried = ", ".join(self.addresses) or "no address is known"
+        return f"no server ({tried}): {self.reason}"
+
+
+class TaskKilled(FarmError, BrokenExecutor):
+    """
+    The task was stopped by request, by ending its worker.
+
+    Attributes:
+        task: The task's name.
+        host: The host that it ran on; empty if it had not begun.
+        pid: The process id of its worker, or None if it had not begun.
+        reason: Who asked for it.
+    """
+
+    def __init__(self, task: str, host: str = "", pid: int | None = None, reason: str = "") -> None:
+        super().__init__(task, host, pid, reason)
+        self.task = task
+        self.host = host
+        self.pid = pid
+        self.reason = reason
+
+    def __str__(self) -> str:
+        words = f"{self.task} was killed"
+        if self.pid is not None:
+            words += f" in worker {self.pid} on {self.host}"
+        if self.reason:
+            words += f": {self.reason}"
+        return words
+
+
+class TaskTimeout(FarmError, FutureTimeoutError):
+    """
+    The task ran for longer than ``options(timeout=)`` allows, and was stopped.
+
+    Attributes:
+        task: The task's name.
+        timeout: The time that it had, in seconds.
+    """
+
+    def __init__(self, task: str, timeout: float) -> None:
+        super().__init__(task, timeout)
+        self.task = task
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"{self.task} ran for longer than {self.timeout:g} s and was stopped"
+
+
+class RemoteError(FarmError):
+    """
+    Stands in for an exception that could not be pickled there or rebuilt here.
+
+    Attributes:
+        type_name: The type of the exception, with its module.
+        message: What ``str()`` of it gave.
+        traceback_text: The remote traceback, as Python prints it.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback_text: str = "") -> None:
+        super().__init__(type_name, message, traceback_text)
+        self.type_name = type_name
+        self.message = message
+        self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name

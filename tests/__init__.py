@@ -1,0 +1,1 @@
+"""The tests of remote_executor: see pyproject.toml for how they run."""

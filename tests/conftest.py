@@ -1,0 +1,104 @@
+"""Fixtures and settings for all tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+from tests.support import leaks
+from tests.support.scale import SCALE, scaled
+from tests.support.tools import require, require_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HERE = Path(__file__).parent
+LEAK_CHECKED = (HERE / "integration", HERE / "contract")
+
+_private = pytest.StashKey[str]()
+
+hypothesis.settings.register_profile(
+    "farm",
+    # A shared machine stalls now and then: how long an example takes proves nothing.
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("farm")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the user's token and farm out of the tests: they have a token of their own."""
+    folder = tempfile.mkdtemp(prefix="remote-executor-tests-")  # mode 0700
+    config.stash[_private] = folder
+    os.environ["REMOTE_EXECUTOR_TOKEN_FILE"] = os.path.join(folder, "token")
+    os.environ.pop("REMOTE_EXECUTOR_ADDRESSES", None)
+    leaks.set_mark()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the tests' token."""
+    shutil.rmtree(config.stash.get(_private, ""), ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Scale each test's time limit."""
+    if SCALE == 1:
+        return
+    usual = float(config.getini("timeout") or 0)
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        limit = usual
+        if marker is not None:
+            limit = float(marker.args[0] if marker.args else marker.kwargs.get("timeout", usual))
+        item.add_marker(pytest.mark.timeout(scaled(limit), method="thread"), append=False)
+
+
+@pytest.fixture(name="scaled", scope="session")
+def scaled_fixture() -> Callable[[float], float]:
+    """Return the function that turns a limit in seconds into one for this machine."""
+    return scaled
+
+
+@pytest.fixture(name="require", scope="session")
+def require_fixture() -> Callable[..., str]:
+    """Return the function that finds a program, or skips the test and names the program."""
+    return require
+
+
+@pytest.fixture(name="require_module", scope="session")
+def require_module_fixture() -> Callable[..., object]:
+    """Return the function that imports a module, or skips the test and names the module."""
+    return require_module
+
+
+@pytest.fixture(scope="session")
+def token_file() -> Path:
+    """Return the path of this run's token file, which the library makes on first use."""
+    return Path(os.environ["REMOTE_EXECUTOR_TOKEN_FILE"])
+
+
+@pytest.fixture(scope="session")
+def _leak_baseline() -> None:
+    leaks.warm_up()
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test of integration/ or contract/ that leaves something behind."""
+    checked = any(folder in request.path.parents for folder in LEAK_CHECKED)
+    if not checked or request.node.get_closest_marker("no_leak_check"):
+        yield
+        return
+    request.getfixturevalue("_leak_baseline")
+    before = leaks.snapshot()
+    yield
+    lines = leaks.leaked(before)
+    if lines:
+        pytest.fail(leaks.describe(lines), pytrace=False)

@@ -1,0 +1,1 @@
+"""Tests of one module each: no thread, no socket, no clock."""
