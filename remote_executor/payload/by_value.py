@@ -1,0 +1,302 @@
+"""
+Picklers for what cannot go by name: functions and classes of ``__main__``, lambdas and their kin.
+
+They are cloudpickle's, with four changes: functions of ``__main__`` share one namespace at the
+worker (see :mod:`remote_executor.payload.mains`); what came from the client goes back to it by
+name; functions under ``lru_cache`` travel too; a Future or an Executor is refused in clear words.
+
+Only this module and ``mains`` know cloudpickle's inside. It is imported when the first object
+needs it.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import pickle
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from types import FunctionType, ModuleType
+from typing import Any
+
+import cloudpickle
+from cloudpickle.cloudpickle import _class_setstate, _get_or_create_tracker_id
+
+from . import mains
+from .captures import LRU_CACHE, facts, is_code, same_bytes
+from .pickles import keeper, plainly
+
+__all__ = ["Visit", "digest", "dump_for_client", "dump_for_worker", "frozen"]
+
+#: Globals that belong to the module itself and not to the program.
+_SKIPPED = frozenset({"__builtins__", "__loader__", "__name__", "__spec__"})
+
+_serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_next_serial = itertools.count(1).__next__
+
+
+class Visit:
+    """
+    What one pickling met, for the nested picklers and for who wants to know when it is outdated.
+
+    Attributes:
+        functions: Each function that travels by value, with the globals that it named.
+        classes: Each class that travels by value.
+        data: Globals of ``__main__`` that are data, pickled.
+        open: Names of such globals that are being pickled.
+        unsent: Names of those that cannot be pickled.
+    """
+
+    __slots__ = ("classes", "data", "functions", "open", "unsent")
+
+    def __init__(self) -> None:
+        self.functions: list[tuple[FunctionType, dict[str, Any]]] = []
+        self.classes: list[type] = []
+        self.data: dict[str, tuple[Any, ...]] = {}
+        self.open: set[str] = set()
+        self.unsent: set[str] = set()
+
+
+class Frozen(bytearray):
+    """A copy of a buffer that nobody writes to."""
+
+    __slots__ = ()
+
+
+class _MainNamespace:
+    """Unpickles to the globals of the worker's ``__main__``."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return mains.namespace, ()
+
+
+_MAIN_NAMESPACE = _MainNamespace()
+
+
+class _Unsent:
+    """Unpickles to a stand-in that says what is wrong when it is used."""
+
+    __slots__ = ("args",)
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.args = what, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return mains.Unsent, self.args
+
+
+def dump_for_worker(obj: object, visit: Visit | None = None) -> tuple[bytes, list[memoryview]]:
+    """
+    Pickle an object that a worker is to load.
+
+    Args:
+        obj: Anything.
+        visit: Takes what was met on the way.
+
+    Returns:
+        The pickle and its large buffers.
+
+    Raises:
+        Exception: Whatever the pickler or a part of the object raises.
+    """
+    file = io.BytesIO()
+    buffers: list[memoryview] = []
+    WorkerPickler(file, keeper(buffers), visit or Visit()).dump(obj)
+    return file.getvalue(), buffers
+
+
+def dump_for_client(obj: object) -> tuple[bytes, list[memoryview]]:
+    """Pickle an object in a worker that the client is to load. See :func:`dump_for_worker`."""
+    file = io.BytesIO()
+    buffers: list[memoryview] = []
+    ClientPickler(file, 5, keeper(buffers)).dump(obj)
+    return file.getvalue(), buffers
+
+
+def digest(body: bytes, buffers: Sequence[Any] = (), short: int = 0) -> bytes:
+    """
+    Name a pickle by its content.
+
+    Args:
+        body: The pickle.
+        buffers: Its large buffers.
+        short: A pickle of at most so many bytes, without buffers, is its own name.
+    """
+    if not buffers and len(body) <= short:
+        return body
+    from hashlib import blake2b
+
+    # The lengths are in it, so that bytes cannot move from one part to the next unseen.
+    content = blake2b(repr([len(body), *map(len, buffers)]).encode(), digest_size=20)
+    content.update(body)
+    for buffer in buffers:
+        content.update(buffer)
+    return content.digest()
+
+
+def frozen(views: Sequence[memoryview], pool: Sequence[memoryview] = ()) -> list[memoryview]:
+    """
+    Make snapshots of buffers, so that later writes do not show.
+
+    Args:
+        views: Flat views of live objects.
+        pool: Earlier snapshots. One that has the same content is used again.
+
+    Returns:
+        Views, each of the whole of a bytes or a Frozen.
+    """
+    snapshots = []
+    for view in views:
+        owner: Any = view.obj
+        if type(owner) in (bytes, Frozen) and len(owner) == len(view):
+            snapshots.append(view)
+            continue
+        for earlier in pool:
+            if same_bytes(earlier, view):
+                snapshots.append(earlier)
+                break
+        else:
+            snapshots.append(memoryview(Frozen(view)))
+    return snapshots
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is LRU_CACHE:
+            return self._lru_cache_reduce(obj)
+        futures = sys.modules.get("concurrent.futures._base")
+        if futures is not None:
+            if isinstance(obj, futures.Future):
+                raise TypeError("a Future cannot be sent, send its result()")
+            if isinstance(obj, futures.Executor):
+                raise TypeError("an Executor cannot be sent, it belongs to its process")
+        return super().reducer_override(obj)
+
+    def _lru_cache_reduce(self, obj: Any) -> Any:
+        home = mains.main_name(obj)
+        if home is None:
+            module = sys.modules.get(obj.__module__)
+            if getattr(module, obj.__qualname__, None) is obj:
+                return NotImplemented  # it goes by name
+        limits = obj.cache_parameters()
+        return mains.rebuild_lru_cache, (obj.__wrapped__, limits["maxsize"], limits["typed"], home)
+
+
+class WorkerPickler(_Pickler):
+    """Pickles what a worker is to load."""
+
+    def __init__(
+        self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool], visit: Visit
+    ) -> None:
+        super().__init__(file, protocol=5, buffer_callback=keep)
+        self.visit = visit
+        self.main = sys.modules["__main__"].__dict__
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, type) and type(reduced) is tuple and len(reduced) == 6:
+            self.visit.classes.append(obj)
+            maker, args, state = reduced[:3]
+            args = (maker, args, args[-2], mains.main_name(obj), _token(obj))
+            return mains.rebuild_class, args, state, None, None, _class_setstate
+        return reduced
+
+    def _dynamic_function_reduce(self, func: FunctionType) -> Any:
+        reduced = super()._dynamic_function_reduce(func)
+        maker, args, state = reduced[:3]
+        named = state[1]["__globals__"]
+        for name in facts(func.__code__).names:
+            # cloudpickle overlooks what the body of a class in the function names.
+            if name in func.__globals__:
+                named.setdefault(name, func.__globals__[name])
+        self.visit.functions.append((func, dict(named)))
+        if func.__globals__ is not self.main:
+            return reduced
+        state[1]["__globals__"] = {}
+        code = []
+        data = []
+        for name, value in named.items():
+            if is_code(value):
+                code.append((name, _token(value), value))
+            elif name not in _SKIPPED and name not in self.visit.open:
+                data.append(self._data(name, value, func))
+        state = (state, mains.main_name(func), code, data)
+        args = (args[0], _MAIN_NAMESPACE, *args[2:])
+        return maker, args, state, None, None, mains.fill_function
+
+    def _data(self, name: str, value: object, user: FunctionType) -> tuple[Any, ...]:
+        visit = self.visit
+        entry = visit.data.get(name)
+        if entry is None:
+            # A value that leads back to itself, through a function that names it, stops there.
+            visit.open.add(name)
+            try:
+                body, views = plainly(value) or dump_for_worker(value, visit)
+            except Exception as error:
+                # Perhaps the function is never called, or an initializer sets the global.
+                visit.unsent.add(name)
+                what = f"global {name!r}, which {user.__qualname__}() uses,"
+                body = pickle.dumps(_Unsent(what, str(error) or type(error).__name__), 5)
+                entry = name, b"unsent", body, []
+            else:
+                token, views = _freeze_global(name, body, views)
+                entry = name, token, body, [pickle.PickleBuffer(view.obj) for view in views]
+            finally:
+                visit.open.discard(name)
+            visit.data[name] = entry
+        return entry
+
+
+class ClientPickler(_Pickler):
+    """Pickles in a worker what the client is to load."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        is_class = isinstance(obj, type)
+        if is_class or isinstance(obj, (FunctionType, LRU_CACHE)):
+            home = mains.arrived.get(obj)
+            if home is not None:
+                return mains.known, (_get_or_create_tracker_id(obj) if is_class else None, home)
+        reduced = super().reducer_override(obj)
+        if is_class and type(reduced) is tuple and len(reduced) == 6:
+            maker, args, state = reduced[:3]
+            args = (maker, args, args[-2])
+            return mains.known_class_or_new, args, state, None, None, mains.fill_new_class
+        return reduced
+
+
+def _token(code: Any) -> mains.Token:
+    """Name a function, class or module by its identity, not by its content."""
+    if isinstance(code, ModuleType):
+        return b"module " + code.__name__.encode()
+    serial = _serials.get(code)
+    if serial is None:
+        serial = _serials[code] = _next_serial()
+    return b"code %d" % serial
+
+
+#: The last snapshot of each global of ``__main__`` that has large buffers. To compare with it is
+#: many times faster than to digest again.
+_globals: dict[str, tuple[bytes, list[memoryview], bytes]] = {}
+
+
+def _freeze_global(
+    name: str, body: bytes, views: list[memoryview]
+) -> tuple[bytes, list[memoryview]]:
+    if not views:
+        _globals.pop(name, None)
+        return digest(body, short=32), views
+    before = _globals.get(name)
+    pool = before[1] if before is not None else ()
+    views = frozen(views, pool)
+    if before is not None and before[0] == body and _same(before[1], views):
+        return before[2], views
+    token = digest(body, views)
+    _globals[name] = body, views, token
+    return token, views
+
+
+def _same(some: Sequence[object], others: Sequence[object]) -> bool:
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))

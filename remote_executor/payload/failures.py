@@ -1,0 +1,319 @@
+"""
+Exceptions that cross: type, arguments, attributes, ``__cause__``, ``__notes__``, frames and text.
+
+A failure travels as two parts. The *summary* is JSON and can always be read. The *pickle* is the
+exception itself; it may be empty, and it may fail to load, for exceptions are often written
+without a thought of pickling. Then the client gets a :class:`~remote_executor.task_errors.
+RemoteError` made from the summary.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+from types import FunctionType, TracebackType
+from typing import Any
+
+from .pickles import needs_by_value
+
+__all__ = ["decode_failure", "encode_failure"]
+
+#: Of longer texts only the two ends are kept, in characters.
+_MAX_TEXT = 200_000
+
+#: Of deeper tracebacks only the two ends are kept, in frames.
+_MAX_FRAMES = 200
+
+#: No chain of causes is followed further.
+_MAX_CHAIN = 1000
+
+
+#: One frame: its file, its function, its line, its module.
+_Place = tuple[str, str, int, str]
+
+
+def encode_failure(error: BaseException, skip: int = 0) -> tuple[bytes, bytes]:
+    """
+    Turn an exception into bytes. It never raises.
+
+    Args:
+        error: What was raised.
+        skip: So many of its outermost frames are left out, being the worker's own.
+
+    Returns:
+        The summary and the pickle, for :func:`decode_failure`. The pickle is empty if the
+        exception cannot be pickled.
+    """
+    for _ in range(skip):
+        if error.__traceback__ is not None:
+            # Not by setattr, some exceptions do not allow it (frozen dataclasses).
+            _set(error, "__traceback__", error.__traceback__.tb_next)
+    summary = _summarize(error)
+    # The whole; or, if some other exception in its chain cannot be pickled, this one alone.
+    for links in (True, False):
+        try:
+            return summary, _pickle(error, links)
+        except BaseException:  # whatever its code raises, even SystemExit
+            continue
+    return summary, b""
+
+
+def decode_failure(summary: bytes, body: bytes | bytearray | memoryview) -> BaseException:
+    """
+    Rebuild an exception, or what stands in for it. It never raises.
+
+    The text of the remote traceback is the last ``__cause__`` of its chain, in the form that
+    ProcessPoolExecutor gives it, so that it is printed with the exception.
+
+    Args:
+        summary: The first part that :func:`encode_failure` returned.
+        body: The second part. Its code runs here.
+    """
+    try:
+        error = _load(body)
+        text = _read(summary)["traceback"] if error is not None else ""
+    except BaseException:  # whatever its code raises, even SystemExit
+        error, text = None, ""
+    if error is None:
+        return _stand_in(summary)
+    try:
+        _attach(error, text)
+    except Exception:  # the exception itself is worth more than the text
+        pass
+    return error
+
+
+def _load(body: bytes | bytearray | memoryview) -> BaseException | None:
+    if not len(body):
+        return None
+    error = pickle.loads(body)
+    return error if isinstance(error, BaseException) else None
+
+
+def _read(summary: bytes) -> dict[str, Any]:
+    import json
+
+    fields = json.loads(bytes(summary))
+    for name in ("type", "module", "message", "traceback"):
+        if not isinstance(fields[name], str):
+            raise TypeError(name)
+    return dict(fields)
+
+
+def _stand_in(summary: bytes) -> BaseException:
+    from ..task_errors import RemoteError
+
+    try:
+        fields = _read(summary)
+    except Exception:
+        return RemoteError("an exception", "which came without a readable summary")
+    name = fields["type"]
+    if fields["module"] not in ("builtins", ""):
+        name = f"{fields['module']}.{name}"
+    error = RemoteError(name, fields["message"], fields["traceback"])
+    notes = fields.get("notes")
+    if isinstance(notes, list) and notes:
+        error.__dict__["__notes__"] = [str(note) for note in notes]
+    _attach(error, fields["traceback"])
+    return error
+
+
+def _attach(error: BaseException, text: str) -> None:
+    if not text:
+        return
+    from concurrent.futures import process
+
+    last = error
+    for _ in range(_MAX_CHAIN):
+        if last.__cause__ is None:
+            # As ProcessPoolExecutor has it, which stub files have not quite.
+            remote: Any = process._RemoteTraceback
+            _set(last, "__cause__", remote(f'\n"""\n{text}"""'))
+            return
+        last = last.__cause__
+
+
+def _set(error: BaseException, name: str, value: object) -> None:
+    getattr(BaseException, name).__set__(error, value)
+
+
+def _summarize(error: BaseException) -> bytes:
+    import json
+
+    cls = type(error)
+    try:
+        message = str(error)
+    except BaseException:
+        message = "<str() of it failed>"
+    try:
+        import traceback
+
+        text = "".join(traceback.format_exception(cls, error, error.__traceback__))
+    except BaseException:
+        text = f"{cls.__qualname__}: {message}\n"
+    notes = getattr(error, "__notes__", None)
+    fields = {
+        "type": str(cls.__qualname__),
+        "module": str(cls.__module__),
+        "message": _shortened(message),
+        "traceback": _shortened(text),
+        "notes": [_shortened(n) for n in notes if isinstance(n, str)]
+        if isinstance(notes, (list, tuple))
+        else [],
+    }
+    # Lone surrogates, as in names of files, are escaped by JSON.
+    return json.dumps(fields).encode()
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _MAX_TEXT:
+        return text
+    half = _MAX_TEXT // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
+
+
+def _pickle(error: BaseException, links: bool) -> bytes:
+    file = io.BytesIO()
+    try:
+        _Pickler(file, links).dump(error)
+        body = file.getvalue()
+    except Exception:
+        pass
+    else:
+        if not needs_by_value(body):
+            return body
+    from .by_value import ClientPickler
+
+    class ByValue(ClientPickler):
+        def reducer_override(self, obj: Any) -> Any:
+            reduced = _reduce(obj, links)
+            return super().reducer_override(obj) if reduced is NotImplemented else reduced
+
+    file = io.BytesIO()
+    ByValue(file, 5).dump(error)
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, links: bool) -> None:
+        super().__init__(file, 5)
+        self.links = links
+
+    def reducer_override(self, obj: Any) -> Any:
+        return _reduce(obj, self.links)
+
+
+def _reduce(obj: Any, links: bool) -> Any:
+    if isinstance(obj, BaseException):
+        return _reduce_error(obj, links)
+    if isinstance(obj, TracebackType):
+        return rebuild_traceback, (_places(obj),)
+    return NotImplemented
+
+
+def _reduce_error(error: BaseException, links: bool) -> Any:
+    cls = type(error)
+    reducer: Any = copyreg.dispatch_table.get(cls)
+    reduced: Any = error.__reduce_ex__(5) if reducer is None else reducer(error)
+    if not isinstance(reduced, tuple) or any(part is not None for part in reduced[3:]):
+        return reduced  # made in a way of its own, which we had better not touch
+    make, args = reduced[:2]
+    state = reduced[2] if len(reduced) > 2 else None
+    if reducer is None and make is cls and _has_plain_reduce(cls) and _has_own_init(cls):
+        # Its __init__ takes other arguments than it hands on to Exception, very likely. The
+        # attributes that it made are in the state.
+        make, args = rebuild_bare, (cls, args)
+    more = (
+        state,
+        error.__traceback__,
+        error.__cause__ if links else None,
+        error.__context__ if links else None,
+        error.__suppress_context__,
+        getattr(error, "__notes__", None),
+    )
+    return make, args, more, None, None, restore
+
+
+def _has_plain_reduce(cls: type[BaseException]) -> bool:
+    return not isinstance(cls.__reduce__, FunctionType) and not isinstance(
+        cls.__reduce_ex__, FunctionType
+    )
+
+
+def _has_own_init(cls: type[BaseException]) -> bool:
+    return isinstance(cls.__init__, FunctionType)
+
+
+def rebuild_bare(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Make an exception without its own ``__init__``, only with that of the built-in it is."""
+    error = cls.__new__(cls, *args)
+    for base in cls.__mro__:  # pragma: no branch - object is the last, and it is built in
+        init = base.__dict__.get("__init__")
+        if init is not None and not isinstance(init, FunctionType):
+            init(error, *args)
+            break
+    return error
+
+
+def restore(error: BaseException, more: tuple[Any, ...]) -> None:
+    """Give an exception its attributes, frames, chain and notes."""
+    state, traceback, cause, context, suppress, notes = more
+    if state is not None:
+        setstate: Any = type(error).__setstate__
+        try:
+            setstate(error, state)
+        except Exception:
+            if not isinstance(state, dict):
+                raise
+            error.__dict__.update(state)
+    _set(error, "__cause__", cause)
+    _set(error, "__context__", context)
+    _set(error, "__suppress_context__", suppress)
+    _set(error, "__traceback__", traceback)
+    if notes is not None:
+        error.__dict__["__notes__"] = notes
+
+
+def _places(traceback: TracebackType) -> list[_Place]:
+    # A flat list, for a pickle of nested frames would be too deep after a RecursionError.
+    places = []
+    step: TracebackType | None = traceback
+    while step is not None:
+        code = step.tb_frame.f_code
+        module = step.tb_frame.f_globals.get("__name__")
+        places.append(
+            (
+                code.co_filename,
+                code.co_name,
+                step.tb_lineno or code.co_firstlineno,
+                module if isinstance(module, str) else "?",
+            )
+        )
+        step = step.tb_next
+    half = _MAX_FRAMES // 2
+    if len(places) > 2 * half:
+        places = places[:half] + places[-half:]
+    return places
+
+
+def rebuild_traceback(places: list[_Place]) -> TracebackType | None:
+    """Make a traceback that prints, and can be walked, as the remote one."""
+    from types import SimpleNamespace
+
+    from tblib import Traceback
+
+    first: Any = None
+    for filename, function, line, module in reversed(places):
+        step: Any = object.__new__(Traceback)
+        step.tb_frame = SimpleNamespace(
+            f_code=SimpleNamespace(co_filename=filename, co_name=function),
+            f_globals={"__name__": module, "__file__": filename},
+            f_locals={},
+            f_lineno=line,
+        )
+        step.tb_lineno = line
+        step.tb_next = first
+        first = step
+    made: TracebackType | None = first.as_traceback()
+    return made

@@ -1,0 +1,288 @@
+"""
+Functions are pickled once, sent once and rebuilt once, unless what they captured says otherwise.
+
+:class:`FunctionCache` is the client's half, :class:`FunctionTable` the worker's. A function that
+goes by name, or that captured only what cannot change, is *pure*: one rebuilt copy serves all its
+calls. Any other is rebuilt for each call, so that what a call wrote to a captured list does not
+show in the next (PARITY L13).
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import mains
+from .copies import PrivateCopies
+from .pickles import OUT_OF_BAND, dump, load, plainly
+
+if TYPE_CHECKING:
+    from .captures import Captures
+
+__all__ = ["PURE", "Encoded", "FunctionCache", "FunctionTable"]
+
+#: The flag of a function that may be rebuilt once.
+PURE = 1
+
+#: A pickle of at most so many bytes is its own key.
+_SHORT = 256
+
+#: How a pickle ends when the object itself is a module's attribute: STACK_GLOBAL, STOP.
+_BY_NAME = (b"\x93\x94.", b"\x93.")
+
+
+class Encoded:
+    """
+    A pickled function.
+
+    Attributes:
+        body: The pickle.
+        buffers: Its large buffers, snapshots that nobody writes to.
+        key: The same for the same content, another for other content. The function needs to be
+            sent only to who does not know the key.
+        pure: Whether it may be rebuilt once and called again and again.
+        size: Bytes in all.
+    """
+
+    __slots__ = ("body", "buffers", "key", "pure", "size")
+
+    def __init__(self, body: bytes, buffers: Sequence[memoryview], pure: bool) -> None:
+        self.body = body
+        self.buffers = buffers
+        self.pure = pure
+        self.size = len(body) + sum(map(len, buffers))
+        if not buffers and len(body) <= _SHORT:
+            self.key = body
+        else:
+            from .by_value import digest
+
+            self.key = digest(body, buffers)
+
+    def __repr__(self) -> str:
+        return f"<Encoded {self.size} bytes{', pure' if self.pure else ''}>"
+
+
+class _Entry:
+    __slots__ = ("captures", "encoded", "reference", "used")
+
+    def __init__(self, encoded: Encoded, captures: Captures | None) -> None:
+        self.encoded = encoded
+        self.captures = captures
+        self.reference: Any = None
+        self.used = False
+
+
+class FunctionCache:
+    """
+    Pickled functions at the client, by identity. Any thread may use it.
+
+    Functions are not kept alive. When the cache is full, the oldest that was not asked for since
+    the last look goes first.
+    """
+
+    __slots__ = ("_entries", "_max_bytes", "_max_count")
+
+    def __init__(self, max_count: int = 512, max_bytes: int = 256 * 1024 * 1024) -> None:
+        """
+        Make an empty cache.
+
+        Args:
+            max_count: How many functions it holds.
+            max_bytes: How many bytes they may have together.
+        """
+        self._entries: dict[int, _Entry] = {}
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+
+    def encode(self, function: Callable[..., Any]) -> Encoded:
+        """
+        Pickle a function, or find the pickle that is still right.
+
+        Args:
+            function: Any callable.
+
+        Returns:
+            The function with its captured values as they are now. The same object as before if
+            none has changed.
+
+        Raises:
+            PayloadError: If the function or something that it captured cannot be pickled.
+        """
+        entry = self._entries.get(id(function))
+        if entry is not None and entry.reference() is function:
+            captures = entry.captures
+            if captures is None or captures.hold(function):
+                entry.used = True
+                return entry.encoded
+        return self._encode(function, entry)
+
+    def _encode(self, function: Callable[..., Any], before: _Entry | None) -> Encoded:
+        captures: Captures | None = None
+        plain = plainly(function)
+        if plain is not None and plain[0].endswith(_BY_NAME):
+            encoded = Encoded(*plain, pure=True)
+        else:
+            pool = before.encoded.buffers if before is not None else ()
+            encoded, captures = _encode_by_value(function, pool)
+            if captures is None:
+                return encoded
+        self._keep(function, _Entry(encoded, captures))
+        return encoded
+
+    def _keep(self, function: Callable[..., Any], entry: _Entry) -> None:
+        key = id(function)
+        entries = self._entries
+
+        def forget(_: object) -> None:
+            # Runs when the function is freed, before its id can be another's.
+            entries.pop(key, None)
+
+        try:
+            entry.reference = weakref.ref(function, forget)
+        except TypeError:  # it cannot be watched, so its id may become another's
+            return
+        entries.pop(key, None)
+        if entry.encoded.size > self._max_bytes:
+            return
+        entries[key] = entry
+        if len(entries) > self._max_count or entry.encoded.size > OUT_OF_BAND:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        # list() of a dict is one step, so that other threads do not matter.
+        *older, newest = list(self._entries.items())
+        count = len(older) + 1
+        size = sum(entry.encoded.size for _, entry in older) + newest[1].encoded.size
+        # Twice round: those that were asked for lose their mark first, and then go.
+        for key, entry in older + older:
+            if count <= self._max_count and size <= self._max_bytes:
+                break
+            if entry.used:
+                entry.used = False
+                # To the end, as if it were new.
+                self._entries.pop(key, None)
+                self._entries[key] = entry
+            elif self._entries.pop(key, None) is not None:
+                count -= 1
+                size -= entry.encoded.size
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<FunctionCache {len(self._entries)} functions>"
+
+
+def _encode_by_value(
+    function: Callable[..., Any], pool: Sequence[memoryview]
+) -> tuple[Encoded, Captures | None]:
+    from . import by_value
+    from .captures import Captures, is_code
+
+    if not is_code(function):
+        # A bound method, a partial, an object with __call__: it may change in ways that nobody
+        # can see, and mostly pickles fast.
+        body, views = dump(function, "function")
+        return Encoded(body, by_value.frozen(views, pool), pure=False), None
+    visit = by_value.Visit()
+    body, views = dump(function, "function", visit)
+    snapshots = by_value.frozen(views, pool)
+
+    def freeze(views: list[memoryview]) -> list[memoryview]:
+        return by_value.frozen(views, snapshots)
+
+    main = sys.modules["__main__"].__dict__
+    captures = Captures(function, visit.functions, visit.classes, main, visit.unsent, freeze)
+    return Encoded(body, snapshots, captures.pure), captures
+
+
+class _Definition:
+    __slots__ = ("body", "copies", "function", "pure", "tokens")
+
+    def __init__(self, pure: bool, body: bytes, copies: PrivateCopies | None) -> None:
+        self.pure = pure
+        self.body = body
+        self.copies = copies
+        self.function: Callable[..., Any] | None = None
+        self.tokens: dict[str, mains.Token] = {}
+
+
+class FunctionTable:
+    """The functions that a worker knows, by number. For the worker's main thread only."""
+
+    __slots__ = ("_definitions",)
+
+    def __init__(self) -> None:
+        self._definitions: dict[int, _Definition] = {}
+
+    def define(
+        self,
+        number: int,
+        flags: int,
+        body: bytes | bytearray | memoryview,
+        buffers: Sequence[Any] = (),
+    ) -> None:
+        """
+        Take a function. It is not unpickled before :meth:`get`.
+
+        Args:
+            number: What it will be asked for by. An earlier one of that number is replaced.
+            flags: :data:`PURE` or 0.
+            body: Its pickle.
+            buffers: The large buffers, which become the table's own.
+        """
+        copies = PrivateCopies(buffers) if buffers else None
+        self._definitions[number] = _Definition(bool(flags & PURE), bytes(body), copies)
+
+    def forget(self, number: int) -> None:
+        """Drop a function. One that is not there is fine."""
+        self._definitions.pop(number, None)
+
+    def get(self, number: int) -> Any:
+        """
+        Return a function that is as good as new.
+
+        Args:
+            number: As given to :meth:`define`.
+
+        Raises:
+            LookupError: If no such function was defined.
+            Exception: Whatever its unpickling raises, such as ModuleNotFoundError.
+        """
+        definition = self._definitions[number]
+        function = definition.function
+        if function is not None:
+            tokens = definition.tokens
+            if not tokens:
+                return function
+            applied = mains.applied
+            for name, token in tokens.items():
+                if applied.get(name) != token:
+                    break
+            else:
+                return function
+        return self._rebuild(definition)
+
+    def _rebuild(self, definition: _Definition) -> Any:
+        tokens: dict[str, mains.Token] = {}
+        before = mains.record_into(tokens)
+        try:
+            buffers = definition.copies.fresh() if definition.copies is not None else ()
+            function = load(definition.body, buffers)
+        finally:
+            mains.record_into(before)
+        if definition.pure:
+            definition.function = function
+            definition.tokens = tokens
+            if not tokens:
+                definition.body = b""
+                definition.copies = None
+        return function
+
+    def __len__(self) -> int:
+        return len(self._definitions)
+
+    def __repr__(self) -> str:
+        return f"<FunctionTable {len(self._definitions)} functions>"

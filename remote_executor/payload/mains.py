@@ -1,0 +1,239 @@
+"""
+The worker's ``__main__``: one namespace for all functions that come from the client's.
+
+A function of the client's ``__main__`` travels by value, without its globals dict. It is rebuilt
+upon the dict of the worker's own ``__main__`` (:func:`namespace`). The globals that it names
+travel along, each with a *token* that changes when the client's value changes. A global is set
+only if its token is not the one last applied. So
+
+- an initializer that sets a global works, as with ProcessPoolExecutor;
+- a global that changed at the client is set again;
+- what a worker changed itself stays until then;
+- a global that cannot be pickled, such as a lock, is an :class:`Unsent` there until the
+  initializer sets it, for the function that names it may never be called.
+
+The functions here are what the pickles of :mod:`remote_executor.payload.by_value` call. They run
+where a pickle is loaded: the first half in workers, the ``known_...`` half in clients too.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import pickle
+import sys
+import weakref
+from collections.abc import Callable
+from types import FunctionType, ModuleType
+from typing import Any
+
+from ..errors import PayloadError
+
+__all__ = ["Unsent", "applied", "arrived", "namespace", "prepare_main", "record_into"]
+
+Token = bytes
+
+# It is apart from sys.modules until prepare_main(), so that a client that happens to load a pickle
+# meant for workers does not touch its own globals.
+_main = ModuleType("__main__")
+_main.__dict__["__builtins__"] = builtins
+
+#: The token last applied to each global of the namespace.
+applied: dict[str, Token] = {}
+
+#: Functions and classes that came from the client, and the name by which it finds its own.
+arrived: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+#: Where to note the tokens of what is being loaded, see record_into().
+_record: dict[str, Token] | None = None
+
+#: Classes that were made by known_class_or_new() and are not filled yet.
+_unfilled: set[type] = set()
+
+
+class Unsent:
+    """
+    Stands in a worker for a global that could not be pickled.
+
+    Raises:
+        PayloadError: If it is used in any way.
+    """
+
+    __slots__ = ("_args",)
+
+    def __init__(self, what: str, reason: str) -> None:
+        self._args = what, reason
+
+    def _refuse(self, *_: object) -> Any:
+        raise PayloadError(*self._args)
+
+    __getattr__ = __call__ = __iter__ = __next__ = __len__ = __bool__ = _refuse
+    __getitem__ = __setitem__ = __delitem__ = __contains__ = _refuse
+    __enter__ = __exit__ = __reduce_ex__ = _refuse
+
+    def __repr__(self) -> str:
+        return f"<Unsent: {self._args[0]} cannot be pickled>"
+
+
+def prepare_main() -> ModuleType:
+    """
+    Give this process an empty ``__main__`` for the client's functions.
+
+    Call it once in a new worker, before any pickle is loaded.
+
+    Returns:
+        The new module, which is ``sys.modules["__main__"]`` now.
+    """
+    global _main
+    _main = ModuleType("__main__")
+    _main.__dict__["__builtins__"] = builtins
+    applied.clear()
+    arrived.clear()
+    sys.modules["__main__"] = _main
+    # A client that is itself a child of multiprocessing calls it so.
+    sys.modules["__mp_main__"] = _main
+    return _main
+
+
+def namespace() -> dict[str, Any]:
+    """Return the globals of the worker's ``__main__``."""
+    return _main.__dict__
+
+
+def record_into(record: dict[str, Token] | None) -> dict[str, Token] | None:
+    """
+    Note the globals that come with the next pickles, and their tokens.
+
+    Args:
+        record: Takes names and tokens; None ends it.
+
+    Returns:
+        What was given before. Give it back when done.
+    """
+    global _record
+    before, _record = _record, record
+    return before
+
+
+def _is_new(name: str, token: Token) -> bool:
+    if _record is not None:
+        _record[name] = token
+    if applied.get(name) == token:
+        return False
+    applied[name] = token
+    return True
+
+
+def fill_function(function: FunctionType, state: tuple[Any, ...]) -> None:
+    """
+    Finish a function of ``__main__`` and apply the globals that came with it.
+
+    Args:
+        function: The function, made upon :func:`namespace`.
+        state: cloudpickle's state without globals, the client's name for it or None, its globals
+            that are code as ``(name, token, value)``, those that are data as
+            ``(name, token, body, buffers)``.
+    """
+    from cloudpickle.cloudpickle import _function_setstate
+
+    plain, home, code, data = state
+    _function_setstate(function, plain)
+    if home is not None:
+        arrived[function] = home
+    space = function.__globals__
+    for name, token, value in code:
+        if _is_new(name, token):
+            space[name] = value
+    for name, token, body, buffers in data:
+        if _is_new(name, token):
+            space[name] = pickle.loads(body, buffers=buffers)
+
+
+def rebuild_class(
+    maker: Callable[..., type], args: tuple[Any, ...], tracker: str, home: str | None, token: Token
+) -> Any:
+    """
+    Find the class that came before under the same tracker, or make it.
+
+    Args:
+        maker: cloudpickle's way to make the bare class.
+        args: Its arguments.
+        tracker: cloudpickle's id for the class, the same in all processes.
+        home: The name by which the client finds it in its ``__main__``, or None.
+        token: Changes when another class takes that name.
+    """
+    cls: Any = _tracked(tracker)
+    if cls is None:
+        cls = maker(*args)
+    if home is not None:
+        arrived[cls] = home
+        if "." not in home and _is_new(home, token):
+            _main.__dict__[home] = cls
+    return cls
+
+
+def rebuild_lru_cache(
+    wrapped: Callable[..., Any], maxsize: int | None, typed: bool, home: str | None
+) -> Callable[..., Any]:
+    """Make an ``lru_cache`` wrapper, with an empty cache."""
+    wrapper = functools.lru_cache(maxsize, typed)(wrapped)
+    if home is not None:
+        arrived[wrapper] = home
+    return wrapper
+
+
+def known(tracker: str | None, home: str) -> Any:
+    """
+    Find what a worker sent back by name: the client's own function or class.
+
+    Args:
+        tracker: cloudpickle's id, for a class. It finds the class even if its name has since been
+            given to another.
+        home: Its dotted name in ``__main__``.
+
+    Raises:
+        AttributeError: If the client's ``__main__`` has it no more.
+    """
+    found = None if tracker is None else _tracked(tracker)
+    if found is None:
+        found = sys.modules["__main__"]
+        for name in home.split("."):
+            found = getattr(found, name)
+    return found
+
+
+def known_class_or_new(maker: Callable[..., type], args: tuple[Any, ...], tracker: str) -> Any:
+    """Find the class that has this tracker here, or make it, to be filled."""
+    cls = _tracked(tracker)
+    if cls is None:
+        cls = maker(*args)
+        _unfilled.add(cls)
+    return cls
+
+
+def fill_new_class(cls: type, state: Any) -> None:
+    """Fill a class just made. The attributes of one that was here before are its owner's."""
+    from cloudpickle.cloudpickle import _class_setstate
+
+    if cls in _unfilled:
+        _unfilled.discard(cls)
+        _class_setstate(cls, state)
+
+
+def _tracked(tracker: str) -> Any:
+    from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID
+
+    return _DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)
+
+
+def main_name(obj: Any) -> str | None:
+    """Return the dotted name by which this process's ``__main__`` has exactly this object."""
+    if getattr(obj, "__module__", None) not in ("__main__", "__mp_main__"):
+        return None
+    home = getattr(obj, "__qualname__", None)
+    if not isinstance(home, str):
+        return None
+    found: Any = sys.modules["__main__"]
+    for name in home.split("."):
+        found = getattr(found, name, None)
+    return home if found is obj else None

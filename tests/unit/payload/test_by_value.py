@@ -1,0 +1,105 @@
+"""What the picklers by value add to cloudpickle's."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+from remote_executor.errors import PayloadError
+from remote_executor.payload.by_value import Frozen, Visit, digest, dump_for_worker, frozen
+from remote_executor.payload.pickles import dump, dump_result, load
+from tests.support import payload_tasks as tasks
+
+
+def words(obj):
+    with pytest.raises(PayloadError) as caught:
+        dump(obj, "call")
+    return str(caught.value)
+
+
+def test_futures_and_executors_are_refused_clearly_p9():
+    future = concurrent.futures.Future()
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        text = words(((1, executor), {}))
+
+    assert "argument 2" in text
+    assert "an Executor cannot be sent" in text
+    assert "a Future cannot be sent, send its result()" in words((([future],), {}))
+    assert "argument 1, [0] (a concurrent" in words((([future],), {}))
+
+
+def test_by_value_works_where_futures_were_never_imported(monkeypatch):
+    monkeypatch.delitem(sys.modules, "concurrent.futures._base")
+
+    assert load(*dump(lambda: 3))() == 3
+
+
+def test_functions_under_lru_cache_travel():
+    local = functools.lru_cache(maxsize=3, typed=True)(lambda x: [x])
+
+    again, imported = load(*dump((local, tasks.cached)))
+
+    assert again(1) is again(1)
+    assert again.cache_parameters() == {"maxsize": 3, "typed": True}
+    assert imported is tasks.cached
+    # beside something that needs the slower way
+    assert load(*dump((tasks.cached, lambda: 1)))[0] is tasks.cached
+
+
+def test_a_visit_tells_what_travels_by_value():
+    class Local:
+        pass
+
+    def helper():
+        return tasks.add
+
+    visit = Visit()
+    dump_for_worker(lambda: (Local, helper, tasks.Plain), visit)
+
+    names = [function.__name__ for function, _ in visit.functions]
+    assert names == ["<lambda>", "helper"]
+    assert visit.classes == [Local]
+
+
+def test_a_digest_names_content_and_its_parts():
+    names = {
+        digest(b"ab"),
+        digest(b"a", [b"b"]),
+        digest(b"", [b"ab"]),
+        digest(b"", [b"a", b"b"]),
+        digest(b"ac"),
+    }
+
+    assert len(names) == 5
+    assert digest(b"ab", [bytearray(b"c")]) == digest(b"ab", [memoryview(b"c")])
+    assert digest(b"ab", short=2) == b"ab"
+    assert digest(b"abc", short=2) == digest(b"abc")
+    assert digest(b"ab", [b""], short=2) != b"ab"
+
+
+def test_snapshots_are_copies_unless_nobody_can_write():
+    live = bytearray(b"abc")
+    first = frozen([memoryview(live), memoryview(b"xyz"), memoryview(b"wxyz")[1:]])
+    live[0] = 0
+
+    assert [bytes(view) for view in first] == [b"abc", b"xyz", b"xyz"]
+    assert [type(view.obj) for view in first] == [Frozen, bytes, Frozen]
+    assert frozen(first) == first
+    again = frozen([memoryview(live), memoryview(bytearray(b"abc"))], first)
+    assert again[0] is not first[0]
+    assert again[1] is first[0]
+
+
+@pytest.mark.parametrize("dumper", [dump, dump_result])
+def test_captured_arrays_travel_apart(dumper):
+    array = np.arange(100_000.0)
+    body, buffers = dumper(lambda: array)
+
+    assert len(body) < 1000
+    assert load(body, [bytearray(buffer) for buffer in buffers])()[7] == 7
+    assert pickle.loads(body, buffers=buffers)()[7] == 7

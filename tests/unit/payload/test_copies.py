@@ -1,0 +1,60 @@
+"""Private, writable copies of buffers."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from remote_executor.payload.copies import MAPPED, PrivateCopies
+
+SMALL = [b"abc", b"", bytes(range(256)) * 40]
+LARGE = [b"x" * MAPPED, b"tail"]
+needs_memfd = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")
+
+
+@pytest.mark.parametrize("memory_file", [getattr(os, "memfd_create", None), None])
+@pytest.mark.parametrize("buffers", [SMALL, LARGE, []], ids=["small", "large", "none"])
+def test_each_copy_is_its_own(buffers, memory_file):
+    copies = PrivateCopies(buffers, memory_file)
+
+    first = copies.fresh()
+    for view in first:
+        view[:] = b"\xff" * len(view)
+    second = copies.fresh()
+
+    assert buffers == [bytes(view) for view in second]
+    assert all(set(view) <= {255} for view in first)
+
+
+@needs_memfd
+def test_copies_outlive_their_source_and_the_descriptor_is_closed():
+    before = len(os.listdir("/proc/self/fd"))
+    copies = PrivateCopies(LARGE)
+    view = copies.fresh()[1]
+    assert len(os.listdir("/proc/self/fd")) > before
+
+    del copies
+    assert bytes(view) == b"tail"
+    del view
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@needs_memfd
+def test_a_task_may_close_the_descriptor_and_reuse_its_number():
+    made = []
+
+    def memory_file(name):
+        made.append(os.memfd_create(name))
+        return made[0]
+
+    copies = PrivateCopies(LARGE, memory_file)
+    os.close(made[0])
+    assert [bytes(view) for view in copies.fresh()] == LARGE
+    reader, writer = os.pipe()
+    assert reader == made[0]
+
+    assert [bytes(view) for view in copies.fresh()] == LARGE
+    del copies
+    os.close(reader)  # still ours, so it was not closed
+    os.close(writer)
