@@ -1,0 +1,359 @@
+"""
+Frames: the unit in which everything travels, on both hops.
+
+::
+
+    offset  size  field
+         0     1  kind     what it is (messages.Kind)
+         1     1  flags    messages.Flag
+         2     2  count    how many buffers follow the body
+         4     4  aux      TASK, BLOB: function number; RESULT: run time in microseconds
+         8     8  id       task id, or what the kind says
+        16     8  size     bytes of the body
+        24   8*n  sizes    bytes of each buffer
+         .     .  body     as a rule a pickle
+         .     .  buffers  raw bytes that the pickle refers to (protocol 5)
+
+All numbers are little-endian. A frame keeps its bytes as they came, so whoever passes it on need
+not write it again. Small frames are cut out of one staging area, hundreds from one system call.
+Large ones are received straight into the memory where they will stay.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.errors import LocalProtocolError, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["MAX_BUFFERS", "Buffer", "Descriptor", "Frame", "FrameReader", "make_frame"]
+
+Buffer = bytes | bytearray | memoryview
+
+if TYPE_CHECKING:
+    Allocate = Callable[[Sequence[int]], tuple[Sequence[Buffer], object]]
+
+HEADER = struct.Struct("<BBHIQQ")
+MAX_BUFFERS = 16_384
+"""More than anybody needs, and their sizes still fit the staging area."""
+
+LARGE = 64 * 1024
+"""Frames above this many bytes get memory of their own; smaller ones are cut from the staging."""
+
+SMALL_STAGING = 4 * 1024
+STAGING = 256 * 1024
+
+SEGMENT_BIT = 8
+"""messages.Flag.SEGMENT as a plain int: this is the hot path."""
+
+
+class Descriptor:
+    """Shared memory that came with a frame: whoever takes it closes ``fd``."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+
+class Frame:
+    """
+    One frame.
+
+    ``raw`` holds header, sizes and, unless ``tail`` is set, the body. ``segment`` is the shared
+    memory that holds the buffers' bytes, where they did not come inline.
+    """
+
+    __slots__ = ("aux", "buffers", "flags", "id", "kind", "offset", "raw", "segment", "tail")
+
+    def __init__(
+        self,
+        kind: int,
+        flags: int,
+        aux: int,
+        id: int,
+        raw: Buffer,
+        offset: int,
+        buffers: Sequence[Buffer] = (),
+        tail: Buffer | None = None,
+    ) -> None:
+        self.kind = kind
+        self.flags = flags
+        self.aux = aux
+        self.id = id
+        self.raw = raw
+        self.offset = offset
+        self.buffers = buffers
+        self.tail = tail
+        self.segment: Any = None
+
+    @property
+    def body(self) -> Buffer:
+        """The body's bytes."""
+        if self.tail is not None:
+            return self.tail
+        raw = self.raw
+        if len(raw) <= LARGE:
+            return raw[self.offset :]  # to copy little takes less time than a view
+        return memoryview(raw)[self.offset :]
+
+    @property
+    def size(self) -> int:
+        """How many bytes the frame holds in memory, buffers in a segment included."""
+        size = len(self.raw)
+        if self.tail is not None:
+            size += len(self.tail)
+        for buffer in self.buffers:
+            size += len(buffer)
+        return size
+
+    def set_segment(self, segment: Any) -> None:
+        """
+        Send the buffers' bytes in shared memory.
+
+        Args:
+            segment: What holds them; its ``fd`` goes along.
+        """
+        raw = bytearray(self.raw)
+        raw[1] |= SEGMENT_BIT
+        self.raw = raw
+        self.flags |= SEGMENT_BIT
+        self.segment = segment
+
+    def sizes(self) -> tuple[int, ...]:
+        """The size in bytes of each buffer, also of those in a segment."""
+        count = (self.offset - 24) // 8
+        return struct.unpack_from(f"<{count}Q", self.raw, 24)
+
+    def parts(self) -> list[Buffer]:
+        """The frame's bytes for a stream, as a list of buffers that are not to be joined."""
+        parts = [self.raw]
+        if self.tail is not None:
+            parts.append(self.tail)
+        if self.buffers and not self.flags & SEGMENT_BIT:
+            parts += self.buffers
+        return parts
+
+    def __repr__(self) -> str:
+        return (
+            f"<Frame kind={self.kind} id={self.id} aux={self.aux} flags={self.flags} "
+            f"bytes={self.size} buffers={len(self.buffers)}>"
+        )
+
+
+def make_frame(
+    kind: int,
+    id: int = 0,
+    body: Buffer = b"",
+    buffers: Sequence[Buffer] = (),
+    *,
+    aux: int = 0,
+    flags: int = 0,
+) -> Frame:
+    """
+    Make a frame to be sent.
+
+    Args:
+        kind: One of :class:`messages.Kind`.
+        id: Task id, or what the kind says.
+        body: The body; copied if it is small, otherwise referred to.
+        buffers: Contiguous byte buffers, referred to and never copied. They must not change until
+            the frame is acknowledged.
+        aux: A 32-bit number.
+        flags: Bits of :class:`messages.Flag`.
+
+    Raises:
+        LocalProtocolError: If there are more than :data:`MAX_BUFFERS` buffers.
+    """
+    size = len(body)
+    if not buffers:
+        head = HEADER.pack(kind, flags, 0, aux, id, size)
+        if size <= LARGE:
+            return Frame(kind, flags, aux, id, head + body, 24)
+        return Frame(kind, flags, aux, id, head, 24, (), body)
+    count = len(buffers)
+    if count > MAX_BUFFERS:
+        raise LocalProtocolError(f"{count} buffers in one frame, at most {MAX_BUFFERS} fit")
+    head = HEADER.pack(kind, flags, count, aux, id, size)
+    head += struct.pack(f"<{count}Q", *map(len, buffers))
+    if size <= LARGE:
+        return Frame(kind, flags, aux, id, head + body, 24 + 8 * count, tuple(buffers))
+    return Frame(kind, flags, aux, id, head, 24 + 8 * count, tuple(buffers), body)
+
+
+def _new_buffers(sizes: Sequence[int]) -> tuple[Sequence[Buffer], object]:
+    return [bytearray(size) for size in sizes], None
+
+
+class FrameReader:
+    """
+    Turn a stream of bytes into frames.
+
+    Receive into :meth:`get_buffer`, then call :meth:`filled` with the number of bytes. Starts with
+    a small staging area and a small limit, for peers that are not known yet; call :meth:`open_up`
+    once they are.
+
+    Args:
+        limit: The largest frame in bytes that is accepted.
+        allocate: Gives memory for the buffers of a frame: takes their sizes, whose sum is below
+            the limit, returns the buffers and whatever owns them, which becomes
+            ``frame.segment``.
+    """
+
+    __slots__ = (
+        "_allocate",
+        "_end",
+        "_frame",
+        "_missing",
+        "_staging",
+        "_start",
+        "_view",
+        "limit",
+        "segments",
+    )
+
+    def __init__(
+        self,
+        limit: int,
+        allocate: Allocate = _new_buffers,
+    ) -> None:
+        self.limit = limit
+        self.segments: list[int] = []
+        """Segments whose descriptors came in and whose frames have not been cut yet, in order."""
+        self._allocate = allocate
+        self._staging = bytearray(SMALL_STAGING)
+        self._view = memoryview(self._staging)
+        self._start = 0
+        self._end = 0
+        self._frame: Frame | None = None
+        self._missing: list[memoryview] = []
+
+    def open_up(self, limit: int, allocate: Allocate | None = None) -> None:
+        """
+        Accept frames of up to ``limit`` bytes, and read in larger strides.
+
+        Args:
+            limit: The largest frame in bytes that is accepted from now on.
+            allocate: Used instead of the first one from now on.
+        """
+        if allocate is not None:
+            self._allocate = allocate
+        staging = bytearray(STAGING)
+        held = self._end - self._start
+        staging[:held] = self._view[self._start : self._end]
+        self._staging = staging
+        self._view = memoryview(staging)
+        self._start, self._end = 0, held
+        self.limit = limit
+
+    def get_buffer(self) -> memoryview:
+        """Return memory to receive into: never empty."""
+        if self._missing:
+            return self._missing[0]
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start and len(self._staging) - self._end < 4096:
+            held = self._end - self._start
+            self._staging[:held] = self._staging[self._start : self._end]
+            self._start, self._end = 0, held
+        return self._view[self._end :]
+
+    def filled(self, count: int) -> list[Frame]:
+        """
+        Take note that ``count`` bytes came into the buffer, and return the frames now complete.
+
+        Raises:
+            RemoteProtocolError: If the bytes cannot be frames, or one is above the limit.
+        """
+        frames: list[Frame] = []
+        if self._missing:
+            self._missing[0] = self._missing[0][count:]
+            if not len(self._missing[0]):
+                self._missing.pop(0)
+                if not self._missing:
+                    frames.append(self._finish())
+            return frames
+        self._end += count
+        start, end, staging = self._start, self._end, self._staging
+        unpack, limit = HEADER.unpack_from, self.limit
+        while end - start >= 24:
+            kind, flags, buffers, aux, id, size = unpack(staging, start)
+            total = 24 + size
+            if total > limit:
+                raise RemoteProtocolError(
+                    f"a frame of kind {kind} says {total} bytes, the limit is {limit}"
+                )
+            if not buffers:
+                if end - start >= total:
+                    whole = start + total
+                    frames.append(Frame(kind, flags, aux, id, staging[start:whole], 24))
+                    start = whole
+                    continue
+                if total <= LARGE and total <= len(staging):
+                    break
+            self._start = start
+            frame = self._begin_large(kind, flags, buffers, aux, id, size)
+            start = self._start
+            if frame is None:
+                break
+            frames.append(frame)
+        self._start = start
+        return frames
+
+    def _begin_large(
+        self, kind: int, flags: int, count: int, aux: int, id: int, size: int
+    ) -> Frame | None:
+        """Begin a frame that has buffers or is large; return it if all of it is here."""
+        start = self._start
+        offset = 24 + 8 * count
+        if count > MAX_BUFFERS or offset > len(self._staging):
+            raise RemoteProtocolError(f"a frame of kind {kind} says it has {count} buffers")
+        if self._end - start < offset:
+            return None
+        sizes = struct.unpack_from(f"<{count}Q", self._staging, start + 24)
+        total = offset + size + sum(sizes)
+        if total > self.limit:
+            raise RemoteProtocolError(
+                f"a frame of kind {kind} says {total} bytes, the limit is {self.limit}"
+            )
+        raw = bytearray(offset + size)
+        buffers: Sequence[Buffer]
+        segment: Any = None
+        missing = [memoryview(raw)]
+        if count and flags & SEGMENT_BIT:
+            if not self.segments:
+                raise RemoteProtocolError("a frame names a shared segment that did not come along")
+            segment = Descriptor(self.segments.pop(0))
+            buffers = ()
+        elif count:
+            buffers, segment = self._allocate(sizes)
+            missing += [memoryview(buffer) for buffer in buffers]
+        else:
+            buffers = ()
+        frame = Frame(kind, flags, aux, id, raw, offset, buffers)
+        frame.segment = segment
+        while missing:
+            piece = missing[0]
+            here = min(len(piece), self._end - start)
+            piece[:here] = self._view[start : start + here]
+            start += here
+            if here < len(piece):
+                missing[0] = piece[here:]
+                break
+            missing.pop(0)
+        self._start = start
+        if missing:
+            # The stream goes on in the frame's own memory; the staging is used up.
+            self._frame = frame
+            self._missing = [piece for piece in missing if len(piece)]
+            return None
+        return frame
+
+    def _finish(self) -> Frame:
+        frame = self._frame
+        assert frame is not None
+        self._frame = None
+        return frame

@@ -1,0 +1,141 @@
+"""
+The kinds of message, and the small bodies that are not pickles.
+
+::
+
+    link level, not numbered               session level, numbered by counting
+    ------------------------------------   -----------------------------------------
+    HELLO PROOF REFUSED     handshake      client -> server -> worker
+    ATTACH ATTACHED         a session        SETUP BLOB FORGET TASK OPTIONS
+    PING PONG ACK GOODBYE   upkeep           TAKE_BACK KILL RELEASE
+    ADMIN REPLY             admin          worker -> server -> client
+                                             RESULT FAILURE BEGUN TAKEN_BACK DIED
+                                             SLOTS OUTPUT BROKEN READY RELEASE
+
+One set serves both hops, so the server passes ``TASK``, ``BLOB``, ``RESULT`` and ``FAILURE`` on as
+the bytes that came in. Bodies of tasks and results are pickles, and only workers and callers load
+them. Every other body is JSON or an array of 64-bit ids: a peer that writes its own client needs
+no pickle for them.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import struct
+from typing import Any
+
+from remote_executor.errors import RemoteProtocolError
+
+__all__ = [
+    "FIRST_NUMBERED",
+    "PROTOCOL",
+    "Flag",
+    "Kind",
+    "decode_fields",
+    "decode_ids",
+    "encode_fields",
+    "encode_ids",
+]
+
+PROTOCOL = 1
+"""The protocol's version. Peers that speak no common version part at the handshake."""
+
+FIRST_NUMBERED = 32
+"""Kinds from here on are numbered, acknowledged and sent again after a cut."""
+
+
+class Kind(enum.IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    PROOF = 2
+    REFUSED = 3
+    ATTACH = 4
+    ATTACHED = 5
+    PING = 6
+    PONG = 7
+    ACK = 8
+    GOODBYE = 9
+    ADMIN = 10
+    REPLY = 11
+
+    SETUP = 32
+    BLOB = 33
+    FORGET = 34
+    TASK = 35
+    OPTIONS = 36
+    TAKE_BACK = 37
+    KILL = 38
+    RELEASE = 39
+
+    RESULT = 64
+    FAILURE = 65
+    BEGUN = 66
+    TAKEN_BACK = 67
+    DIED = 68
+    SLOTS = 69
+    OUTPUT = 70
+    BROKEN = 71
+    READY = 72
+
+
+class Flag(enum.IntFlag):
+    """What else a frame says: the bits of its flags."""
+
+    NONE = 0
+    BATCH = 1
+    """TASK: the body is a list of items, run one after the other. FAILURE: of such a task."""
+    STAR = 2
+    """TASK with BATCH: each item is a tuple of arguments."""
+    PURE = 4
+    """BLOB: the function may be rebuilt once and used again."""
+    SEGMENT = 8
+    """The buffers are in a shared-memory segment whose descriptor came along."""
+    OPTIONED = 16
+    """TASK: an OPTIONS frame of the same id went before."""
+
+
+def encode_fields(fields: dict[str, Any]) -> bytes:
+    """Encode a flat dict of JSON values as a body."""
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def decode_fields(body: bytes | bytearray | memoryview, **types: type | tuple[type, ...]) -> Any:
+    """
+    Decode a body written by :func:`encode_fields`.
+
+    Args:
+        body: The bytes.
+        types: The fields that must be there, and the type of each.
+
+    Raises:
+        RemoteProtocolError: If it is not a JSON object, or a field is missing or mistyped.
+    """
+    try:
+        fields = json.loads(bytes(body))
+    except (ValueError, RecursionError) as exc:
+        raise RemoteProtocolError(f"a control message is not JSON: {exc}") from None
+    if not isinstance(fields, dict):
+        raise RemoteProtocolError("a control message is not a JSON object")
+    for name, wanted in types.items():
+        if not isinstance(fields.get(name), wanted):
+            raise RemoteProtocolError(f"field {name!r} of a control message is missing or mistyped")
+    return fields
+
+
+def encode_ids(ids: list[int]) -> bytes:
+    """Encode task ids as little-endian 64-bit integers."""
+    return struct.pack(f"<{len(ids)}Q", *ids)
+
+
+def decode_ids(body: bytes | bytearray | memoryview) -> tuple[int, ...]:
+    """
+    Decode what :func:`encode_ids` wrote.
+
+    Raises:
+        RemoteProtocolError: If the length is not a multiple of eight.
+    """
+    if len(body) % 8:
+        raise RemoteProtocolError(f"a list of ids has {len(body)} bytes, not a multiple of 8")
+    return struct.unpack(f"<{len(body) // 8}Q", body)

@@ -1,0 +1,1 @@
+"""Any bytes become messages or RemoteProtocolError, nothing else."""

@@ -1,0 +1,575 @@
+"""Links: the handshake and the upkeep of one byte stream, however its bytes are cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from remote_executor.errors import AuthenticationFailed, ProtocolMismatch, RemoteProtocolError
+from remote_executor.wire.auth import NoAuth
+from remote_executor.wire.frames import make_frame
+from remote_executor.wire.link import (
+    HANDSHAKE_SECONDS,
+    PING_SECONDS,
+    PREAMBLE,
+    STRANGER_LIMIT,
+    STRANGER_WORDS,
+    LinkState,
+)
+from remote_executor.wire.messages import PROTOCOL, Flag, Kind, decode_fields, encode_fields
+from tests.support.wires import (
+    LIMIT,
+    Talk,
+    bytes_of,
+    client_link,
+    drain,
+    feed,
+    plain,
+    server_link,
+    spoken,
+    token_of,
+)
+
+WRONG = b"w" * 32
+WAYS = pytest.mark.parametrize("steps", [None, 1, 7], ids=["whole", "byte by byte", "by 7"])
+BOTH = pytest.mark.parametrize("role", ["client", "server"])
+SHAKING = pytest.mark.parametrize("state", [LinkState.HELLO, LinkState.PROOF])
+
+
+def link_of(role, mechanism=None, **options):
+    make = client_link if role == "client" else server_link
+    return make(mechanism, **options)
+
+
+def hello(auth="token", opening="00" * 32, protocols=(PROTOCOL, PROTOCOL)):
+    fields = {"protocols": list(protocols), "auth": auth, "opening": opening}
+    return make_frame(Kind.HELLO, body=encode_fields(fields))
+
+
+def proof(text="00" * 32):
+    return make_frame(Kind.PROOF, body=encode_fields({"proof": text}))
+
+
+def refused(error="auth", reason="we do not know you"):
+    return make_frame(Kind.REFUSED, body=encode_fields({"error": error, "reason": reason}))
+
+
+def link_in(role, state):
+    """Return a link in a state of the handshake."""
+    link = link_of(role)
+    if state is LinkState.PROOF:
+        feed(link, spoken(hello()))
+    assert link.state is state
+    return link
+
+
+def open_link(role, now=0.0, **options):
+    """Return a link whose handshake is done and whose outbox is empty."""
+    talk = Talk(client_link(now=now, **options), server_link(now=now, **options)).run(now=now)
+    assert talk.is_open
+    return talk.ends[role]
+
+
+def last_of(outbox):
+    """Return the fields of the last message in an outbox that holds a handshake's messages."""
+    talk = feed(server_link().reader, drain(outbox)[len(PREAMBLE) :])
+    return Kind(talk[-1].kind), decode_fields(talk[-1].body)
+
+
+# ------------------------------------------------------------------------- the handshake
+
+
+@WAYS
+def test_a1_peers_with_the_same_secret_open_the_link(steps):
+    talk = Talk().run(steps)
+
+    assert talk.is_open
+    assert talk.heard == {"client": [], "server": []}
+
+
+@WAYS
+def test_peers_at_the_ends_of_an_inherited_pair_open_the_link(steps):
+    assert Talk(client_link(NoAuth()), server_link(NoAuth())).run(steps).is_open
+
+
+@WAYS
+def test_what_is_said_right_after_the_proof_gets_through(steps):
+    talk = Talk()
+    for role in ("client", "server", "client"):
+        talk.pass_on(role)
+    talk.server.outbox.put(make_frame(Kind.RESULT, 1, b"x" * 2000))
+
+    talk.run(steps)
+
+    assert talk.heard["client"] == [plain(make_frame(Kind.RESULT, 1, b"x" * 2000))]
+
+
+@BOTH
+def test_both_ends_open_with_preamble_and_hello(role):
+    kind, fields = last_of(link_of(role).outbox)
+
+    assert kind is Kind.HELLO
+    assert fields == {"protocols": [1, 1], "auth": "token", "opening": token_of(role).opening()}
+
+
+def test_a2_a7_a_wrong_secret_is_refused_in_words_and_both_ends_know():
+    """In bounded time: three short messages, and no word of ours before the peer's proof."""
+    talk = Talk(client_link(token_of("client", WRONG)))
+    talk.pass_on("client")
+    talk.pass_on("server")
+
+    with pytest.raises(AuthenticationFailed, match=r"192\.0\.2\.7:40000.*compare the token files"):
+        talk.pass_on("client")
+    with pytest.raises(AuthenticationFailed, match=r"server\.example:11111.*compare the token"):
+        talk.pass_on("server")
+
+    assert talk.client.state is talk.server.state is LinkState.CLOSED
+    assert b"PROOF" not in talk.said["server"]
+    assert len(talk.said["server"]) < 600
+
+
+def test_a3_the_secret_is_that_of_the_link_and_not_of_the_process():
+    right, wrong = client_link(), client_link(token_of("client", WRONG))
+
+    assert Talk(right).run().is_open
+    with pytest.raises(AuthenticationFailed):
+        Talk(wrong).run()
+
+
+def test_a4_k63_one_bad_peer_leaves_the_other_links_alone():
+    good = Talk()
+    good.pass_on("client")
+    with pytest.raises(AuthenticationFailed):
+        Talk(client_link(token_of("client", WRONG))).run()
+    with pytest.raises(RemoteProtocolError):
+        feed(server_link(), b"GET / HTTP/1.1\r\n\r\n")
+
+    assert good.run().is_open
+
+
+def test_a10_errors_name_the_server_as_the_user_did():
+    link = client_link()
+
+    with pytest.raises(AuthenticationFailed) as caught:
+        feed(link, spoken(refused()))
+
+    assert caught.value.address == "server.example:11111"
+
+
+def test_an_impostor_that_does_not_know_the_secret_is_found_out():
+    talk = Talk(server=server_link(token_of("server", WRONG)))
+    impostor = talk.server
+    impostor._mechanism.verify = lambda opening, proof: True
+
+    with pytest.raises(AuthenticationFailed, match="impostor"):
+        talk.run()
+
+    assert talk.client.outbox.size == 0  # what is wrong is no business of an impostor
+
+
+def test_an_impostor_that_echoes_is_found_out():
+    """Reflection: all that the client says comes back to it."""
+    link = client_link()
+    feed(link, drain(link.outbox))  # preamble and HELLO
+    echo = drain(link.outbox)  # PROOF
+
+    with pytest.raises(AuthenticationFailed, match="impostor"):
+        feed(link, echo)
+
+
+def test_a_proof_of_another_conversation_is_refused():
+    """Replay: the listener says again what a good client said."""
+    overheard = Talk().run().said["client"]
+    fresh = server_link(token_of("server", nonce=b"t" * 32))
+
+    with pytest.raises(AuthenticationFailed):
+        feed(fresh, overheard)
+
+
+@BOTH
+def test_ends_that_authenticate_differently_part(role):
+    link = link_of(role, NoAuth())
+
+    with pytest.raises(AuthenticationFailed, match=f"the {role} authenticates by 'none', the "):
+        feed(link, spoken(hello(auth="token")))
+
+    assert link.state is LinkState.CLOSED
+    kind, _ = last_of(link.outbox)
+    assert kind is (Kind.REFUSED if role == "server" else Kind.HELLO)
+
+
+@BOTH
+@pytest.mark.parametrize("protocols", [(PROTOCOL + 1, PROTOCOL + 9), (-3, 0), (), (PROTOCOL,)])
+def test_ends_that_speak_no_common_protocol_part(role, protocols):
+    link = link_of(role)
+
+    with pytest.raises(ProtocolMismatch, match="install versions"):
+        feed(link, spoken(hello(protocols=protocols)))
+
+    kind, fields = last_of(link.outbox)
+    if role == "server":
+        assert (kind, fields["error"]) == (Kind.REFUSED, "protocol")
+
+
+@BOTH
+def test_a_later_protocol_that_includes_ours_is_spoken(role):
+    link = link_of(role)
+
+    feed(link, spoken(hello(protocols=(PROTOCOL, PROTOCOL + 1, "and later additions"))))
+
+    assert link.state is LinkState.PROOF
+
+
+def test_a_refusal_for_another_reason_than_the_secret_is_a_mismatch():
+    with pytest.raises(ProtocolMismatch, match="too old"):
+        feed(client_link(), spoken(refused("protocol", "too old")))
+
+
+@SHAKING
+def test_a7_a_client_takes_a_refusal_at_any_time_of_the_handshake(state):
+    link = link_in("client", state)
+
+    with pytest.raises(AuthenticationFailed, match="we do not know you"):
+        feed(link, spoken(refused()) if state is LinkState.HELLO else bytes_of(refused()))
+
+    assert link.state is LinkState.CLOSED
+
+
+# ------------------------------------------------------------------------------ strangers
+
+
+@WAYS
+@BOTH
+@pytest.mark.parametrize("start", [b"HTTP/1.1 400 Bad Request\r\n", b"SSH-2.0-x\r\n", bytes(20)])
+def test_d4_another_program_at_that_port_is_named_for_what_it_says(role, start, steps):
+    link = link_of(role)
+
+    with pytest.raises(RemoteProtocolError, match="is not a remote_executor") as caught:
+        feed(link, start, steps)
+
+    assert repr(start[: 16 if steps is None else 1])[1:-1] in str(caught.value)
+
+
+@pytest.mark.parametrize("length", range(1, len(PREAMBLE) + 1))
+def test_a_preamble_is_waited_for(length):
+    link = server_link()
+
+    assert feed(link, PREAMBLE[:length]) == []
+    assert link.state is LinkState.HELLO
+
+
+def test_a_preamble_that_goes_wrong_late_shows_all_of_its_start():
+    link = server_link()
+    feed(link, PREAMBLE[:4])
+
+    with pytest.raises(RemoteProtocolError, match=r"x89rexXYZ"):
+        feed(link, b"XYZ")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in Kind if kind not in (Kind.HELLO, Kind.PROOF)] + [0, 31, 73, 255]
+)
+@pytest.mark.parametrize("state", [LinkState.HELLO, LinkState.PROOF])
+def test_a11_a_stranger_can_do_nothing_at_all(kind, state):
+    """Not even ping, let alone ATTACH, ADMIN or a task."""
+    link = link_in("server", state)
+    data = bytes_of(make_frame(kind, 1, b"{}"))
+
+    with pytest.raises(RemoteProtocolError, match=f"kind {int(kind)} in the handshake"):
+        feed(link, data if state is LinkState.PROOF else PREAMBLE + data)
+
+    assert last_of(link.outbox)[0] is Kind.HELLO  # which was there before
+
+
+@BOTH
+def test_a11_no_proof_is_taken_before_a_hello_and_no_second_hello_after(role):
+    with pytest.raises(RemoteProtocolError):
+        feed(link_of(role), spoken(proof()))
+    with pytest.raises(RemoteProtocolError):
+        feed(link_of(role), spoken(hello(), hello()))
+
+
+@WAYS
+@BOTH
+@SHAKING
+def test_a_stranger_gets_no_memory(role, state, steps):
+    link = link_in(role, state)
+    data = bytes_of(make_frame(Kind.PROOF, 1, b"x" * STRANGER_LIMIT))
+
+    with pytest.raises(RemoteProtocolError, match="the limit is 16384"):
+        feed(link, data if state is LinkState.PROOF else PREAMBLE + data, steps)
+
+
+def test_no_shared_memory_is_made_for_a_stranger():
+    link = server_link(allocate=lambda sizes: pytest.fail("asked for memory"))
+
+    with pytest.raises(RemoteProtocolError):
+        feed(link, spoken(make_frame(Kind.TASK, 1, b"body", [b"buffer"])))
+
+
+def test_a_stranger_cannot_name_a_segment():
+    data = spoken(make_frame(Kind.HELLO, 1, b"{}", [b"b"], flags=Flag.SEGMENT))
+
+    with pytest.raises(RemoteProtocolError, match="did not come along"):
+        feed(server_link(), data)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"\x80\x05N.",
+        b'{"protocols":[1,1],"auth":"token"}',
+        b'{"protocols":1,"auth":"token","opening":""}',
+        b'{"protocols":["1","1"],"auth":"token","opening":""}',
+        b'{"protocols":[1,1.5],"auth":"token","opening":""}',
+        b'{"protocols":[[],{}],"auth":"token","opening":""}',
+        b'{"protocols":[true,true],"auth":"token","opening":""}',
+        b'{"protocols":[1,1],"auth":1,"opening":""}',
+        b'{"protocols":[1,1],"auth":"token","opening":null}',
+    ],
+    ids=repr,
+)
+def test_a_hello_that_is_none_is_refused(role, body):
+    link = link_of(role)
+
+    with pytest.raises(RemoteProtocolError):
+        feed(link, spoken(make_frame(Kind.HELLO, body=body)))
+
+    assert link.state is LinkState.CLOSED
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"proof":1}', b'"proof"'])
+def test_a_proof_that_is_none_is_refused(body):
+    with pytest.raises(RemoteProtocolError):
+        feed(server_link(), spoken(hello(), make_frame(Kind.PROOF, body=body)))
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"reason":1,"error":"auth"}', b'{"reason":"x"}'])
+def test_a_refusal_that_is_none_is_refused(body):
+    with pytest.raises(RemoteProtocolError):
+        feed(client_link(), spoken(make_frame(Kind.REFUSED, body=body)))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        refused("auth", "\x1b[2J\x07\r\n" + "x" * 10_000),
+        refused("other", "\x1b[2J\x07\r\n" + "x" * 10_000),
+        hello(auth="\x1b[2J\x07\r\n" + "x" * 10_000),
+        hello(protocols=(2, 10**4000)),
+    ],
+    ids=["refusal", "other refusal", "mechanism", "protocols"],
+)
+def test_what_a_stranger_says_is_shown_short_and_clean(said):
+    with pytest.raises((AuthenticationFailed, ProtocolMismatch)) as caught:
+        feed(client_link(), spoken(said))
+
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < STRANGER_WORDS + 300
+
+
+# ------------------------------------------------------------------------- the open link
+
+
+@WAYS
+def test_frames_of_the_session_are_passed_on(steps):
+    talk = Talk().run()
+    frames = [make_frame(kind, 1, b"body") for kind in (Kind.ATTACH, Kind.TASK, Kind.ACK)]
+    frames.append(make_frame(Kind.TASK, 2, b"x" * 100_000, [b"y" * 100_000]))
+    for frame in frames:
+        talk.client.outbox.put(frame)
+
+    talk.run(steps)
+
+    assert talk.heard["server"] == list(map(plain, frames))
+
+
+@WAYS
+def test_numbered_frames_alone_are_passed_on(steps):
+    link = open_link("client")
+    frames = [make_frame(Kind.RESULT, number) for number in range(10)]
+
+    assert [frame.id for frame in feed(link, bytes_of(*frames), steps)] == list(range(10))
+
+
+@WAYS
+def test_the_limit_of_a_known_peer_is_the_given_one(steps):
+    link = open_link("server", limit=50_000)
+    assert len(feed(link, bytes_of(make_frame(Kind.TASK, 1, b"x" * 49_976)), 1000)) == 1
+
+    with pytest.raises(RemoteProtocolError, match="the limit is 50000"):
+        feed(link, bytes_of(make_frame(Kind.TASK, 1, b"x" * 49_977)), steps)
+
+
+def test_a_known_peers_buffers_go_where_the_owner_says():
+    link = open_link("server", allocate=lambda sizes: ([bytearray(*sizes)], "segment"))
+
+    (frame,) = feed(link, bytes_of(make_frame(Kind.TASK, 1, b"body", [b"buffer"])))
+
+    assert frame.segment == "segment"
+
+
+@BOTH
+@pytest.mark.parametrize("frame", [hello(), proof(), refused(), make_frame(0)], ids=repr)
+def test_there_is_no_second_handshake(role, frame):
+    link = open_link(role)
+
+    with pytest.raises(RemoteProtocolError, match="a second handshake"):
+        feed(link, bytes_of(frame))
+
+
+def test_k63_after_an_error_nothing_more_is_taken():
+    link = open_link("server")
+    with pytest.raises(RemoteProtocolError):
+        feed(link, bytes_of(make_frame(Kind.TASK, 1, b"x" * LIMIT))[:24])
+
+    assert link.state is LinkState.CLOSED
+    assert feed(link, bytes_of(make_frame(Kind.TASK, 2))) == []
+
+
+@WAYS
+def test_k64_a_goodbye_is_quiet(steps):
+    talk = Talk().run()
+    talk.client.outbox.put(make_frame(Kind.TASK, 1))
+    talk.client.say_goodbye()
+    talk.client.say_goodbye()
+
+    talk.run(steps)
+
+    assert [frame[0] for frame in talk.heard["server"]] == [Kind.TASK]
+    assert talk.server.state is talk.client.state is LinkState.CLOSED
+
+
+@WAYS
+def test_what_comes_after_either_sides_goodbye_is_dropped(steps):
+    """The peer may have written before it heard ours."""
+    data = bytes_of(make_frame(Kind.TASK, 1), make_frame(Kind.PING))
+    ours, theirs = open_link("client"), open_link("client")
+    ours.say_goodbye()
+
+    assert feed(ours, data, steps) == []
+    assert feed(theirs, bytes_of(make_frame(Kind.GOODBYE)) + data, steps) == []
+    assert theirs.outbox.size == 0
+
+
+@SHAKING
+def test_before_the_link_is_open_there_is_nobody_to_say_goodbye_to(state):
+    link = link_in("client", state)
+    before = link.outbox.size
+
+    link.say_goodbye()
+
+    assert (link.state, link.outbox.size) == (state, before)
+
+
+def test_repr_tells_the_state():
+    assert repr(client_link()) == "<Link client to server.example:11111: hello>"
+
+
+# --------------------------------------------------------------------------------- time
+
+
+@SHAKING
+def test_a_handshake_has_its_time_however_much_the_stranger_babbles(state):
+    link = link_in("server", state)
+    feed(link, b"" if state is LinkState.PROOF else PREAMBLE, 1, now=HANDSHAKE_SECONDS - 0.1)
+
+    assert link.deadline() == HANDSHAKE_SECONDS
+    assert link.tick(HANDSHAKE_SECONDS - 0.1) is None
+    assert link.tick(HANDSHAKE_SECONDS) == "no handshake within 10 s"
+
+
+@BOTH
+def test_an_open_link_pings_and_measures(role):
+    link = open_link(role, now=100.0)
+    assert link.deadline() == 100.0 + PING_SECONDS
+    assert link.tick(103.9) is None
+    assert link.outbox.size == 0
+
+    assert link.tick(104.0) is None
+    (ping,) = feed(client_link().reader, drain(link.outbox))
+    feed(link, bytes_of(make_frame(Kind.PONG, ping.id)), now=104.25)
+
+    assert ping.kind == Kind.PING
+    assert link.round_trip == pytest.approx(0.25)
+    assert link.deadline() == 104.0 + PING_SECONDS
+
+
+@WAYS
+def test_a_ping_is_answered(steps):
+    link = open_link("server")
+
+    assert feed(link, bytes_of(make_frame(Kind.PING, 17)), steps) == []
+
+    assert drain(link.outbox) == bytes_of(make_frame(Kind.PONG, 17))
+
+
+def test_a_pong_of_the_future_takes_no_negative_time():
+    link = open_link("client")
+
+    feed(link, bytes_of(make_frame(Kind.PONG, 2**64 - 1)))
+
+    assert link.round_trip == 0.0
+
+
+@BOTH
+def test_a_silent_peer_counts_as_dead(role):
+    link = open_link(role, silence=15.0)
+    for now in (4.0, 8.0, 12.0):
+        assert link.tick(now) is None
+
+    assert link.deadline() == 15.0
+    assert link.tick(15.0) == "nothing heard for 15 s"
+
+
+def test_any_byte_is_a_sign_of_life():
+    link = open_link("client", silence=15.0)
+
+    feed(link, bytes_of(make_frame(Kind.RESULT, 1))[:1], now=14.0)
+
+    assert link.tick(28.9) is None
+    assert link.tick(29.0) is not None
+
+
+def test_a_short_silence_is_pinged_for_in_time():
+    link = open_link("client", silence=0.3)
+
+    assert link.deadline() == pytest.approx(0.1)
+
+
+def test_no_ping_is_added_to_what_waits_to_be_written():
+    link = open_link("client")
+    link.outbox.put(make_frame(Kind.TASK, 1))
+    before = link.outbox.size
+
+    link.tick(PING_SECONDS)
+
+    assert link.outbox.size == before
+    assert link.deadline() == 2 * PING_SECONDS
+
+
+def test_a_frame_may_take_minutes_to_get_through():
+    """Its sender hears nothing of it meanwhile, save that the receiver lives."""
+    talk = Talk(client_link(silence=15.0), server_link(silence=15.0)).run()
+    talk.server.outbox.put(make_frame(Kind.RESULT, 1, b"x" * 100_000, [b"y" * 100_000]))
+    data = drain(talk.server.outbox)
+
+    for second in range(200):
+        feed(talk.client, data[second * 1001 : (second + 1) * 1001], now=float(second))
+        for link in (talk.client, talk.server):
+            assert link.tick(float(second)) is None
+        talk.pass_on("client", now=float(second))
+
+    assert talk.is_open
+
+
+def test_a_link_that_ends_waits_only_so_long_for_its_last_bytes_to_be_taken():
+    link = open_link("client", silence=15.0)
+    link.say_goodbye()
+
+    assert link.tick(14.9) is None
+    assert link.deadline() == 15.0
+    feed(link, bytes_of(make_frame(Kind.RESULT, 1)), now=14.9)
+    assert link.tick(15.0) == "nothing heard for 15 s"
