@@ -1,0 +1,1 @@
+"""Decisions: which server runs which task (client), which worker does (server). Pure."""

@@ -1,0 +1,765 @@
+"""
+Which server runs which task.
+
+::
+
+                 submit                    fill                    begun
+        (caller) -----> QUEUED ---------------------> SENT ------------------> BEGUN
+                          ^  |                        |  |                       |
+                          |  | cancel, kill           |  | done, died            | done, died
+                          |  v                        |  v                       v
+                          |  SETTLED                  |  SETTLED               SETTLED
+                          |                           |
+                          +---- taken back, lost -----+------ lost: again, at most `retries` times
+
+The scheduler knows tasks, servers and time, and nothing of sockets, threads or futures: a task's
+``sink`` and ``body`` are none of its business. One method an event; each event may leave work to be
+sent, which :meth:`Scheduler.fill` hands out as a list of what to send where.
+
+It keeps every slot fed and little more. How much is sent ahead follows from the measured time of a
+task: some 20 ms of work a slot. What waits at a busy server is asked back for an idle one.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.core.queues import FairQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from remote_executor.core.known import Function
+    from remote_executor.wire.frames import Buffer
+
+__all__ = ["Feed", "Scheduler", "Server", "Task", "TaskState"]
+
+HORIZON = 0.020
+"""Seconds of work that a slot has ahead of it."""
+SHORT = 0.100
+"""A task below this many seconds has a successor waiting at its server."""
+QUICKEST = 5e-6
+"""No task takes less than this all in all, whatever a worker measured."""
+MOST_BYTES = 128 * 1024 * 1024
+"""Bytes of arguments under way to one server, beyond one task a slot."""
+BATCH_SECONDS = 0.020
+BATCH_BYTES = 8 * 1024 * 1024
+"""Bytes of arguments in a batch of several items, as far as items are alike."""
+BATCH_GROWTH = 8
+ANSWER_SECONDS = 0.002
+"""Work that a server is through with sooner is not worth asking back."""
+FIRST_PAUSE = 0.010
+"""Seconds after which a server that had nothing to give back is asked again, doubled each time."""
+LAST_PAUSE = 1.0
+
+
+class TaskState(enum.Enum):
+    """Where a task stands."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    BEGUN = "begun"
+    SETTLED = "settled"
+
+
+QUEUED = TaskState.QUEUED
+SENT = TaskState.SENT
+BEGUN = TaskState.BEGUN
+SETTLED = TaskState.SETTLED
+
+
+class Task:
+    """
+    A call, or a batch of a map's items.
+
+    ``id`` names its present attempt: every time it is sent anew it gets a new one, and answers to
+    an old one mean nothing. The attributes in the second group are the driver's.
+    """
+
+    __slots__ = (
+        "body",
+        "buffers",
+        "cancelling",
+        "category",
+        "count",
+        "encoded",
+        "feed",
+        "first",
+        "flags",
+        "function",
+        "id",
+        "items",
+        "lane",
+        "lost_with",
+        "name",
+        "pinned",
+        "priority",
+        "retries",
+        "segment",
+        "server",
+        "sink",
+        "size",
+        "state",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        sink: Any,
+        encoded: Any,
+        body: Buffer | None,
+        buffers: Sequence[Buffer] = (),
+        *,
+        retries: int = 3,
+        priority: int = 0,
+        lane: object = None,
+    ) -> None:
+        self.id = id
+        self.state = QUEUED
+        self.server: Server | None = None
+        self.size = 0
+        self.retries = retries
+        self.priority = priority
+        self.lane = lane
+        self.lost_with: tuple[str, ...] = ()
+        self.cancelling = False
+        self.pinned: int | None = None
+        self.feed: Feed | None = None
+        self.first = 0
+        self.count = 1
+
+        self.sink = sink
+        self.encoded = encoded
+        self.function: Function | None = None
+        self.body = body
+        self.buffers = buffers
+        self.items: Any = None
+        self.segment: Any = None
+        self.flags = 0
+        self.category: object = None
+        self.timeout: float | None = None
+        self.name: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {self.state.value} server={self.server} {self.name or ''}>"
+
+
+class Feed:
+    """
+    The items of a map: cut into batches when there is room for one, not before.
+
+    Args:
+        sink: The driver's.
+        encoded: The pickled function.
+        chunksize: Items in a batch; None lets the size follow the measured time of an item.
+    """
+
+    __slots__ = (
+        "available",
+        "category",
+        "chunksize",
+        "closed",
+        "cut",
+        "encoded",
+        "flags",
+        "item_bytes",
+        "lane",
+        "name",
+        "open_batches",
+        "priority",
+        "queued",
+        "retries",
+        "returned",
+        "seconds",
+        "sink",
+        "span",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        sink: Any,
+        encoded: Any,
+        chunksize: int | None,
+        *,
+        retries: int = 3,
+        priority: int = 0,
+        lane: object = None,
+    ) -> None:
+        self.sink = sink
+        self.encoded = encoded
+        self.chunksize = chunksize
+        self.retries = retries
+        self.priority = priority
+        self.lane = lane
+        self.flags = 0
+        self.category: object = None
+        self.timeout: float | None = None
+        self.name: str | None = None
+        self.available = 0
+        """Items that are there and not yet cut."""
+        self.cut = 0
+        """Items cut so far."""
+        self.closed = False
+        """Whether nobody wants results any more."""
+        self.queued = False
+        """Whether it waits in the queue for its turn to be cut."""
+        self.open_batches = 0
+        """Batches that are cut and not settled."""
+        self.returned: set[Task] = set()
+        """Those of them that wait in the queue: taken back from a server, or lost with it."""
+        self.item_bytes = 0.0
+        """Bytes of an item in the batch that was packed last."""
+        self.seconds: float | None = None
+        """Measured seconds an item takes."""
+        self.span = 1
+        """Items in the largest batch measured."""
+
+    def next_count(self, slots: int) -> int:
+        """Return how many items the next batch has, given the farm's slots."""
+        if self.chunksize is not None:
+            return min(self.chunksize, self.available)
+        if self.seconds is None:
+            return 1
+        wanted = min(int(BATCH_SECONDS / max(self.seconds, 1e-9)), self.span * BATCH_GROWTH)
+        if self.item_bytes:
+            wanted = min(wanted, int(BATCH_BYTES / self.item_bytes))
+        share = -(-self.available // (2 * slots))
+        return max(1, min(wanted, share))
+
+    def measured(self, count: int, seconds: float) -> None:
+        """Learn from a finished batch of ``count`` items."""
+        each = seconds / count
+        self.span = max(self.span, count)
+        # Trust the larger batch: its share of fixed cost is smaller.
+        weight = 0.5 if self.seconds is None or count * 4 >= self.span else 0.1
+        self.seconds = (
+            each if self.seconds is None else self.seconds + weight * (each - self.seconds)
+        )
+
+
+class Server:
+    """What the scheduler knows of one server."""
+
+    __slots__ = (
+        "ask_after",
+        "asked",
+        "begun",
+        "bytes",
+        "depth",
+        "draining",
+        "inflight",
+        "key",
+        "name",
+        "pause",
+        "round_trip",
+        "seconds",
+        "slots",
+        "up",
+    )
+
+    def __init__(self, key: Any, name: str) -> None:
+        self.key = key
+        self.name = name
+        self.up = False
+        self.slots = 0
+        self.draining = False
+        self.inflight: dict[int, Task] = {}
+        self.begun = 0
+        """Those of them that are known to have begun: they have run for a while."""
+        self.bytes = 0
+        self.seconds: float | None = None
+        """Measured seconds a task takes on a worker."""
+        self.round_trip = 0.0
+        self.depth = 0
+        """How many tasks may be under way."""
+        self.asked: int | None = None
+        """The request for work to which it has not answered yet."""
+        self.ask_after = 0.0
+        self.pause = FIRST_PAUSE
+
+    def __str__(self) -> str:
+        return self.name
+
+    def measure(self) -> None:
+        """Set how many tasks may be under way, from what was measured."""
+        if self.seconds is None:
+            each = 2
+        elif self.seconds >= SHORT:
+            each = 1 if self.round_trip < self.seconds / 20 else 2
+        else:
+            ahead = (HORIZON + self.round_trip) / max(self.seconds, QUICKEST)
+            each = 1 + max(1, min(int(ahead), 2000))
+        self.depth = self.slots * each
+
+    def room(self) -> int:
+        """Return how many more tasks may be sent now."""
+        if not self.up or self.draining:
+            return 0
+        held = len(self.inflight)
+        if held >= self.slots and self.bytes >= MOST_BYTES:
+            return 0
+        return max(0, self.depth - held)
+
+
+class Scheduler:
+    """
+    Choose which server runs which task.
+
+    After any event call :meth:`fill`, carry out what it returns, and look into :attr:`asks` (work
+    to be asked back) and :attr:`failures` (tasks that were lost once too often).
+    """
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, Task] = {}
+        """Every unsettled task that has been sent, by the id of its attempt."""
+        self.servers: dict[Any, Server] = {}
+        self.queue: FairQueue[Task | Feed] = FairQueue()
+        self.asks: list[tuple[Server, int, list[int], int]] = []
+        """(server, request number, ids, count): ask it to give back these, or so many."""
+        self.failures: list[Task] = []
+        """Tasks that were lost with a server and may not be tried again."""
+        self.unsettled = 0
+        """Tasks and feeds that are not over."""
+        self.idle_slots = 0
+        """Slots without a task. Read without the mutex, as a hint."""
+        self._ids = itertools.count(1)
+        self._requests = itertools.count(1)
+        self._live: list[Server] = []
+        self._slots = 0
+        self._look_at: float | None = None
+
+    # ----------------------------------------------------------------- tasks come
+
+    def next_id(self) -> int:
+        """Return an id that was never used; any thread may ask."""
+        return next(self._ids)
+
+    def submit(self, task: Task) -> None:
+        """Queue a task."""
+        self.unsettled += 1
+        self.queue.push(task, task.priority, task.lane)
+
+    def offer(self, feed: Feed, count: int) -> None:
+        """Say that a feed has ``count`` more items to be cut."""
+        if feed.closed:
+            return
+        feed.available += count
+        if feed.available and not feed.queued:
+            feed.queued = True
+            self.unsettled += 1
+            self.queue.push(feed, feed.priority, feed.lane)
+
+    # ---------------------------------------------------------------- servers come
+
+    def add_server(self, key: Any, name: str) -> Server:
+        """Make a server known; it is not up yet."""
+        server = self.servers[key] = Server(key, name)
+        return server
+
+    def server_up(self, server: Server, slots: int) -> None:
+        """A server takes tasks, ``slots`` at a time; also when that number changes."""
+        server.up = True
+        server.slots = slots
+        server.measure()
+        self._recount()
+
+    def server_lost(self, server: Server) -> None:
+        """A server and all that was under way there are gone: try again elsewhere, or give up."""
+        server.up = False
+        server.asked = None
+        lost = list(server.inflight.values())
+        server.inflight.clear()
+        server.begun = 0
+        server.bytes = 0
+        server.seconds = None
+        server.ask_after = 0.0
+        server.pause = FIRST_PAUSE
+        self._recount()
+        for task in reversed(lost):
+            del self.tasks[task.id]
+            task.lost_with += (server.name,)
+            if task.cancelling or task.retries <= 0 or not self._may_go(task):
+                self._settle(task)
+                self.failures.append(task)
+            else:
+                task.retries -= 1
+                self._again(task)
+
+    def server_removed(self, server: Server) -> None:
+        """Forget a server that holds no task."""
+        if self.servers.pop(server.key, None) is not None:
+            server.up = False
+            self._recount()
+
+    def _recount(self) -> None:
+        self._live = [server for server in self.servers.values() if server.up]
+        self._slots = sum(server.slots for server in self._live)
+        self._count_idle()
+
+    def _count_idle(self) -> None:
+        idle = 0
+        for server in self._live:
+            if len(server.inflight) < server.slots and not server.draining:
+                idle += server.slots - len(server.inflight)
+        self.idle_slots = idle
+
+    def _out(self, server: Server, id: int) -> Task | None:
+        """Take an attempt off the books of its server."""
+        task = server.inflight.pop(id, None)
+        if task is not None:
+            del self.tasks[id]
+            server.bytes -= task.size
+            if task.state is BEGUN:
+                server.begun -= 1
+        return task
+
+    # ---------------------------------------------------------------- tasks go out
+
+    def fill(self, now: float) -> list[tuple[Server, list[Task]]]:
+        """
+        Hand out queued work to servers with room.
+
+        Args:
+            now: Monotonic time in seconds.
+
+        Returns:
+            What to send, in order: (server, tasks). A task whose ``body`` is None is to be packed
+            first.
+        """
+        queue = self.queue
+        sends: list[tuple[Server, list[Task]]] = []
+        if queue.count:
+            live = self._live
+            if len(live) == 1:
+                room = live[0].room()
+                if room:
+                    tasks = self._take(live[0], room)
+                    if tasks:
+                        sends.append((live[0], tasks))
+            elif live:
+                sends = self._spread()
+        self._count_idle()
+        self._look_at = None
+        if self.idle_slots and not queue.count and len(self._live) > 1:
+            self._balance(now)
+        return sends
+
+    def _spread(self) -> list[tuple[Server, list[Task]]]:
+        """Fill idle slots one by one, then send ahead in proportion to room."""
+        taken: dict[Server, list[Task]] = {}
+        free = {
+            server: server.slots - len(server.inflight)
+            for server in self._live
+            if server.room() and len(server.inflight) < server.slots
+        }
+        while free and self.queue.count:
+            server = max(free, key=free.__getitem__)
+            tasks = self._take(server, 1)
+            if not tasks:
+                break
+            taken.setdefault(server, []).extend(tasks)
+            free[server] -= 1
+            if not free[server]:
+                del free[server]
+        # More than once, since a feed counts as one entry however many batches are in it.
+        while waiting := self.queue.count:
+            rooms = {server: room for server in self._live if (room := server.room())}
+            if not rooms:
+                break
+            total = sum(rooms.values())
+            for server, room in rooms.items():
+                tasks = self._take(server, min(room, -(-waiting * room // total)))
+                taken.setdefault(server, []).extend(tasks)
+        return [(server, tasks) for server, tasks in taken.items() if tasks]
+
+    def _take(self, server: Server, room: int) -> list[Task]:
+        """Take up to ``room`` tasks off the queue for ``server``."""
+        queue, tasks, inflight = self.queue, self.tasks, server.inflight
+        taken: list[Task] = []
+        while room > 0 and queue.count:
+            task = queue.pop()
+            if isinstance(task, Feed):
+                if task.closed:
+                    continue
+                task = self._cut(task)
+            elif task.state is not QUEUED:
+                continue  # cancelled while it waited
+            elif task.feed is not None:
+                task.feed.returned.remove(task)
+            task.state = SENT
+            task.server = server
+            tasks[task.id] = task
+            inflight[task.id] = task
+            server.bytes += task.size
+            taken.append(task)
+            room -= 1
+            if server.bytes >= MOST_BYTES and len(inflight) >= server.slots:
+                break
+        return taken
+
+    def _cut(self, feed: Feed) -> Task:
+        """Cut a batch off a feed, and queue the feed again if it has more."""
+        count = feed.next_count(max(1, self._slots))
+        task = Task(
+            next(self._ids),
+            feed.sink,
+            feed.encoded,
+            None,
+            retries=feed.retries,
+            priority=feed.priority,
+            lane=feed.lane,
+        )
+        task.feed = feed
+        task.flags = feed.flags
+        task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
+        task.first, task.count = feed.cut, count
+        task.size = int(count * feed.item_bytes)  # a guess, until it is packed
+        feed.cut += count
+        feed.available -= count
+        feed.open_batches += 1
+        if feed.available:
+            self.unsettled += 1
+            self.queue.push_front(feed, feed.priority, feed.lane)
+        else:
+            feed.queued = False  # the batch takes its place among the unsettled
+        return task
+
+    def pin(self, server: Server, task: Task) -> None:
+        """Give a task to one server, past the queue."""
+        self.unsettled += 1
+        task.state = SENT
+        task.server = server
+        self.tasks[task.id] = task
+        server.inflight[task.id] = task
+        server.bytes += task.size
+
+    def packed(self, task: Task, size: int) -> None:
+        """Take note of the size in bytes of a task that was packed after :meth:`fill`."""
+        if task.server is not None:
+            task.server.bytes += size - task.size
+        task.size = size
+        if task.feed is not None:
+            task.feed.item_bytes = size / task.count
+
+    # --------------------------------------------------------------- answers come
+
+    def done(self, server: Server, ids: Iterable[int], seconds: float) -> list[Task | None]:
+        """
+        Workers have finished attempts.
+
+        Args:
+            server: Where.
+            ids: The attempts.
+            seconds: How long they took on their workers, together.
+
+        Returns:
+            For each id the task, or None if the answer comes too late to matter.
+        """
+        tasks, inflight = self.tasks, server.inflight
+        found: list[Task | None] = []
+        count = size = begun = 0
+        # As _out and _settle do it, and faster: this is the hot path.
+        for id in ids:
+            task = inflight.pop(id, None)
+            found.append(task)
+            if task is None:
+                continue
+            del tasks[id]
+            count += 1
+            size += task.size
+            if task.state is BEGUN:
+                begun += 1
+            task.state = SETTLED
+            task.server = None
+            if task.feed is not None:
+                task.feed.open_batches -= 1
+        if count:
+            self.unsettled -= count
+            server.bytes -= size
+            server.begun -= begun
+            each = seconds / count
+            old = server.seconds
+            server.seconds = each if old is None else old + 0.3 * (each - old)
+            server.measure()
+        return found
+
+    def ended(self, server: Server, id: int) -> Task | None:
+        """An attempt has ended otherwise than by finishing; return its task, if it matters."""
+        task = self._out(server, id)
+        if task is not None:
+            self._settle(task)
+        return task
+
+    def begun(self, server: Server, ids: Iterable[int]) -> list[Task]:
+        """Attempts have begun on workers; return the tasks for which that is news."""
+        news = []
+        for id in ids:
+            task = server.inflight.get(id)
+            if task is not None and task.state is SENT:
+                task.state = BEGUN
+                server.begun += 1
+                news.append(task)
+        return news
+
+    def taken_back(
+        self, server: Server, request: int, ids: Iterable[int], now: float
+    ) -> list[Task]:
+        """A server gave back tasks it had not begun; return those that were being cancelled."""
+        cancelled = []
+        again = []
+        for id in ids:
+            task = self._out(server, id)
+            if task is None:
+                continue
+            if task.cancelling or not self._may_go(task):
+                self._settle(task)
+                cancelled.append(task)
+            else:
+                again.append(task)
+        for task in reversed(again):
+            self._again(task)
+        if server.asked == request:
+            server.asked = None
+            if again or cancelled:
+                server.pause = FIRST_PAUSE
+            else:
+                server.ask_after = now + server.pause + 2 * server.round_trip
+                server.pause = min(LAST_PAUSE, 2 * server.pause)
+        return cancelled
+
+    def _may_go(self, task: Task) -> bool:
+        """Whether a task that left its server makes sense on another one."""
+        return task.pinned is None and not (task.feed is not None and task.feed.closed)
+
+    def _again(self, task: Task) -> None:
+        """Queue a task that was sent before, as a new attempt, ahead of others."""
+        task.id = next(self._ids)
+        task.server = None
+        task.state = QUEUED
+        if task.feed is not None:
+            task.feed.returned.add(task)
+        self.queue.push_front(task, task.priority, task.lane)
+
+    def _settle(self, task: Task) -> None:
+        task.state = SETTLED
+        task.server = None
+        self.unsettled -= 1
+        if task.feed is not None:
+            task.feed.open_batches -= 1
+            task.feed.returned.discard(task)
+
+    # ----------------------------------------------------------- asked from above
+
+    def drop(self, task: Task) -> bool:
+        """Settle a task that waits here, so that it never runs; False if it is elsewhere."""
+        if task.state is not QUEUED:
+            return False
+        self._settle(task)
+        return True
+
+    def ask_back(self, tasks: Sequence[Task]) -> None:
+        """Ask servers to give back tasks that are to be cancelled."""
+        by_server: dict[Server, list[int]] = {}
+        for task in tasks:
+            if task.state is SENT and task.server is not None:
+                task.cancelling = True
+                by_server.setdefault(task.server, []).append(task.id)
+        for server, ids in by_server.items():
+            self.asks.append((server, next(self._requests), ids, 0))
+
+    def ask_for(self, server: Server, count: int) -> None:
+        """Ask a server to give back up to ``count`` tasks that have not begun."""
+        request = next(self._requests)
+        server.asked = request
+        self.asks.append((server, request, [], count))
+
+    def close_feed(self, feed: Feed) -> list[Task]:
+        """
+        Nobody wants more of a feed: cut no more, and send no batch again.
+
+        Returns:
+            Its batches that are under way: see :meth:`ask_back`.
+        """
+        feed.closed = True
+        feed.available = 0
+        # What is in the queue stays there until its turn comes, but nothing waits for that.
+        if feed.queued:
+            feed.queued = False
+            self.unsettled -= 1
+        for task in list(feed.returned):
+            self._settle(task)
+        if not feed.open_batches:
+            return []  # as a rule: a map is closed when it is over
+        return [task for task in self.tasks.values() if task.feed is feed]
+
+    def drop_queued(self) -> list[Task | Feed]:
+        """Empty the queue and return what was in it; the feeds are closed, the tasks settled."""
+        dropped: list[Task | Feed] = []
+        while self.queue.count:
+            entry = self.queue.pop()
+            if isinstance(entry, Feed):
+                if not entry.closed:
+                    self.close_feed(entry)
+                    dropped.append(entry)
+            elif entry.state is QUEUED:
+                self._settle(entry)
+                dropped.append(entry)
+        return dropped
+
+    # ------------------------------------------------------------------- balance
+
+    def _balance(self, now: float) -> None:
+        """Ask busy servers for work that waits there: others idle and nothing waits here."""
+        idle = self.idle_slots
+        for server in self._live:
+            waiting = len(server.inflight) - server.slots
+            if waiting <= 0 or server.asked is not None:
+                continue
+            if now < server.ask_after:
+                if self._look_at is None or server.ask_after < self._look_at:
+                    self._look_at = server.ask_after
+                continue
+            # Slots whose tasks have run for a while may be held much longer, whatever was measured.
+            passing = server.slots - server.begun
+            seconds = HORIZON if server.seconds is None else server.seconds
+            if passing > 0 and waiting * seconds / passing < ANSWER_SECONDS + 2 * server.round_trip:
+                continue
+            count = min(idle, (waiting + 1) // 2)
+            self.ask_for(server, count)
+            idle -= count
+            if not idle:
+                return
+
+    def deadline(self) -> float | None:
+        """When :meth:`fill` wants to be called even if nothing happens, in monotonic seconds."""
+        return self._look_at
+
+    def slots(self) -> int:
+        """Return the slots of all servers that are up."""
+        return self._slots
+
+    def check(self) -> None:
+        """State what must always hold."""
+        inflight: dict[int, Task] = {}
+        for server in self.servers.values():
+            assert server.bytes == sum(task.size for task in server.inflight.values())
+            assert server.begun == sum(task.state is BEGUN for task in server.inflight.values())
+            for id, task in server.inflight.items():
+                assert task.id == id
+                assert task.server is server
+                assert task.state in (SENT, BEGUN)
+            assert not (server.inflight and not server.up)
+            inflight.update(server.inflight)
+        assert inflight == self.tasks
+        feeds = [e for e in self.queue if isinstance(e, Feed) and not e.closed]
+        waiting = [e for e in self.queue if isinstance(e, Task) and e.state is QUEUED]
+        assert self.unsettled == len(self.tasks) + len(feeds) + len(waiting)
+        assert all(feed.queued and feed.available > 0 for feed in feeds)
+        batches = [task for task in [*self.tasks.values(), *waiting] if task.feed is not None]
+        for feed in {*feeds, *(task.feed for task in batches if task.feed is not None)}:
+            assert feed.open_batches == sum(task.feed is feed for task in batches)
+            assert feed.returned == {task for task in waiting if task.feed is feed}

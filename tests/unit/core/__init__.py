@@ -1,0 +1,1 @@
+"""The decisions, without a thread or a socket."""
