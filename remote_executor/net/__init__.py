@@ -1,0 +1,1 @@
+"""The world outside: addresses, streams, the event loop."""

@@ -1,0 +1,201 @@
+"""
+The one event loop, for the server's supervisor and for the client's I/O thread.
+
+One thread runs it; others may only :meth:`Loop.post` and :meth:`Loop.wake`. It is split in two on
+purpose: :meth:`Loop.poll` waits and touches nothing, :meth:`Loop.dispatch` calls the handlers. The
+client holds its mutex for the second half only.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import selectors
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sized
+
+__all__ = ["Loop", "Timer"]
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+
+class Timer:
+    """
+    Calls back once its time has come. Cheap to set again and again.
+
+    Made by :meth:`Loop.timer`; set it by :meth:`at`.
+    """
+
+    __slots__ = ("_loop", "_queued", "callback", "when")
+
+    def __init__(self, loop: Loop, callback: Callable[[float], None]) -> None:
+        self._loop = loop
+        self._queued: float | None = None
+        self.callback = callback
+        self.when: float | None = None
+
+    def at(self, when: float | None) -> None:
+        """Call back at ``when`` (monotonic seconds) instead of before; None means not at all."""
+        self.when = when
+        if when is not None and (self._queued is None or when < self._queued):
+            self._queued = when
+            self._loop._push(when, self)
+
+
+class Loop:
+    """Wait for file descriptors, timers and posts, and call who asked for them."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._paused: dict[int, Any] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._pushed = 0
+        self._posted: deque[Callable[[], None]] = deque()
+        self._wake_read, self._wake_write = os.pipe()
+        for fd in (self._wake_read, self._wake_write):
+            os.set_blocking(fd, False)
+        self._selector.register(self._wake_read, READ, None)
+        self._asleep = False
+        self.now = time.monotonic()
+        """The time in monotonic seconds when the last wait ended."""
+
+    # -------------------------------------------------------------- descriptors
+
+    def watch(
+        self, fd: int, on_read: Callable[[], object], on_write: Callable[[], object] | None = None
+    ) -> None:
+        """Call ``on_read`` when ``fd`` can be read; see :meth:`want` for the other."""
+        self._selector.register(fd, READ, (on_read, on_write))
+
+    def want(self, fd: int, *, read: bool = True, write: bool = False) -> None:
+        """Say which of the two callbacks are wanted from now on."""
+        events = (READ if read else 0) | (WRITE if write else 0)
+        key = self._selector.get_map().get(fd)
+        if key is None:
+            # It was paused: nothing wanted means not watched, else a hang-up would spin the loop.
+            if events:
+                self._selector.register(fd, events, self._paused.pop(fd))
+        elif not events:
+            self._paused[fd] = key.data
+            self._selector.unregister(fd)
+        elif key.events != events:
+            self._selector.modify(fd, events, key.data)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching ``fd``; do so before closing it."""
+        if self._paused.pop(fd, None) is None:
+            self._selector.unregister(fd)
+
+    # -------------------------------------------------------------------- timers
+
+    def timer(self, callback: Callable[[float], None]) -> Timer:
+        """Return a timer that is not set yet; its callback is given the time."""
+        return Timer(self, callback)
+
+    def _push(self, when: float, timer: Timer) -> None:
+        self._pushed += 1
+        heapq.heappush(self._timers, (when, self._pushed, timer))
+
+    # --------------------------------------------------------------------- posts
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called by the loop's thread. Any thread may call this."""
+        self._posted.append(callback)
+        if self._asleep:
+            self.wake()
+
+    def wake(self) -> None:
+        """End the wait that is under way, or the next. Any thread and any signal handler may."""
+        self._asleep = False
+        try:
+            os.write(self._wake_write, b"\0")
+        except OSError:
+            pass  # it is full of wake-ups already, or the loop is closed
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the loop waits and nobody has woken it yet."""
+        return self._asleep
+
+    # ----------------------------------------------------------------- the rounds
+
+    def poll(
+        self, timeout: float | None = None, inbox: Sized = ()
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        """
+        Wait until something is ready, a timer is due, or somebody posts.
+
+        Args:
+            timeout: Seconds to wait at most; None for no limit.
+            inbox: Do not wait if there is something in it. Whoever puts something in looks at
+                :attr:`asleep` afterwards, so nothing is overlooked.
+
+        Returns:
+            What :meth:`dispatch` wants.
+        """
+        if self._timers:
+            until = max(0.0, self._timers[0][0] - time.monotonic())
+            timeout = until if timeout is None else min(until, timeout)
+        self._asleep = True
+        if self._posted or inbox:
+            timeout = 0.0
+        ready = self._selector.select(timeout)
+        self._asleep = False
+        self.now = time.monotonic()
+        return ready
+
+    def dispatch(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        """Call the handlers of what is ready, then the timers that are due, then the posts."""
+        for key, events in ready:
+            handlers: Any = key.data
+            if handlers is None:
+                try:
+                    while os.read(self._wake_read, 4096):
+                        pass
+                except BlockingIOError:
+                    pass
+                continue
+            # A handler called before may have closed this one's descriptor: owners look for that.
+            if events & WRITE and handlers[1] is not None:
+                handlers[1]()
+            if events & READ:
+                handlers[0]()
+        timers, last = self._timers, self._pushed
+        # One that a callback sets to a time already past waits for the next round, so that it
+        # cannot keep the loop from its descriptors.
+        while timers and timers[0][0] <= self.now and timers[0][1] <= last:
+            queued, _, timer = heapq.heappop(timers)
+            if timer._queued != queued:
+                continue
+            timer._queued = None
+            if timer.when is None:
+                continue
+            if timer.when > self.now:
+                timer.at(timer.when)
+                continue
+            timer.when = None
+            timer.callback(self.now)
+        for _ in range(len(self._posted)):
+            self._posted.popleft()()
+
+    def run_once(self, timeout: float | None = None) -> None:
+        """One round."""
+        self.dispatch(self.poll(timeout))
+
+    def close(self) -> None:
+        """
+        Give back the loop's own descriptors. The owner has closed the others before.
+
+        To wake or post to a closed loop does nothing; to close it again does nothing either.
+        """
+        if self._wake_write < 0:
+            return
+        wake_write, self._wake_write = self._wake_write, -1
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(wake_write)

@@ -1,0 +1,1 @@
+"""Tests of remote_executor.net, with real descriptors where nothing else will do."""

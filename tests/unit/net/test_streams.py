@@ -1,0 +1,251 @@
+"""Socket streams: they never block, and say plainly what they could do. The sockets are real."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+
+import pytest
+
+from remote_executor.net.addresses import Address, parse_address
+from remote_executor.net.streams import SocketStream, listen
+from remote_executor.wire.outbox import WithSegment
+from tests.support.scale import scaled
+
+SECONDS = scaled(10.0)
+
+
+@pytest.fixture
+def pair():
+    one, other = map(SocketStream, socket.socketpair())
+    yield one, other
+    one.close()
+    other.close()
+
+
+@pytest.fixture
+def tcp_pair():
+    with listen(parse_address("127.0.0.1:0")) as server:
+        one = socket.create_connection(server.getsockname(), SECONDS)
+        select.select([server], [], [], SECONDS)
+        other, _ = server.accept()
+    with one, other:
+        yield one, other
+
+
+def receive(stream, size=100):
+    buffer = bytearray(size)
+    count = stream.receive(memoryview(buffer))
+    return bytes(buffer[:count]) if count >= 0 else count
+
+
+def test_bytes_go_through(pair):
+    one, other = pair
+
+    assert one.send([b"one buffer"]) == 10
+    assert receive(other) == b"one buffer"
+    assert other.send([b"several ", memoryview(b"buffers"), bytearray(b"!")]) == 16
+    assert receive(one) == b"several buffers!"
+
+
+def test_nothing_there_is_minus_one_and_no_wait(pair):
+    assert receive(pair[0]) == -1
+
+
+def test_the_end_of_the_stream_is_zero_bytes(pair):
+    one, other = pair
+    one.send([b"last"])
+    one.close()
+
+    assert receive(other) == b"last"
+    assert receive(other) == b""
+
+
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_a_full_stream_takes_nothing_and_does_not_wait(pair, buffers):
+    one, _ = pair
+    chunk = [b"x" * 100_000] * buffers
+
+    while one.send(chunk):
+        pass
+
+    assert one.send(chunk) == 0
+
+
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_writing_to_nobody_is_an_os_error(pair, buffers):
+    one, other = pair
+    other.close()
+
+    with pytest.raises(OSError, match="Broken pipe"):
+        one.send([b"x"] * buffers)
+
+
+def test_k64_a_peer_that_goes_away_with_unread_bytes_is_an_os_error(tcp_pair):
+    ours, theirs = tcp_pair
+    stream = SocketStream(ours)
+    stream.send([b"x" * 1000])
+    select.select([theirs], [], [], SECONDS)
+    theirs.close()
+    select.select([ours], [], [], SECONDS)
+
+    with pytest.raises(ConnectionResetError):
+        receive(stream)
+
+
+def test_fileno_is_what_a_selector_waits_for(pair):
+    one, other = pair
+    assert select.select([one], [], [], 0)[0] == []
+
+    other.send([b"x"])
+
+    assert select.select([one], [], [], SECONDS)[0] == [one]
+
+
+def test_tcp_sends_small_frames_at_once_and_notices_dead_hosts(tcp_pair):
+    sock, _ = tcp_pair
+    SocketStream(sock)
+
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert not sock.getblocking()
+
+
+# ---------------------------------------------------------------------------- descriptors
+
+
+@pytest.fixture
+def pipe():
+    ends = os.pipe()
+    yield ends
+    for fd in ends:
+        os.close(fd)
+
+
+def with_descriptor(data, fd):
+    part = WithSegment(data)
+    part.fd = fd
+    return part
+
+
+def test_a_descriptor_goes_along_and_is_another_one_of_the_same_file(pair, pipe):
+    one, other = pair
+    other.fds = taken = []
+
+    assert one.send([with_descriptor(b"frame", pipe[0])]) == 5
+    assert one.send([b"another"]) == 7
+    received = [receive(other, 3) for _ in range(6)]
+
+    assert b"".join(data for data in received if data != -1) == b"frameanother"
+    (fd,) = taken
+    assert os.path.sameopenfile(fd, pipe[0])
+    assert fd != pipe[0]
+    assert not os.get_inheritable(fd)
+    os.close(taken.pop())
+
+
+def test_closing_closes_descriptors_that_nobody_took(pair, pipe):
+    one, other = pair
+    other.fds = taken = []
+    one.send([with_descriptor(b"frame", pipe[0])])
+    receive(other)
+    (fd,) = taken
+
+    other.close()
+    other.close()
+
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
+def test_a_stream_that_expects_no_descriptors_gets_none(pair, pipe):
+    one, other = pair
+    one.send([with_descriptor(b"frame", pipe[1])])
+
+    assert receive(other) == b"frame"
+    assert other.fds is None
+
+
+def test_other_ancillary_messages_are_no_descriptors(pair):
+    if sys.platform != "linux":
+        pytest.skip("there is no SO_PASSCRED here")
+    one, other = pair
+    with socket.socket(fileno=os.dup(other.fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    other.fds = taken = []
+    one.send([b"frame"])
+
+    assert receive(other) == b"frame"
+    assert taken == []
+
+
+# ------------------------------------------------------------------------------ listening
+
+
+def test_listening_on_port_0_takes_any_free_one():
+    with listen(parse_address("127.0.0.1:0")) as server:
+        assert server.getsockname()[1] > 0
+        assert not server.getblocking()
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_listening_on_ipv6():
+    try:
+        server = listen(parse_address("[::1]:0"))
+    except OSError as exc:
+        pytest.skip(f"there is no IPv6 here: {exc}")
+    with server:
+        assert server.family == socket.AF_INET6
+
+
+def test_listening_on_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of the folder may be longer than an address may be
+    with listen(parse_address("unix:sock")), socket.socket(socket.AF_UNIX) as client:
+        client.connect("sock")
+
+    with pytest.raises(OSError, match="in use"):
+        listen(parse_address("unix:sock"))
+
+
+def test_a_port_that_is_taken_is_an_os_error_and_leaks_nothing(recwarn):
+    """Both where bind refuses and where listen does."""
+    with listen(parse_address("127.0.0.1:0")) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            listen(parse_address(("127.0.0.1", port)))
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        listen(parse_address(("127.0.0.1", port))).close()
+
+    assert list(recwarn) == []
+
+
+def test_d5_a_port_is_free_again_at_once():
+    with listen(parse_address("127.0.0.1:0")) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), SECONDS) as client:
+            select.select([server], [], [], SECONDS)
+            server.accept()[0].close()  # this end waits in TIME_WAIT
+            assert client.recv(1) == b""
+
+    listen(parse_address(("127.0.0.1", port))).close()
+
+
+@pytest.mark.parametrize(
+    "address", [Address("tcp", "host.invalid", 1), Address("unix", path="/nowhere/at/all")], ids=str
+)
+def test_an_address_that_cannot_be_had_is_an_os_error(address):
+    before = os.dup(0)
+    os.close(before)
+
+    with pytest.raises(OSError, match=r"."):
+        listen(address)
+
+    after = os.dup(0)
+    os.close(after)
+    assert after == before
