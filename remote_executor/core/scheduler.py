@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.core.queues import FairQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from remote_executor.core.known import Function
     from remote_executor.wire.frames import Buffer
@@ -81,6 +81,7 @@ class Task:
     __slots__ = (
         "body",
         "buffers",
+        "call",
         "cancelling",
         "category",
         "count",
@@ -136,6 +137,8 @@ class Task:
         self.function: Function | None = None
         self.body = body
         self.buffers = buffers
+        self.call: Any = None
+        """The function and its arguments, to be pickled otherwise if they cannot be loaded."""
         self.items: Any = None
         self.segment: Any = None
         self.flags = 0
@@ -155,10 +158,13 @@ class Feed:
         sink: The driver's.
         encoded: The pickled function.
         chunksize: Items in a batch; None lets the size follow the measured time of an item.
+        take: Called for each batch that is cut, in order, with the number of its items; what it
+            returns becomes the task's ``items``.
     """
 
     __slots__ = (
         "available",
+        "call",
         "category",
         "chunksize",
         "closed",
@@ -176,6 +182,7 @@ class Feed:
         "seconds",
         "sink",
         "span",
+        "take",
         "timeout",
     )
 
@@ -184,6 +191,7 @@ class Feed:
         sink: Any,
         encoded: Any,
         chunksize: int | None,
+        take: Callable[[int], Any] = lambda _: None,
         *,
         retries: int = 3,
         priority: int = 0,
@@ -192,9 +200,11 @@ class Feed:
         self.sink = sink
         self.encoded = encoded
         self.chunksize = chunksize
+        self.take = take
         self.retries = retries
         self.priority = priority
         self.lane = lane
+        self.call: Any = None
         self.flags = 0
         self.category: object = None
         self.timeout: float | None = None
@@ -517,6 +527,8 @@ class Scheduler:
         task.flags = feed.flags
         task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
         task.first, task.count = feed.cut, count
+        task.items = feed.take(count)
+        task.call = feed.call
         task.size = int(count * feed.item_bytes)  # a guess, until it is packed
         feed.cut += count
         feed.available -= count
@@ -561,7 +573,7 @@ class Scheduler:
         """
         tasks, inflight = self.tasks, server.inflight
         found: list[Task | None] = []
-        count = size = begun = 0
+        count = size = begun = batches = 0
         # As _out and _settle do it, and faster: this is the hot path.
         for id in ids:
             task = inflight.pop(id, None)
@@ -577,11 +589,14 @@ class Scheduler:
             task.server = None
             if task.feed is not None:
                 task.feed.open_batches -= 1
+                if task.feed.chunksize is None:
+                    batches += 1
         if count:
             self.unsettled -= count
             server.bytes -= size
             server.begun -= begun
-            each = seconds / count
+            # While the batches of a map grow they are short. Many of those ahead would be too many.
+            each = max(seconds, batches * BATCH_SECONDS) / count
             old = server.seconds
             server.seconds = each if old is None else old + 0.3 * (each - old)
             server.measure()

@@ -35,14 +35,30 @@ MOST_OPEN = 256
 MOST_FREE = 512 * 1024 * 1024
 
 
-class Segment:
-    """Shared memory that this process owns. Made by :meth:`SegmentPool.lend`."""
+class Descriptor:
+    """A descriptor, such as came from another process. Closed when nobody refers to it."""
 
-    __slots__ = ("capacity", "fd")
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Segment(Descriptor):
+    """Shared memory that this process owns. Made by a :class:`SegmentPool`."""
+
+    __slots__ = ("capacity", "mapping")
 
     def __init__(self, fd: int, capacity: int) -> None:
-        self.fd = fd
+        super().__init__(fd)
         self.capacity = capacity
+        self.mapping: mmap.mmap | None = None
+        """Where this process reads and writes it, once it has to."""
 
 
 def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
@@ -77,8 +93,8 @@ class SegmentPool:
             buffers: Flat byte buffers.
 
         Returns:
-            The segment, to be given to :meth:`back` or :meth:`discard` later; None if there is no
-            memory for one.
+            The segment, to be given to :meth:`back` when nobody uses it any more; if that cannot
+            be known, forget it. None if there is no memory for one.
         """
         offsets, total = layout([len(buffer) for buffer in buffers])
         try:
@@ -93,9 +109,29 @@ class SegmentPool:
                     # Not a mapping: pwrite makes fresh pages twice as fast, and lets go of the GIL.
                     done += os.pwrite(segment.fd, view[done:], offset + done)
         except OSError:
-            self.discard(segment)
             return None
         return segment
+
+    def lend_empty(self, sizes: Sequence[int]) -> tuple[Segment, list[memoryview]] | None:
+        """
+        Find room for buffers that are still to come.
+
+        Args:
+            sizes: The bytes of each.
+
+        Returns:
+            The segment and its parts, to be written to; None if there is no memory for one.
+        """
+        offsets, total = layout(sizes)
+        try:
+            segment = self._take(total)
+            if segment.mapping is None:
+                segment.mapping = mmap.mmap(segment.fd, segment.capacity)
+        except OSError:
+            return None
+        view = memoryview(segment.mapping)
+        parts = [view[at : at + size] for at, size in zip(offsets, sizes, strict=True)]
+        return segment, parts
 
     def _take(self, total: int) -> Segment:
         """Find the smallest free segment that is large enough, or make one."""
@@ -106,13 +142,9 @@ class SegmentPool:
                 self._free.remove(segment)
                 return segment
         capacity = -(-total // (1 << 20)) << 20
-        fd = os.memfd_create("remote_executor", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(fd, capacity)
-        except OSError:
-            os.close(fd)
-            raise
-        return Segment(fd, capacity)
+        segment = Segment(os.memfd_create("remote_executor", os.MFD_CLOEXEC), capacity)
+        os.ftruncate(segment.fd, capacity)
+        return segment
 
     def back(self, segment: Segment) -> None:
         """Take a segment back: nobody maps it any more."""
@@ -120,18 +152,12 @@ class SegmentPool:
             self._free.append(segment)
             most = 0 if self._closed else self._most_free
             while sum(s.capacity for s in self._free) > most:
-                os.close(self._free.pop(0).fd)
-
-    def discard(self, segment: Segment) -> None:
-        """Let go of a segment that somebody may map still: its memory goes with the last one."""
-        os.close(segment.fd)
+                self._free.pop(0)
 
     def close(self) -> None:
         """Let go of all free segments; those that are lent are closed when they come back."""
         with self._lock:
             self._closed = True
-            for segment in self._free:
-                os.close(segment.fd)
             self._free = []
 
 
@@ -151,11 +177,11 @@ class Mappings:
 
     def map(self, key: Hashable, fd: int, sizes: Sequence[int]) -> list[memoryview]:
         """
-        Map a segment privately and close its descriptor.
+        Map a segment privately.
 
         Args:
             key: What :meth:`released` will call it.
-            fd: The descriptor that came along.
+            fd: Its descriptor, which is not needed afterwards.
             sizes: The bytes of each buffer in it.
 
         Returns:
@@ -168,10 +194,7 @@ class Mappings:
         offsets, total = layout(sizes)
         if len(self._open) >= MOST_OPEN:
             return self._copy(key, fd, sizes, offsets)
-        try:
-            mapping = mmap.mmap(fd, total, flags=mmap.MAP_PRIVATE)
-        finally:
-            os.close(fd)
+        mapping = mmap.mmap(fd, total, flags=mmap.MAP_PRIVATE)
         self._open[key] = mapping
         view = memoryview(mapping)
         return [view[at : at + size] for at, size in zip(offsets, sizes, strict=True)]
@@ -179,17 +202,14 @@ class Mappings:
     def _copy(
         self, key: Hashable, fd: int, sizes: Sequence[int], offsets: Sequence[int]
     ) -> list[memoryview]:
-        try:
-            buffers = [memoryview(bytearray(size)) for size in sizes]
-            for at, buffer in zip(offsets, buffers, strict=True):
-                done = 0
-                while done < len(buffer):
-                    count = os.preadv(fd, [buffer[done:]], at + done)
-                    if not count:
-                        raise ValueError("a shared segment is shorter than its buffers")
-                    done += count
-        finally:
-            os.close(fd)
+        buffers = [memoryview(bytearray(size)) for size in sizes]
+        for at, buffer in zip(offsets, buffers, strict=True):
+            done = 0
+            while done < len(buffer):
+                count = os.preadv(fd, [buffer[done:]], at + done)
+                if not count:
+                    raise ValueError("a shared segment is shorter than its buffers")
+                done += count
         self._copied.append(key)
         return buffers
 

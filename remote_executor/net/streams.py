@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
+from remote_executor.net.segments import Descriptor
 from remote_executor.wire.outbox import WithSegment
 
 if TYPE_CHECKING:
     from remote_executor.net.addresses import Address
     from remote_executor.wire.frames import Buffer
 
-__all__ = ["SocketStream", "Stream", "listen"]
+__all__ = ["SocketStream", "Stream", "listen", "receive_with_fds", "send_with_fd"]
 
 FD = struct.Struct("i")
 ANCILLARY = socket.CMSG_SPACE(FD.size * 8)
@@ -51,11 +51,11 @@ class SocketStream:
         sock: The socket; this object owns it from now on.
 
     Attributes:
-        fds: A list that takes the descriptors that come along with the bytes, in order; None if
-            none may come. Only Unix sockets can bring any.
+        fds: A list, such as ``FrameReader.segments``, that takes the descriptors that come along
+            with the bytes, in order; None if none may come. Only Unix sockets bring any.
     """
 
-    fds: list[int] | None = None
+    fds: list[Descriptor] | None = None
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -68,19 +68,16 @@ class SocketStream:
         """Return the descriptor to wait for."""
         return self._sock.fileno()
 
+    def is_local(self) -> bool:
+        """Whether the other end is on this host and can be passed descriptors."""
+        return self._sock.family == socket.AF_UNIX
+
     def receive(self, buffer: memoryview) -> int:
         """Receive into ``buffer``; see :class:`Stream`."""
         try:
             if self.fds is None:
                 return self._sock.recv_into(buffer)
-            count, messages, _, _ = self._sock.recvmsg_into(
-                [buffer], ANCILLARY, socket.MSG_CMSG_CLOEXEC
-            )
-            for level, kind, data in messages:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    whole = len(data) - len(data) % FD.size
-                    self.fds += [fd for (fd,) in FD.iter_unpack(data[:whole])]
-            return count
+            return receive_with_fds(self._sock, buffer, self.fds)
         except (BlockingIOError, InterruptedError):
             return -1
 
@@ -90,19 +87,48 @@ class SocketStream:
             if len(chunk) == 1:
                 part = chunk[0]
                 if type(part) is WithSegment:
-                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, FD.pack(part.fd))
-                    return self._sock.sendmsg(chunk, [rights])
+                    return send_with_fd(self._sock, part)
                 return self._sock.send(part)
             return self._sock.sendmsg(chunk)
         except (BlockingIOError, InterruptedError):
             return 0
 
+    def end_writing(self) -> None:
+        """Let the peer find the end of the stream after what was written; reading goes on."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the peer was faster
+            pass
+
     def close(self) -> None:
-        """Close the socket, and descriptors that came and were not taken."""
-        for fd in self.fds or ():
-            os.close(fd)
-        self.fds = None
+        """Close the socket."""
         self._sock.close()
+
+
+def receive_with_fds(sock: socket.socket, buffer: memoryview, fds: list[Descriptor]) -> int:
+    """
+    Receive bytes, and the descriptors that come along with them.
+
+    Args:
+        sock: A Unix socket.
+        buffer: Takes the bytes.
+        fds: Takes the descriptors, in order.
+
+    Returns:
+        The number of bytes, 0 at the end of the stream.
+    """
+    count, messages, _, _ = sock.recvmsg_into([buffer], ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in messages:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(data) - len(data) % FD.size
+            fds += [Descriptor(fd) for (fd,) in FD.iter_unpack(data[:whole])]
+    return count
+
+
+def send_with_fd(sock: socket.socket, part: WithSegment) -> int:
+    """Send bytes with the descriptor that belongs to them; return how many bytes went."""
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, FD.pack(part.segment.fd))
+    return sock.sendmsg([part], [rights])
 
 
 def _keep_alive(sock: socket.socket) -> None:

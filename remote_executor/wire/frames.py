@@ -29,7 +29,7 @@ from remote_executor.errors import LocalProtocolError, RemoteProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["MAX_BUFFERS", "Buffer", "Descriptor", "Frame", "FrameReader", "make_frame"]
+__all__ = ["MAX_BUFFERS", "Buffer", "Frame", "FrameReader", "make_frame"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -48,15 +48,6 @@ STAGING = 256 * 1024
 
 SEGMENT_BIT = 8
 """messages.Flag.SEGMENT as a plain int: this is the hot path."""
-
-
-class Descriptor:
-    """Shared memory that came with a frame: whoever takes it closes ``fd``."""
-
-    __slots__ = ("fd",)
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
 
 
 class Frame:
@@ -221,7 +212,7 @@ class FrameReader:
         allocate: Allocate = _new_buffers,
     ) -> None:
         self.limit = limit
-        self.segments: list[int] = []
+        self.segments: list[Any] = []
         """Segments whose descriptors came in and whose frames have not been cut yet, in order."""
         self._allocate = allocate
         self._staging = bytearray(SMALL_STAGING)
@@ -326,7 +317,7 @@ class FrameReader:
         if count and flags & SEGMENT_BIT:
             if not self.segments:
                 raise RemoteProtocolError("a frame names a shared segment that did not come along")
-            segment = Descriptor(self.segments.pop(0))
+            segment = self.segments.pop(0)
             buffers = ()
         elif count:
             buffers, segment = self._allocate(sizes)

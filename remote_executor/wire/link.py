@@ -121,7 +121,9 @@ class Link:
     # ---------------------------------------------------------------- receiving
 
     def get_buffer(self) -> memoryview:
-        """Return memory to receive into."""
+        """Return memory to receive into: never empty."""
+        if self.state is LinkState.CLOSED:
+            return memoryview(bytearray(4096))  # nobody will look at it
         return self.reader.get_buffer()
 
     def received(self, count: int, now: float) -> list[Frame]:

@@ -92,6 +92,8 @@ class Flag(enum.IntFlag):
     """BLOB: the function may be rebuilt once and used again."""
     SEGMENT = 8
     """The buffers are in a shared-memory segment whose descriptor came along."""
+    UNLOADED = 32
+    """FAILURE: the task could not be unpickled, so nothing of it has run."""
     OPTIONED = 16
     """TASK: an OPTIONS frame of the same id went before."""
 

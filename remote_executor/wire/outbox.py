@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_executor.wire.frames import SEGMENT_BIT
 
@@ -21,7 +21,8 @@ STRIDE = 256 * 1024
 class WithSegment(bytes):
     """Bytes whose first one takes a descriptor along. Goes out in a chunk of its own."""
 
-    fd: int
+    segment: Any
+    """What has it, as ``fd``; kept alive until it is sent."""
 
 
 class Outbox:
@@ -43,7 +44,7 @@ class Outbox:
         """Append a frame."""
         if frame.flags & SEGMENT_BIT and frame.segment is not None:
             raw = WithSegment(frame.raw)
-            raw.fd = frame.segment.fd
+            raw.segment = frame.segment
             self._parts.append(raw)
             self.size += len(raw)
             if frame.tail is not None:

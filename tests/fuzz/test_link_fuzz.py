@@ -79,7 +79,7 @@ def babble_at(link, data, steps=None):
 
 @settings(max_examples=200)
 @given(roles, st.lists(messages, max_size=5), st.binary(max_size=40), st.booleans(), steps)
-def test_a11_no_bytes_without_the_secret_open_a_link(role, said, rest, opens_well, steps):
+def test_A11_no_bytes_without_the_secret_open_a_link(role, said, rest, opens_well, steps):
     link = link_of(role)
     data = (PREAMBLE if opens_well else b"") + bytes_of(*said) + rest
 
@@ -91,7 +91,7 @@ def test_a11_no_bytes_without_the_secret_open_a_link(role, said, rest, opens_wel
 
 @settings(max_examples=60)
 @given(roles, st.binary(max_size=200))
-def test_d4_any_other_program_is_refused(role, data):
+def test_D4_any_other_program_is_refused(role, data):
     assume(not PREAMBLE.startswith(data[: len(PREAMBLE)]))
     link = link_of(role)
 

@@ -89,6 +89,10 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # What was said last is still to arrive: a goodbye above all.
+        self.flow()
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not self._pairs, 2)
         self.close()
 
     # -- what a test asks for

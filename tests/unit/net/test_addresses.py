@@ -31,7 +31,7 @@ TCP = [
 
 
 @pytest.mark.parametrize(("given", "host", "port", "shown"), TCP, ids=lambda value: repr(value))
-def test_k67_a_host_and_a_port(given, host, port, shown):
+def test_K67_a_host_and_a_port(given, host, port, shown):
     address = parse_address(given)
 
     assert (address.kind, address.host, address.port, address.path) == ("tcp", host, port, "")
@@ -40,7 +40,7 @@ def test_k67_a_host_and_a_port(given, host, port, shown):
 
 
 @pytest.mark.parametrize("path", ["/run/me/sock", "relative", "/with blank", "/with:colon", "5"])
-def test_k67_a_unix_socket(path):
+def test_K67_a_unix_socket(path):
     address = parse_address(f"unix:{path}")
 
     assert (address.kind, address.host, address.port, address.path) == ("unix", "", 0, path)
@@ -60,7 +60,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("given", BAD, ids=repr)
-def test_k67_a_mistake_is_a_value_error_before_any_connect(given):
+def test_K67_a_mistake_is_a_value_error_before_any_connect(given):
     with pytest.raises(AddressError) as caught:
         parse_address(given)
 
@@ -123,7 +123,7 @@ def test_addresses_are_values():
         ("h", False),
     ],
 )
-def test_a14_it_is_known_whether_others_can_reach_it(text, inside):
+def test_A14_it_is_known_whether_others_can_reach_it(text, inside):
     """In doubt they can: a server asks for more then."""
     assert parse_address(text).is_loopback is inside
 
@@ -137,7 +137,7 @@ def test_no_addresses():
     assert parse_addresses(" ,, ") == []
 
 
-def test_k67_one_bad_address_of_several_is_an_error():
+def test_K67_one_bad_address_of_several_is_an_error():
     with pytest.raises(AddressError, match="'b:x'"):
         parse_addresses("a:1,b:x")
 

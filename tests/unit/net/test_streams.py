@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from remote_executor.net.addresses import Address, parse_address
+from remote_executor.net.segments import Descriptor
 from remote_executor.net.streams import SocketStream, listen
 from remote_executor.wire.outbox import WithSegment
 from tests.support.scale import scaled
@@ -83,7 +84,7 @@ def test_writing_to_nobody_is_an_os_error(pair, buffers):
         one.send([b"x"] * buffers)
 
 
-def test_k64_a_peer_that_goes_away_with_unread_bytes_is_an_os_error(tcp_pair):
+def test_K64_a_peer_that_goes_away_with_unread_bytes_is_an_os_error(tcp_pair):
     ours, theirs = tcp_pair
     stream = SocketStream(ours)
     stream.send([b"x" * 1000])
@@ -116,6 +117,11 @@ def test_tcp_sends_small_frames_at_once_and_notices_dead_hosts(tcp_pair):
 # ---------------------------------------------------------------------------- descriptors
 
 
+def test_only_a_unix_socket_passes_descriptors(pair, tcp_pair):
+    assert pair[0].is_local()
+    assert not SocketStream(tcp_pair[0]).is_local()
+
+
 @pytest.fixture
 def pipe():
     ends = os.pipe()
@@ -126,7 +132,7 @@ def pipe():
 
 def with_descriptor(data, fd):
     part = WithSegment(data)
-    part.fd = fd
+    part.segment = Descriptor(os.dup(fd))
     return part
 
 
@@ -139,22 +145,19 @@ def test_a_descriptor_goes_along_and_is_another_one_of_the_same_file(pair, pipe)
     received = [receive(other, 3) for _ in range(6)]
 
     assert b"".join(data for data in received if data != -1) == b"frameanother"
-    (fd,) = taken
-    assert os.path.sameopenfile(fd, pipe[0])
-    assert fd != pipe[0]
-    assert not os.get_inheritable(fd)
-    os.close(taken.pop())
+    (descriptor,) = taken
+    assert os.path.sameopenfile(descriptor.fd, pipe[0])
+    assert not os.get_inheritable(descriptor.fd)
 
 
-def test_closing_closes_descriptors_that_nobody_took(pair, pipe):
+def test_a_descriptor_that_nobody_takes_is_closed(pair, pipe):
     one, other = pair
-    other.fds = taken = []
+    other.fds = []
     one.send([with_descriptor(b"frame", pipe[0])])
     receive(other)
-    (fd,) = taken
+    fd = other.fds[0].fd
 
-    other.close()
-    other.close()
+    other.fds.clear()
 
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
@@ -225,7 +228,7 @@ def test_a_port_that_is_taken_is_an_os_error_and_leaks_nothing(recwarn):
     assert list(recwarn) == []
 
 
-def test_d5_a_port_is_free_again_at_once():
+def test_D5_a_port_is_free_again_at_once():
     with listen(parse_address("127.0.0.1:0")) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), SECONDS) as client:

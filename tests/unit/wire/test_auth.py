@@ -26,19 +26,19 @@ def accepts(one, other):
     return one.verify(other.opening(), other.proof(one.opening()))
 
 
-def test_a1_who_knows_the_secret_is_believed_by_both_ends():
+def test_A1_who_knows_the_secret_is_believed_by_both_ends():
     ours, theirs = client(), server()
 
     assert accepts(theirs, ours)
     assert accepts(ours, theirs)
 
 
-def test_a2_a_wrong_secret_is_not_believed_by_either_end():
+def test_A2_a_wrong_secret_is_not_believed_by_either_end():
     assert not accepts(server(), client(OTHER))
     assert not accepts(client(), server(OTHER))
 
 
-def test_a1_the_secret_itself_is_not_in_what_is_said():
+def test_A1_the_secret_itself_is_not_in_what_is_said():
     ours = client()
 
     said = ours.opening() + ours.proof(server().opening())
@@ -65,7 +65,7 @@ def test_each_accepted_secret_is_answered_with_the_same():
         assert accepts(ours, theirs)
 
 
-def test_a9_secrets_are_those_given_at_the_start():
+def test_A9_secrets_are_those_given_at_the_start():
     secrets = [SECRET]
     theirs = server(*secrets)
 

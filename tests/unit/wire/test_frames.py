@@ -90,7 +90,21 @@ def test_buffers_in_a_segment_do_not_go_into_the_stream():
     assert frame.sizes() == (6,)
 
 
-def test_k66_a_frame_that_cannot_be_made_fails_before_a_byte_of_it_exists():
+@pytest.mark.parametrize("size", [4, LARGE + 1])
+def test_a_frame_may_be_given_a_segment_later(size):
+    body = b"x" * size
+    frame = make_frame(35, 7, body, [b"buffer"], aux=9, flags=1)
+
+    frame.set_segment("the segment")
+
+    expected = make_frame(35, 7, body, [b"buffer"], aux=9, flags=1 | Flag.SEGMENT)
+    assert bytes_of(frame) == bytes_of(expected)
+    assert plain(frame) == plain(expected)
+    assert frame.segment == "the segment"
+    assert frame.sizes() == (6,)
+
+
+def test_K66_a_frame_that_cannot_be_made_fails_before_a_byte_of_it_exists():
     with pytest.raises(LocalProtocolError, match="16385 buffers in one frame"):
         make_frame(35, 7, b"body", [b""] * (MAX_BUFFERS + 1))
 
@@ -221,12 +235,12 @@ def test_opening_up_may_change_where_buffers_go():
 
 def test_a_segment_that_came_along_belongs_to_the_frame_that_names_it():
     reader = FrameReader(LIMIT)
-    reader.segments += [71, 72]
+    reader.segments += ["first", "second"]
     sent = [make_frame(35, number, b"body", [b"not sent"], flags=Flag.SEGMENT) for number in (1, 2)]
 
     received = feed(reader, bytes_of(*sent), 1)
 
-    assert [frame.segment.fd for frame in received] == [71, 72]
+    assert [frame.segment for frame in received] == ["first", "second"]
     assert [frame.sizes() for frame in received] == [(8,), (8,)]
     assert [bytes(frame.body) for frame in received] == [b"body", b"body"]
     assert reader.segments == []
@@ -263,7 +277,7 @@ BAD = {
 
 @WAYS
 @pytest.mark.parametrize("data", BAD.values(), ids=BAD.keys())
-def test_k63_what_cannot_be_a_frame_is_refused(data, steps):
+def test_K63_what_cannot_be_a_frame_is_refused(data, steps):
     reader = FrameReader(LIMIT)
 
     with pytest.raises(RemoteProtocolError):

@@ -79,7 +79,7 @@ def last_of(outbox):
 
 
 @WAYS
-def test_a1_peers_with_the_same_secret_open_the_link(steps):
+def test_A1_peers_with_the_same_secret_open_the_link(steps):
     talk = Talk().run(steps)
 
     assert talk.is_open
@@ -111,7 +111,7 @@ def test_both_ends_open_with_preamble_and_hello(role):
     assert fields == {"protocols": [1, 1], "auth": "token", "opening": token_of(role).opening()}
 
 
-def test_a2_a7_a_wrong_secret_is_refused_in_words_and_both_ends_know():
+def test_A2_A7_a_wrong_secret_is_refused_in_words_and_both_ends_know():
     """In bounded time: three short messages, and no word of ours before the peer's proof."""
     talk = Talk(client_link(token_of("client", WRONG)))
     talk.pass_on("client")
@@ -127,7 +127,7 @@ def test_a2_a7_a_wrong_secret_is_refused_in_words_and_both_ends_know():
     assert len(talk.said["server"]) < 600
 
 
-def test_a3_the_secret_is_that_of_the_link_and_not_of_the_process():
+def test_A3_the_secret_is_that_of_the_link_and_not_of_the_process():
     right, wrong = client_link(), client_link(token_of("client", WRONG))
 
     assert Talk(right).run().is_open
@@ -135,7 +135,7 @@ def test_a3_the_secret_is_that_of_the_link_and_not_of_the_process():
         Talk(wrong).run()
 
 
-def test_a4_k63_one_bad_peer_leaves_the_other_links_alone():
+def test_A4_K63_one_bad_peer_leaves_the_other_links_alone():
     good = Talk()
     good.pass_on("client")
     with pytest.raises(AuthenticationFailed):
@@ -146,7 +146,7 @@ def test_a4_k63_one_bad_peer_leaves_the_other_links_alone():
     assert good.run().is_open
 
 
-def test_a10_errors_name_the_server_as_the_user_did():
+def test_A10_errors_name_the_server_as_the_user_did():
     link = client_link()
 
     with pytest.raises(AuthenticationFailed) as caught:
@@ -225,7 +225,7 @@ def test_a_refusal_for_another_reason_than_the_secret_is_a_mismatch():
 
 
 @SHAKING
-def test_a7_a_client_takes_a_refusal_at_any_time_of_the_handshake(state):
+def test_A7_a_client_takes_a_refusal_at_any_time_of_the_handshake(state):
     link = link_in("client", state)
 
     with pytest.raises(AuthenticationFailed, match="we do not know you"):
@@ -240,7 +240,7 @@ def test_a7_a_client_takes_a_refusal_at_any_time_of_the_handshake(state):
 @WAYS
 @BOTH
 @pytest.mark.parametrize("start", [b"HTTP/1.1 400 Bad Request\r\n", b"SSH-2.0-x\r\n", bytes(20)])
-def test_d4_another_program_at_that_port_is_named_for_what_it_says(role, start, steps):
+def test_D4_another_program_at_that_port_is_named_for_what_it_says(role, start, steps):
     link = link_of(role)
 
     with pytest.raises(RemoteProtocolError, match="is not a remote_executor") as caught:
@@ -269,7 +269,7 @@ def test_a_preamble_that_goes_wrong_late_shows_all_of_its_start():
     "kind", [kind for kind in Kind if kind not in (Kind.HELLO, Kind.PROOF)] + [0, 31, 73, 255]
 )
 @pytest.mark.parametrize("state", [LinkState.HELLO, LinkState.PROOF])
-def test_a11_a_stranger_can_do_nothing_at_all(kind, state):
+def test_A11_a_stranger_can_do_nothing_at_all(kind, state):
     """Not even ping, let alone ATTACH, ADMIN or a task."""
     link = link_in("server", state)
     data = bytes_of(make_frame(kind, 1, b"{}"))
@@ -281,7 +281,7 @@ def test_a11_a_stranger_can_do_nothing_at_all(kind, state):
 
 
 @BOTH
-def test_a11_no_proof_is_taken_before_a_hello_and_no_second_hello_after(role):
+def test_A11_no_proof_is_taken_before_a_hello_and_no_second_hello_after(role):
     with pytest.raises(RemoteProtocolError):
         feed(link_of(role), spoken(proof()))
     with pytest.raises(RemoteProtocolError):
@@ -420,17 +420,17 @@ def test_there_is_no_second_handshake(role, frame):
         feed(link, bytes_of(frame))
 
 
-def test_k63_after_an_error_nothing_more_is_taken():
+def test_K63_after_an_error_nothing_more_is_taken():
     link = open_link("server")
     with pytest.raises(RemoteProtocolError):
-        feed(link, bytes_of(make_frame(Kind.TASK, 1, b"x" * LIMIT))[:24])
+        feed(link, bytes_of(make_frame(Kind.TASK, 1, b"x" * LIMIT)))
 
     assert link.state is LinkState.CLOSED
     assert feed(link, bytes_of(make_frame(Kind.TASK, 2))) == []
 
 
 @WAYS
-def test_k64_a_goodbye_is_quiet(steps):
+def test_K64_a_goodbye_is_quiet(steps):
     talk = Talk().run()
     talk.client.outbox.put(make_frame(Kind.TASK, 1))
     talk.client.say_goodbye()

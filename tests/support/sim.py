@@ -1,0 +1,1328 @@
+"""
+A whole farm in one thread, with a clock of its own and all chance from one seed.
+
+::
+
+    Client: Scheduler, Functions                    Server: Pool, token pipes
+      Line (one a server): Session, Link  <-Pipe->    Connection: Link
+                                                      Entry (one a client): Session
+                                                      Worker: begins, finishes, dies
+
+The machines are the real ones, and so are the bytes between client and server. Played are the
+shells round them, as thinly as they can be: ``Client`` follows client/driver.py, ``Line``
+client/peer.py, ``Server`` server/supervisor.py. Streams are cut at any byte, delayed, stalled and
+read in pieces; servers crash, restart, say goodbye or cannot be reached; workers die; tasks are
+cancelled and killed; maps are abandoned.
+
+Run one seed again and look at what happened::
+
+    python -m tests.support.sim 4711
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections import deque
+from itertools import count
+from random import Random
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.core.known import Functions
+from remote_executor.core.pool import Give, Pool, Start, Verdict
+from remote_executor.core.scheduler import Feed, Scheduler, Task, TaskState
+from remote_executor.net.memory import Pipe
+from remote_executor.wire.auth import TokenAuth
+from remote_executor.wire.frames import make_frame
+from remote_executor.wire.link import Link, LinkState
+from remote_executor.wire.messages import (
+    FIRST_NUMBERED,
+    Flag,
+    Kind,
+    decode_fields,
+    decode_ids,
+    encode_fields,
+    encode_ids,
+)
+from remote_executor.wire.session import Session, SessionState
+from tests.support.pipes import FakePipes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remote_executor.core.pool import PoolSession, PoolWorker
+    from remote_executor.core.scheduler import Server as KnownServer
+    from remote_executor.wire.frames import Frame
+
+__all__ = ["Broken", "run_farm"]
+
+SECRET = b"s" * 32
+LIMIT = 1 << 30
+BEGUN_PERIOD = 0.02
+ANSWER_SECONDS = 2.0
+MOST_STEPS = 60_000
+MOST_SECONDS = 3000.0
+"""No history takes longer once all faults are over, by its own clock."""
+
+
+class Broken(AssertionError):
+    """A history went wrong; the text has its seed and what happened last."""
+
+
+def answer(label: int) -> int:
+    """What the task of that number returns."""
+    return label * 3 + 1
+
+
+class Spec:
+    """What a call does: takes some seconds, then returns, raises, or ends its worker."""
+
+    def __init__(self, seconds: float, how: str) -> None:
+        self.seconds = seconds
+        self.how = how
+
+
+class Run:
+    """An attempt that began on a worker, and how that ended."""
+
+    def __init__(self, labels: tuple[int, ...], worker: Worker) -> None:
+        self.labels = labels
+        self.worker = worker
+        self.fate = "running"
+
+    def __repr__(self) -> str:
+        return f"<Run of {self.labels[:3]} {self.fate}>"
+
+
+class World:
+    """Time, chance, and what has happened: all that the machines of one history share."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.now = 1000.0
+        self.steps = 0
+        self.clients: list[Client] = []
+        self.servers: list[Server] = []
+        self.specs: list[Spec] = []
+        self.runs: dict[tuple[str, int], Run] = {}
+        self.pipes: list[tuple[Pipe, Pipe]] = []
+        self.events: deque[tuple[float, tuple[Any, ...]]] = deque(maxlen=500)
+        self.delay = 0.0
+        self.stride: Callable[[], int] | None = None
+        self.capacity = 64 * 1024
+        self.grace = 60.0
+        self._timers: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._number = count()
+
+    def log(self, *words: Any) -> None:
+        """Note what happens, for whoever must find out why it went wrong."""
+        self.events.append((self.now, words))
+
+    def story(self, last: int = 120) -> str:
+        """Return the recent events, one a line."""
+        lines = [f"{when:12.6f}  {' '.join(map(str, words))}" for when, words in self.events]
+        return "\n".join(lines[-last:])
+
+    def some(self, most: float) -> float:
+        """Return a time between 0 and ``most``, more often a short one."""
+        return self.random.random() ** 2 * most
+
+    def later(self, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
+        """Call something at a later time."""
+        heapq.heappush(self._timers, (self.now + seconds, next(self._number), call, arguments))
+
+    def pipe(self) -> tuple[Pipe, Pipe]:
+        """Return the two ends of a new stream."""
+        ends = Pipe.pair(
+            capacity=self.capacity, stride=self.stride, delay=self.delay, clock=lambda: self.now
+        )
+        self.pipes.append(ends)
+        return ends
+
+    def run(self, over: Callable[[], bool], seconds: float) -> None:
+        """
+        Let all machines act, one at a time and in any order, until it is over.
+
+        Raises:
+            AssertionError: If it is not over after so many seconds, by the clock in here.
+        """
+        until = self.now + seconds
+        machines: list[Client | Server] = [*self.clients, *self.servers]
+        while not over():
+            self.steps += 1
+            assert self.now < until, "it takes too long: something hangs"
+            assert self.steps < MOST_STEPS, "too many steps: something spins"
+            ready = [machine for machine in machines if machine.ready()]
+            timers = self._timers
+            due = bool(timers) and timers[0][0] <= self.now
+            if ready and not (due and self.random.random() < 0.5):
+                self.random.choice(ready).step()
+                self.now += self.random.random() * 3e-5
+            elif due:
+                _, _, call, arguments = heapq.heappop(timers)
+                call(*arguments)
+            else:
+                times = [machine.deadline() for machine in machines]
+                times += [timers[0][0]] if timers else []
+                when = min((time for time in times if time is not None), default=None)
+                assert when is not None, "nothing will ever happen again"
+                self.now = max(self.now, when)
+
+
+# -------------------------------------------------------------------------- the client
+
+
+class Line:
+    """What a client has at one server: client/peer.py without its sockets."""
+
+    def __init__(self, client: Client, target: Server) -> None:
+        self.client = client
+        self.world = client.world
+        self.target = target
+        self.state = "idle"
+        self.session: Session | None = None
+        self.link: Link | None = None
+        self.pipe: Pipe | None = None
+        self.known: set[int] = set()
+        self.begun = False
+        self.id = ""
+        self.trouble = ""
+        self.pause = 0.05
+        self.retry_at: float | None = None
+        self.server: KnownServer = client.scheduler.add_server(self, target.name)
+
+    def __repr__(self) -> str:
+        return f"{self.client.name}->{self.target.name}"
+
+    def connect(self) -> None:
+        self.state = "connecting"
+        self.retry_at = None
+        self.world.later(self.world.some(0.005), self.connected)
+
+    def connected(self) -> None:
+        if self.state != "connecting":
+            return
+        pipe = self.target.accept()
+        if pipe is None:
+            self.cut("it cannot be reached")
+            return
+        self.pipe = pipe
+        nonce = self.world.random.randbytes(32)
+        mechanism = TokenAuth("client", (SECRET,), nonce)
+        self.link = Link("client", self.target.name, mechanism, self.world.now, limit=LIMIT)
+        self.state = "shaking"
+
+    def attach(self) -> None:
+        assert self.link is not None
+        if self.session is None or self.session.state is SessionState.EXPIRED:
+            self.new_session()
+        assert self.session is not None
+        self.state = "attaching"
+        fields = {
+            "session": self.id,
+            "received": self.session.received_count,
+            "resume": self.begun,
+            "grace": self.world.grace,
+            "workers": 0,
+            "tasks_per_worker": self.client.tasks_per_worker,
+            "host": self.client.name,
+        }
+        self.link.outbox.put(make_frame(Kind.ATTACH, body=encode_fields(fields)))
+
+    def new_session(self) -> None:
+        self.session = Session(self.world.now, self.world.grace)
+        self.id = self.world.random.randbytes(16).hex()
+        self.begun = False
+        self.known = set()
+
+    def attached(self, frame: Frame) -> None:
+        fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)
+        assert self.link is not None
+        if self.begun and not fields["resumed"]:
+            self.lose("it does not know the session")
+            # Under another id: the server made nothing of this one.
+            self.attach()
+            return
+        assert self.session is not None
+        self.world.log(self, "= attached", "again" if fields["resumed"] else "anew")
+        self.state = "up"
+        self.pause = 0.05
+        self.session.attach(self.link.outbox, fields["received"])
+        if not self.begun:
+            self.begun = True
+            self.client.scheduler.server_up(self.server, fields["slots"])
+
+    # ----------------------------------------------------------------- reading, writing
+
+    def ready(self) -> bool:
+        if self.pipe is not None:
+            if self.pipe.readable or (self.link.outbox.size and self.pipe.writable):  # type: ignore[union-attr]
+                return True
+        when = self.deadline()
+        return when is not None and when <= self.world.now
+
+    def step(self) -> None:
+        if self.pipe is not None and self.pipe.readable:
+            self.readable()
+        when = self.deadline()
+        if when is not None and when <= self.world.now:
+            self.tick(self.world.now)
+
+    def readable(self) -> None:
+        pipe, link = self.pipe, self.link
+        assert pipe is not None
+        assert link is not None
+        try:
+            for _ in range(16):
+                size = pipe.receive(link.get_buffer())
+                if size < 0:
+                    return
+                if size == 0:
+                    self.cut("it closed the connection")
+                    return
+                self.received(link.received(size, self.world.now), size)
+                if self.link is not link:
+                    return
+        except OSError as exc:
+            self.cut(str(exc))
+
+    def received(self, frames: list[Frame], size: int) -> None:
+        session, link = self.session, self.link
+        assert link is not None
+        if self.state == "up" and frames:
+            assert session is not None
+            numbered = [frame for frame in frames if frame.kind >= FIRST_NUMBERED]
+            for frame in frames:
+                if frame.kind == Kind.ACK:
+                    session.acknowledged(frame.id)
+            if numbered:
+                session.received(len(numbered), size, self.world.now)
+                self.client.frames(self, numbered)
+        elif self.state == "shaking" and link.state is LinkState.OPEN:
+            self.attach()
+        elif self.state == "attaching" and frames:
+            assert frames[0].kind == Kind.ATTACHED
+            self.attached(frames[0])
+            self.received(frames[1:], size)
+        if link.state is LinkState.CLOSED and self.link is link and self.state == "up":
+            self.drop_link("it said goodbye")
+            self.lose("it said goodbye")
+            self.wait()
+
+    def flush(self) -> None:
+        pipe, link = self.pipe, self.link
+        if pipe is None or link is None:
+            return
+        try:
+            while link.outbox.size:
+                size = pipe.send(link.outbox.chunk())
+                if not size:
+                    return
+                link.outbox.sent(size)
+        except OSError as exc:
+            # It may have said why before it closed: read that first.
+            self.readable()
+            if self.pipe is pipe:
+                self.cut(str(exc))
+
+    # ----------------------------------------------------------------------- troubles
+
+    def cut(self, reason: str) -> None:
+        self.drop_link(reason)
+        self.wait()
+
+    def drop_link(self, reason: str) -> None:
+        self.world.log(self, "! no link:", reason)
+        self.trouble = reason
+        if self.pipe is not None:
+            self.pipe.close()
+        self.pipe = self.link = None
+        if self.session is not None:
+            self.session.link_lost(self.world.now)
+
+    def lose(self, reason: str) -> None:
+        self.world.log(self, "! lost:", reason)
+        self.session = None
+        self.begun = False
+        self.client.lost(self)
+
+    def wait(self) -> None:
+        self.state = "waiting"
+        self.retry_at = self.world.now + self.pause
+        self.pause = min(3.0, self.pause * 1.6)
+
+    def deadline(self) -> float | None:
+        times = [self.retry_at]
+        if self.link is not None:
+            times.append(self.link.deadline())
+        if self.session is not None and self.begun:
+            times.append(self.session.deadline())
+        return min((time for time in times if time is not None), default=None)
+
+    def tick(self, now: float) -> None:
+        if self.session is not None and self.begun:
+            self.session.tick(now)
+            if self.session.state is SessionState.EXPIRED:
+                self.drop_link("the grace is over")
+                self.lose("the grace is over")
+                self.wait()
+                return
+        if self.link is not None:
+            silent = self.link.tick(now)
+            if silent is not None:
+                self.cut(silent)
+                return
+        if self.retry_at is not None and now >= self.retry_at:
+            self.connect()
+
+    def close(self) -> None:
+        self.state = "closed"
+        self.retry_at = None
+        if self.link is not None:
+            self.link.say_goodbye()
+            self.flush()
+        if self.pipe is not None:
+            self.drop_link("closed")
+        self.session = None
+
+
+class Client:
+    """One executor: client/driver.py without its threads, callers and pickles."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.scheduler = Scheduler()
+        self.functions = Functions(most=8)
+        self.lines: list[Line] = []
+        self.tasks_per_worker: int | None = None
+        self.inbox: deque[Task] = deque()
+        self.to_pack: list[tuple[Task, int]] = []
+        self.closed = False
+        # What the tests ask about.
+        self.accepted: set[int] = set()
+        """Labels of all calls."""
+        self.attempts: dict[int, Task] = {}
+        """Every attempt that was sent."""
+        self.ends: dict[int, str] = {}
+        """What became of each attempt."""
+        self.outcomes: dict[int, str] = {}
+        """What the caller heard of each call, by its label."""
+        self.unwanted: set[int] = set()
+        """Labels of abandoned maps: their outcome is nobody's business."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def ready(self) -> bool:
+        if self.inbox or self.to_pack:
+            return True
+        when = self.scheduler.deadline()
+        if when is not None and when <= self.world.now:
+            return True
+        return any(line.ready() for line in self.lines)
+
+    def deadline(self) -> float | None:
+        times = [self.scheduler.deadline()]
+        for line in self.lines:
+            times.append(line.deadline())
+            if line.pipe is not None:
+                times.append(line.pipe.deadline())
+        return min((time for time in times if time is not None), default=None)
+
+    def step(self) -> None:
+        """Do one round of the I/O thread."""
+        for line in self.lines:
+            line.step()
+        self.drive()
+        # The pickling happens without the mutex: anything may happen between the two.
+        if self.to_pack and self.world.random.random() < 0.7:
+            self.pack()
+        when = self.scheduler.deadline()
+        assert when is None or when > self.world.now, "the I/O thread spins"
+        self.check()
+
+    def drive(self) -> None:
+        while self.inbox:
+            self.scheduler.submit(self.inbox.popleft())
+        for server, tasks in self.scheduler.fill(self.world.now):
+            self.send(server, tasks)
+        asks, self.scheduler.asks = self.scheduler.asks, []
+        for server, request, ids, wanted in asks:
+            self.world.log(self, "> take back", server, ids or wanted)
+            server.key.session.send(
+                make_frame(Kind.TAKE_BACK, request, encode_ids(ids), aux=wanted)
+            )
+        if self.functions.crowded():
+            self.evict()
+        failures, self.scheduler.failures = self.scheduler.failures, []
+        for task in failures:
+            self.settle(task, "cancelled" if task.cancelling else "lost")
+        for line in self.lines:
+            line.flush()
+
+    def send(self, server: KnownServer, tasks: list[Task]) -> None:
+        line: Line = server.key
+        assert line.session is not None
+        for task in tasks:
+            function = task.function = self.functions.number(task.encoded)
+            if function.number not in line.known:
+                line.known.add(function.number)
+                line.session.send(make_frame(Kind.BLOB, 0, function.body, aux=function.number))
+            if task.body is None:
+                if task.items is None:
+                    task.items = task.sink[task.first : task.first + task.count]
+                self.to_pack.append((task, task.id))
+                continue
+            self.world.log(self, f"> task {task.id} of {task.items[0]}.. to {server}")
+            self.attempts[task.id] = task
+            flags = task.flags
+            if task.pinned is not None:
+                flags |= Flag.OPTIONED
+                body = encode_fields({"worker": task.pinned})
+                line.session.send(make_frame(Kind.OPTIONS, task.id, body))
+            line.session.send(
+                make_frame(
+                    Kind.TASK, task.id, task.body, task.buffers, aux=function.number, flags=flags
+                )
+            )
+
+    def pack(self) -> None:
+        tasks, self.to_pack = self.to_pack, []
+        for task, _ in tasks:
+            task.body = encode_ids(task.items)
+        for task, attempt in tasks:
+            self.scheduler.packed(task, len(task.body))  # type: ignore[arg-type]
+            if task.id == attempt and task.state is TaskState.SENT:
+                assert task.server is not None
+                self.send(task.server, [task])
+        self.drive()
+
+    def evict(self) -> None:
+        in_use = [task.function for task in self.scheduler.tasks.values() if task.function]
+        for function in self.functions.evict(in_use):
+            for line in self.lines:
+                if function.number in line.known and line.session is not None:
+                    line.known.discard(function.number)
+                    line.session.send(make_frame(Kind.FORGET, aux=function.number))
+
+    # ---------------------------------------------------------------- what servers say
+
+    def frames(self, line: Line, frames: list[Frame]) -> None:
+        scheduler, server = self.scheduler, line.server
+        for frame in frames:
+            kind = frame.kind
+            if kind in (Kind.RESULT, Kind.FAILURE):
+                (task,) = scheduler.done(server, [frame.id], frame.aux * 1e-6)
+                assert task is not None, "a live server's answer is never late"
+                if task.feed is not None:
+                    task.feed.measured(task.count, frame.aux * 1e-6)
+                self.ends[frame.id] = "result"
+                if kind == Kind.FAILURE:
+                    self.settle(task, "raised")
+                else:
+                    wanted = tuple(map(answer, task.items))
+                    assert decode_ids(frame.body) == wanted, "a wrong result"
+                    self.settle(task, "result")
+            elif kind == Kind.BEGUN:
+                scheduler.begun(server, decode_ids(frame.body))
+            elif kind == Kind.TAKEN_BACK:
+                given = decode_ids(frame.body)
+                self.ends.update(dict.fromkeys(given, "taken back"))
+                for task in scheduler.taken_back(server, frame.id, given, self.world.now):
+                    self.settle(task, "cancelled")
+            else:
+                assert kind == Kind.DIED
+                reason = decode_fields(frame.body, reason=str)["reason"]
+                died = scheduler.ended(server, frame.id)
+                assert died is not None
+                self.ends[frame.id] = reason
+                self.settle(died, reason)
+
+    def lost(self, line: Line) -> None:
+        self.ends.update(dict.fromkeys(line.server.inflight, "lost"))
+        self.scheduler.server_lost(line.server)
+
+    def settle(self, task: Task, how: str) -> None:
+        self.world.log(self, "=", how, task)
+        if how == "lost" and not (task.feed is not None and task.feed.closed):
+            assert task.retries == 0
+            assert len(task.lost_with) in (1, 4), "retries, and once more"
+        for label in task.items or task.sink[task.first : task.first + task.count]:
+            assert label not in self.outcomes, f"{label}: {self.outcomes[label]} and {how}"
+            self.outcomes[label] = how
+
+    # --------------------------------------------------------------- what callers want
+
+    def submit(self, label: int, function: int, *, padding: int = 0, retries: int = 3) -> Task:
+        task = self.make(label, function, retries)
+        if padding:
+            task.buffers = (bytes(padding),)
+            task.size += padding
+        task.priority, task.lane = label % 3 - 1, label % 2
+        self.inbox.append(task)
+        return task
+
+    def make(self, label: int, function: int, retries: int) -> Task:
+        self.accepted.add(label)
+        body = encode_ids([label])
+        task = Task(
+            self.scheduler.next_id(), None, code(self.name, function), body, retries=retries
+        )
+        task.items = [label]
+        task.size = len(body)
+        return task
+
+    def map(self, labels: list[int], function: int, chunksize: int | None) -> Feed:
+        feed = Feed(labels, code(self.name, function), chunksize, lane=labels[0] % 2)
+        feed.flags = int(Flag.BATCH)
+        self.accepted.update(labels)
+        self.scheduler.offer(feed, len(labels))
+        self.drive()
+        return feed
+
+    def pin(self, line: Line, index: int, label: int) -> None:
+        if line.server.up:  # otherwise nobody is asked
+            self.world.log(self, f"> pin {label} to {line.target}, worker {index}")
+            task = self.make(label, 0, 0)
+            task.pinned = index
+            self.scheduler.pin(line.server, task)
+            self.send(line.server, [task])
+            self.drive()
+
+    def cancel(self, task: Task) -> None:
+        self.drive()
+        self.world.log(self, "> cancel", task)
+        if self.scheduler.drop(task):
+            self.settle(task, "cancelled")
+        elif task.state is TaskState.SENT:
+            self.scheduler.ask_back([task])
+            self.drive()
+            self.world.later(ANSWER_SECONDS, self.give_up, task)
+
+    def give_up(self, task: Task) -> None:
+        if task.state is not TaskState.SETTLED:
+            task.cancelling = False
+
+    def kill(self, task: Task) -> None:
+        self.drive()
+        self.world.log(self, "> kill", task)
+        if self.scheduler.drop(task):
+            self.settle(task, "killed")
+        elif task.server is not None and task.server.key.session is not None:
+            task.server.key.session.send(make_frame(Kind.KILL, task.id))
+            self.drive()
+
+    def abandon(self, feed: Feed) -> None:
+        self.world.log(self, "= a map is abandoned at", feed.cut)
+        self.unwanted.update(feed.sink)
+        self.scheduler.ask_back(self.scheduler.close_feed(feed))
+        self.drive()
+
+    def idle(self) -> bool:
+        return not (self.scheduler.unsettled or self.inbox or self.to_pack)
+
+    def close(self) -> None:
+        self.closed = True
+        for line in self.lines:
+            line.close()
+
+    def check(self) -> None:
+        self.scheduler.check()
+        for line in self.lines:
+            if line.session is not None:
+                line.session.check()
+            assert line.server.up == line.begun or self.closed
+
+
+def code(client: str, number: int) -> Any:
+    """Return a pickled function, or what passes for one."""
+    body = f"{client} {number}".encode()
+    return SimpleNamespace(key=body, body=body, buffers=(), pure=True)
+
+
+# -------------------------------------------------------------------------- the server
+
+
+class Worker:
+    """A worker process: claims a token, takes its time, answers, or dies."""
+
+    def __init__(self, server: Server, entry: Entry, pool: PoolWorker) -> None:
+        self.server = server
+        self.world = server.world
+        self.entry = entry
+        self.pool = pool
+        self.number = next(server.numbers)
+        self.frames: dict[int, Frame] = {}
+        self.alive = True
+        self.killed = False
+        self.asked_to_end = False
+        self.run: Run | None = None
+        self.doomed: dict[int, str] = {}
+
+    def __repr__(self) -> str:
+        return f"{self.server}/{self.number}"
+
+    def boot(self) -> None:
+        if self.alive:
+            if self.world.random.random() < self.server.bad_starts:
+                self.die("lost")
+            else:
+                self.server.news.append(("ready", self))
+                self.look()
+
+    def look(self) -> None:
+        """Read a token if there is one, and run its task."""
+        if not self.alive or self.run is not None:
+            return
+        id = self.server.tokens.claim(self.pool)
+        if id is None:
+            if self.asked_to_end:
+                self.die("ended")
+            return
+        frame = self.frames.pop(id)
+        self.run = Run(decode_ids(frame.body), self)
+        key = (self.entry.client, id)
+        assert key not in self.world.runs, "an attempt runs twice"
+        assert len(self.server.running()) <= self.server.slots, "more tasks run than slots"
+        self.world.runs[key] = self.run
+        self.world.log(self, f"= runs {id}:", self.run.labels[:4])
+        seconds, how = 0.0, "return"
+        for label in self.run.labels:
+            spec = self.world.specs[label]
+            seconds += spec.seconds
+            how = spec.how
+            if how != "return":
+                break
+        self.world.later(seconds, self.end, id, how, int(seconds * 1e6))
+
+    def end(self, id: int, how: str, micros: int) -> None:
+        if not self.alive:
+            return
+        assert self.run is not None
+        if how == "die":
+            self.die("died")
+            return
+        self.run.fate = "done"
+        kind = Kind.FAILURE if how == "raise" else Kind.RESULT
+        body = encode_ids([answer(label) for label in self.run.labels])
+        self.server.tokens.claimed.pop(self.pool)
+        self.server.news.append(("frame", self, make_frame(kind, id, body, aux=micros)))
+        self.run = None
+        self.world.later(self.world.some(1e-5), self.look)
+
+    def die(self, fate: str) -> None:
+        if self.alive:
+            self.world.log(self, "!", fate)
+            self.alive = False
+            if self.run is not None:
+                self.run.fate = fate
+            self.server.news.append(("end of wire", self))
+            self.world.later(self.world.some(0.003), self.bury)
+
+    def bury(self) -> None:
+        self.server.news.append(("gone", self))
+
+    def kill(self) -> None:
+        if not self.killed:
+            self.killed = True
+            # The zygote is told, and sends the signal.
+            self.world.later(self.world.some(0.002), self.die, "killed")
+
+
+class Entry:
+    """A session at a server, as server/supervisor.py's ClientSession."""
+
+    def __init__(self, id: str, wire: Session, pool: PoolSession, client: str) -> None:
+        self.id = id
+        self.wire = wire
+        self.pool = pool
+        self.client = client
+        self.connection: Connection | None = None
+        self.frames: dict[int, Frame] = {}
+        self.blobs: set[int] = set()
+        self.options: dict[int, Any] = {}
+
+
+class Connection:
+    """A stream from a client."""
+
+    def __init__(self, server: Server, pipe: Pipe) -> None:
+        self.server = server
+        self.world = server.world
+        self.pipe = pipe
+        self.entry: Entry | None = None
+        nonce = self.world.random.randbytes(32)
+        mechanism = TokenAuth("server", (SECRET,), nonce)
+        self.link = Link("server", "a client", mechanism, self.world.now, limit=LIMIT)
+
+    def step(self) -> None:
+        if self.pipe.readable:
+            self.readable()
+        if self in self.server.connections and self.link.deadline() <= self.world.now:
+            trouble = self.link.tick(self.world.now)
+            if trouble is not None:
+                self.lost(trouble)
+
+    def readable(self) -> None:
+        link = self.link
+        try:
+            for _ in range(16):
+                size = self.pipe.receive(link.get_buffer())
+                if size < 0:
+                    return
+                if size == 0:
+                    self.lost("it closed the connection")
+                    return
+                frames = link.received(size, self.world.now)
+                if frames:
+                    self.received(frames, size)
+                if self not in self.server.connections:
+                    return
+                if link.state is LinkState.CLOSED:
+                    entry = self.entry
+                    self.lost("goodbye")
+                    if entry is not None:
+                        self.server.end_session(entry, "goodbye")
+                    return
+        except OSError as exc:
+            self.lost(str(exc))
+
+    def received(self, frames: list[Frame], size: int) -> None:
+        while frames and self.entry is None:
+            frame, *frames = frames
+            assert frame.kind == Kind.ATTACH
+            self.entry = self.server.attach(self, frame)
+        if self.entry is not None and frames:
+            self.server.frames(self.entry, frames, size)
+
+    def flush(self) -> None:
+        outbox = self.link.outbox
+        try:
+            while outbox.size:
+                size = self.pipe.send(outbox.chunk())
+                if not size:
+                    return
+                outbox.sent(size)
+        except OSError:
+            outbox.clear()  # what it said before is read in a later round
+
+    def lost(self, reason: str) -> None:
+        self.world.log(self.server, "! a link is gone:", reason)
+        self.close()
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.server.connections.pop(self, None)
+        entry = self.entry
+        if entry is not None and entry.connection is self:
+            entry.connection = None
+            entry.wire.link_lost(self.world.now)
+
+
+class Server:
+    """One server: server/supervisor.py without its processes and descriptors."""
+
+    def __init__(self, world: World, name: str, slots: int) -> None:
+        self.world = world
+        self.name = name
+        self.slots = slots
+        self.bad_starts = 0.0
+        self.up = False
+        self.reachable = True
+        self.numbers = count(1)
+        self.start()
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def start(self) -> None:
+        self.up = True
+        self.tokens = FakePipes()
+        self.pool = Pool(self.slots, self.tokens)
+        self.connections: dict[Connection, None] = {}
+        self.sessions: dict[str, Entry] = {}
+        self.workers: dict[Worker, None] = {}
+        self.news: deque[tuple[Any, ...]] = deque()
+        self.begun_at: float | None = None
+
+    def crash(self) -> None:
+        """The machine is gone, or its supervisor is: so are all sessions and workers."""
+        if self.up:
+            self.world.log(self, "! crashes")
+            self.stop()
+
+    def shut_down(self) -> None:
+        """End as by SIGTERM: all are told."""
+        if self.up:
+            self.world.log(self, "= says goodbye")
+            for connection in self.connections:
+                connection.link.say_goodbye()
+                connection.flush()
+            self.stop()
+
+    def stop(self) -> None:
+        self.up = False
+        for connection in list(self.connections):
+            connection.close()
+        for worker in self.workers:
+            worker.alive = False
+            if worker.run is not None:
+                worker.run.fate = "lost"
+        self.start()
+        self.up = False
+
+    def come_back(self) -> None:
+        if not self.up:
+            self.world.log(self, "= is back")
+            self.start()
+
+    def busy(self) -> bool:
+        """Whether anybody has left anything here."""
+        return bool(self.connections or self.sessions or self.workers)
+
+    def running(self) -> list[Run]:
+        """What workers run, but for those that are about to be killed."""
+        return [
+            worker.run
+            for worker in self.workers
+            if worker.run is not None and worker.alive and not worker.killed
+        ]
+
+    # ----------------------------------------------------------------------- one round
+
+    def ready(self) -> bool:
+        if not self.up:
+            return False
+        if self.news:
+            return True
+        when = self.timers()
+        if when is not None and when <= self.world.now:
+            return True
+        for connection in self.connections:
+            pipe = connection.pipe
+            if pipe.readable or (connection.link.outbox.size and pipe.writable):
+                return True
+        return False
+
+    def timers(self) -> float | None:
+        times = [self.pool.deadline(), self.begun_at]
+        times += [connection.link.deadline() for connection in self.connections]
+        times += [entry.wire.deadline() for entry in self.sessions.values()]
+        return min((time for time in times if time is not None), default=None)
+
+    def deadline(self) -> float | None:
+        if not self.up:
+            return None
+        times = [self.timers(), *(connection.pipe.deadline() for connection in self.connections)]
+        return min((time for time in times if time is not None), default=None)
+
+    def step(self) -> None:
+        now = self.world.now
+        for connection in list(self.connections):
+            connection.step()
+        for entry in list(self.sessions.values()):
+            when = entry.wire.deadline()
+            if when is not None and when <= now:
+                entry.wire.tick(now)
+                if entry.wire.state is SessionState.EXPIRED:
+                    self.end_session(entry, "its client did not come back")
+        while self.news:
+            self.hear(*self.news.popleft())
+        if self.begun_at is not None and now >= self.begun_at:
+            self.report_begun(now)
+        self.assign(now)
+        for connection in list(self.connections):
+            connection.flush()
+        self.check()
+
+    def assign(self, now: float) -> None:
+        for action in self.pool.assign(now):
+            if type(action) is Give:
+                worker: Worker = action.worker.shell
+                worker.frames.update((id, worker.entry.frames[id]) for id in action.ids)
+                self.tokens.give(action.worker, action.ids)
+                self.world.later(self.world.some(1e-4), worker.look)
+                if self.begun_at is None:
+                    self.begun_at = now + BEGUN_PERIOD
+            elif type(action) is Start:
+                entry = next(
+                    each for each in self.sessions.values() if each.pool is action.worker.session
+                )
+                worker = action.worker.shell = Worker(self, entry, action.worker)
+                self.workers[worker] = None
+                self.world.later(self.world.some(0.05), worker.boot)
+            else:
+                worker = action.worker.shell
+                worker.asked_to_end = True
+                self.world.later(self.world.some(1e-3), worker.look)
+
+    def hear(self, what: str, worker: Worker, frame: Frame | None = None) -> None:
+        """Take what a worker has sent, or the news that it is gone."""
+        if worker not in self.workers:
+            return
+        entry = worker.entry
+        if what == "ready":
+            self.pool.ready(worker.pool)
+        elif what == "frame":
+            assert frame is not None
+            now = self.world.now
+            if not self.pool.done(worker.pool, [frame.id], frame.aux, now):
+                del entry.frames[frame.id]
+                entry.wire.send(frame)
+        elif what == "end of wire":
+            self.pool.stop(worker.pool)
+        else:
+            del self.workers[worker]
+            for id in self.pool.gone(worker.pool):
+                self.died(entry, id, worker.doomed.get(id, "died"))
+            self.tokens.claimed.pop(worker.pool, None)
+
+    def report_begun(self, now: float) -> None:
+        self.begun_at = None
+        found, due = self.pool.begun(now)
+        for worker, id, _ in found:
+            worker.shell.entry.wire.send(make_frame(Kind.BEGUN, body=encode_ids([id])))
+        if due:
+            self.begun_at = now + BEGUN_PERIOD
+
+    # ------------------------------------------------------------------ what clients say
+
+    def accept(self) -> Pipe | None:
+        """Connect a client: return its end, or None if that cannot be."""
+        if not self.up or not self.reachable:
+            return None
+        theirs, ours = self.world.pipe()
+        self.connections[Connection(self, ours)] = None
+        return theirs
+
+    def attach(self, connection: Connection, frame: Frame) -> Entry | None:
+        fields = decode_fields(frame.body, session=str, received=int, resume=bool)
+        id, now = fields["session"], self.world.now
+        entry = self.sessions.get(id)
+        outbox = connection.link.outbox
+        reply = {"resumed": fields["resume"], "received": 0, "slots": self.pool.slots}
+        if entry is None and fields["resume"]:
+            # Make nothing in its place: if this answer is lost, the client will ask again, and
+            # would take the new session for its old one.
+            outbox.put(make_frame(Kind.ATTACHED, body=encode_fields({**reply, "resumed": False})))
+            return None
+        if entry is not None and not fields["resume"]:
+            self.end_session(entry, "it began anew")
+            entry = None
+        if entry is None:
+            pool = self.pool.open(fields["host"], fields["workers"], fields["tasks_per_worker"])
+            entry = Entry(id, Session(now, fields["grace"]), pool, fields["host"])
+            self.sessions[id] = entry
+        elif entry.connection is not None:
+            entry.connection.close()  # a dead link, though nobody had noticed
+        reply["received"] = entry.wire.received_count
+        outbox.put(make_frame(Kind.ATTACHED, body=encode_fields(reply)))
+        entry.wire.attach(outbox, fields["received"])
+        entry.connection = connection
+        return entry
+
+    def end_session(self, entry: Entry, reason: str) -> None:
+        self.world.log(self, f"= ends the session of {entry.client}:", reason)
+        del self.sessions[entry.id]
+        for worker in self.pool.close(entry.pool):
+            worker.shell.kill()
+        if entry.connection is not None:
+            entry.connection.close()
+
+    def frames(self, entry: Entry, frames: list[Frame], size: int) -> None:
+        numbered = 0
+        for frame in frames:
+            if frame.kind == Kind.ACK:
+                entry.wire.acknowledged(frame.id)
+            else:
+                numbered += 1
+                self.frame(entry, frame)
+        if numbered:
+            entry.wire.received(numbered, size, self.world.now)
+
+    def frame(self, entry: Entry, frame: Frame) -> None:
+        kind, id = frame.kind, frame.id
+        if kind == Kind.TASK:
+            assert id not in entry.frames, "a task came twice"
+            assert frame.aux in entry.blobs, "a task came before its function"
+            entry.frames[id] = frame
+            if frame.flags & Flag.OPTIONED:
+                self.pool.queue_pinned(entry.pool, id, entry.options.pop(id)["worker"])
+            else:
+                self.pool.queue(entry.pool, [id])
+        elif kind == Kind.BLOB:
+            entry.blobs.add(frame.aux)
+        elif kind == Kind.FORGET:
+            entry.blobs.remove(frame.aux)
+        elif kind == Kind.OPTIONS:
+            entry.options[id] = decode_fields(frame.body)
+        elif kind == Kind.TAKE_BACK:
+            ids = decode_ids(frame.body)
+            if ids or not frame.aux:
+                taken = self.pool.take_back(entry.pool, ids)
+            else:
+                taken = self.pool.take_back_newest(entry.pool, frame.aux)
+            for each in taken:
+                del entry.frames[each]
+            entry.wire.send(make_frame(Kind.TAKEN_BACK, id, encode_ids(taken)))
+        else:
+            assert kind == Kind.KILL
+            while self.news:  # it may be done by now
+                self.hear(*self.news.popleft())
+            verdict, worker = self.pool.kill(entry.pool, id)
+            if verdict is Verdict.DROPPED:
+                self.died(entry, id, "killed")
+            elif worker is not None:
+                worker.shell.doomed.setdefault(id, "killed")
+                worker.shell.kill()
+
+    def died(self, entry: Entry, id: int, reason: str) -> None:
+        del entry.frames[id]
+        entry.wire.send(make_frame(Kind.DIED, id, encode_fields({"reason": reason})))
+
+    def check(self) -> None:
+        self.pool.check()
+        for entry in self.sessions.values():
+            entry.wire.check()
+            assert set(entry.frames) == set(entry.pool.tasks)
+
+
+# ------------------------------------------------------------------------- the histories
+
+
+class Farm:
+    """One history: some servers, some clients, what they want, and what befalls them."""
+
+    def __init__(self, seed: int) -> None:
+        self.world = world = World(seed)
+        self.random = chance = world.random
+        world.delay = chance.choice([0.0, 0.0, 0.0002, 0.003, 0.04])
+        world.capacity = chance.choice([600, 8192, 65536])
+        most = chance.choice([0, 0, 60, 3000])
+        world.stride = (lambda: chance.randint(1, most)) if most else None
+        # Bytes that go with a call: not many where all goes in small pieces.
+        self.paddings = [0, 0, 0, 0, 100, *([] if most == 60 else [5000, 50_000])]
+        world.grace = chance.choice([0.3, 5.0, 60.0])
+        self.seconds = chance.choice([0.1, 1.0, 10.0])
+        self.scale = chance.choice([1e-5, 1e-3, 0.02, 0.3])
+        self.calm = chance.random() < 0.15
+        for number in range(chance.randint(1, 3)):
+            server = Server(world, f"s{number}", chance.randint(1, 4))
+            server.bad_starts = 0.0 if self.calm else chance.choice([0.0, 0.0, 0.1])
+            world.servers.append(server)
+        for number in range(chance.choice([1, 1, 1, 2])):
+            client = Client(world, f"c{number}")
+            client.tasks_per_worker = chance.choice([None, None, None, 1, 3])
+            client.lines = [Line(client, server) for server in world.servers]
+            world.clients.append(client)
+
+    def at_some_time(self, call: Callable[..., object], *arguments: Any) -> None:
+        self.world.later(self.random.random() * self.seconds, call, *arguments)
+
+    def spec(self) -> int:
+        """Make up a call; return its label."""
+        chance = self.random
+        seconds = chance.expovariate(1 / self.scale) * (20 if chance.random() < 0.05 else 1)
+        how = "return"
+        if not self.calm and chance.random() < 0.08:
+            how = chance.choice(["raise", "die"])
+        self.world.specs.append(Spec(seconds, how))
+        return len(self.world.specs) - 1
+
+    def plan(self) -> None:
+        """Say what will be wanted, and what will go wrong."""
+        chance = self.random
+        for client in self.world.clients:
+            for line in client.lines:
+                self.at_some_time(line.connect)
+            for _ in range(chance.choice([0, 1, 3, 10])):
+                self.at_some_time(self.submit, client, chance.choice([1, 1, 5, 20]))
+            for _ in range(chance.choice([0, 0, 1, 2])):
+                self.at_some_time(self.map, client, chance.choice([1, 10, 150]))
+            if chance.random() < 0.2:
+                self.at_some_time(self.pin, client)
+        if self.calm:
+            return
+        for _ in range(chance.choice([0, 1, 1, 2, 5])):
+            self.at_some_time(self.cut)
+        for _ in range(chance.choice([0, 0, 0, 1])):
+            self.at_some_time(self.stall)
+        for server in self.world.servers:
+            if chance.random() < 0.25:
+                self.at_some_time(chance.choice([server.crash, server.shut_down]))
+                self.at_some_time(server.come_back)
+            if chance.random() < 0.15:
+                self.at_some_time(self.part, server)
+            for _ in range(chance.choice([0, 0, 0, 1, 2])):
+                self.at_some_time(self.kill_worker, server)
+
+    # --------------------------------------------------------------------- what happens
+
+    def submit(self, client: Client, number: int) -> None:
+        chance = self.random
+        for _ in range(number):
+            task = client.submit(
+                self.spec(),
+                chance.randrange(20),
+                padding=chance.choice(self.paddings),
+                retries=chance.choice([0, 3, 3]),
+            )
+            if chance.random() < 0.08 and not self.calm:
+                call = chance.choice([client.cancel, client.cancel, client.kill])
+                self.world.later(self.world.some(self.seconds / 2), call, task)
+
+    def map(self, client: Client, items: int) -> None:
+        chance = self.random
+        labels = [self.spec() for _ in range(items)]
+        feed = client.map(labels, chance.randrange(20), chance.choice([None, None, 1, 7]))
+        if chance.random() < 0.2 and not self.calm:
+            self.world.later(self.world.some(self.seconds), client.abandon, feed)
+
+    def pin(self, client: Client) -> None:
+        line = self.random.choice(client.lines)
+        for index in range(line.target.slots):
+            client.pin(line, index, self.spec())
+
+    def cut(self) -> None:
+        """Cut one of the younger streams, now or some bytes later."""
+        pipes = self.world.pipes[-4:]
+        if pipes:
+            after = self.random.choice([0, 1, 30, 200, 3000, 30_000])
+            self.world.log("! a stream is cut after", after, "bytes")
+            self.random.choice(self.random.choice(pipes)).cut(after)
+
+    def stall(self) -> None:
+        pipes = self.world.pipes[-4:]
+        if pipes:
+            pipe, _ = self.random.choice(pipes)
+            seconds = self.random.choice([0.1, 3.0, 20.0])
+            self.world.log("! a stream stalls for", seconds, "s")
+            pipe.stall()
+            self.world.later(seconds, pipe.resume)
+
+    def part(self, server: Server) -> None:
+        """Let nobody reach a server for a while."""
+        self.world.log(server, "! cannot be reached")
+        server.reachable = False
+        for connection in server.connections:
+            connection.pipe.cut()
+        self.world.later(self.world.grace * 2 * self.random.random(), self.join, server)
+
+    def join(self, server: Server) -> None:
+        self.world.log(server, "= can be reached")
+        server.reachable = True
+
+    def kill_worker(self, server: Server) -> None:
+        workers = [worker for worker in server.workers if worker.alive]
+        if workers:
+            self.random.choice(workers).die("died")
+
+    # ---------------------------------------------------------------------- from start to end
+
+    def live(self) -> None:
+        """Live through all of it."""
+        world = self.world
+        self.plan()
+        end = world.now + self.seconds
+        world.later(self.seconds, lambda: None)
+        world.run(lambda: world.now >= end, self.seconds + 1.0)
+        for server in world.servers:
+            server.come_back()
+            server.reachable = True
+        world.log("= all faults are over")
+        world.run(lambda: all(client.idle() for client in world.clients), MOST_SECONDS)
+        for client in world.clients:
+            client.drive()  # a last look at failures
+            client.close()
+            client.check()
+        world.run(lambda: not any(server.busy() for server in world.servers), MOST_SECONDS)
+        self.check()
+
+    def check(self) -> None:
+        """Everybody has gone home: see whether all was as it was promised."""
+        for server in self.world.servers:
+            assert server.pool.holding == 0
+        for client in self.world.clients:
+            self.check_client(client)
+
+    def check_client(self, client: Client) -> None:
+        scheduler = client.scheduler
+        assert not scheduler.tasks
+        assert not any(server.bytes or server.begun for server in scheduler.servers.values())
+        tried: dict[int, list[str]] = {}
+        runs = {id: run for (name, id), run in self.world.runs.items() if name == client.name}
+        for id, task in client.attempts.items():
+            run, end = runs.pop(id, None), client.ends[id]
+            if run is not None:
+                assert list(run.labels) == task.items
+                for label in run.labels:
+                    tried.setdefault(label, []).append(end)
+            assert FATES[run.fate if run else "never ran"].issuperset([end]), (
+                f"attempt {id} of {task.items[:3]} ended by {end!r}, but {run or 'it never ran'}"
+            )
+        assert not runs, f"nobody sent {runs}"
+        for label, ends in tried.items():
+            # It ran twice only if a server was lost with it.
+            assert all(end == "lost" for end in ends[:-1]), f"{label} ran though {ends}"
+        wanted = client.accepted - client.unwanted
+        assert wanted <= client.outcomes.keys(), "a call was lost"
+        for label in wanted:
+            outcome = client.outcomes[label]
+            ends = tried.get(label, [])
+            assert ENDS[outcome].issuperset(ends[-1:]), f"{label} is {outcome!r}, but {ends}"
+            if outcome == "result":
+                assert self.world.specs[label].how == "return"
+                assert ends
+
+
+FATES = {
+    "never ran": {"taken back", "killed", "lost"},
+    "done": {"result", "lost"},
+    "died": {"died", "killed", "lost"},
+    "killed": {"killed", "lost"},
+    "lost": {"lost"},
+}
+"""What may become of an attempt, by what became of it at its worker."""
+
+ENDS = {
+    "result": {"result"},
+    "raised": {"result"},
+    "died": {"died"},
+    "killed": {"killed", "lost"},
+    "cancelled": {"lost"},
+    "lost": {"lost"},
+}
+"""How the last attempt that ran may have ended, by what the caller heard."""
+
+
+def run_farm(seed: int) -> Farm:
+    """
+    Live through the history of that seed.
+
+    Raises:
+        Broken: If something was not as it should be.
+    """
+    farm = Farm(seed)
+    try:
+        farm.live()
+    except Exception as exc:
+        raise Broken(
+            f"seed {seed}: {type(exc).__name__}: {exc}\n{farm.world.story()}\n"
+            f"Run it again by: python -m tests.support.sim {seed}"
+        ) from exc
+    return farm
+
+
+def main(seeds: list[str]) -> None:
+    """Run seeds again and tell their stories."""
+    for seed in map(int, seeds):
+        farm = run_farm(seed)
+        print(farm.world.story(last=10_000))
+        print(f"seed {seed}: {farm.world.steps} steps, {len(farm.world.runs)} runs, all well")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,121 @@
+"""The token file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+
+import pytest
+
+from remote_executor.net import tokens
+from remote_executor.net.tokens import load_token, make_token, token_path
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "token"
+    monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(path))
+    return path
+
+
+def write(path, data, mode=0o600):
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    path.chmod(mode)
+
+
+def test_where_it_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", "some/token")
+    assert token_path() == "some/token"
+    monkeypatch.delenv("REMOTE_EXECUTOR_TOKEN_FILE")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "config")
+    assert token_path() == os.path.join("config", "remote_executor", "token")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert token_path() == str(tmp_path / ".config" / "remote_executor" / "token")
+
+
+def test_it_is_made_on_first_use(path):
+    token = load_token()
+    assert len(bytes.fromhex(token.decode())) == 32
+    assert load_token() == token
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert os.listdir(path.parent) == ["token"]
+
+
+def test_two_tokens_are_never_the_same():
+    assert make_token() != make_token()
+
+
+def test_it_is_not_made_if_it_should_be_there(path):
+    with pytest.raises(FileNotFoundError, match="token"):
+        load_token(create=False)
+    assert not path.exists()
+
+
+def test_white_space_around_it_does_not_count(path):
+    write(path, b"\n  " + b"ab" * 32 + b"\n\n")
+    assert load_token() == b"ab" * 32
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o777])
+def test_a_file_that_others_can_see_is_refused(path, mode):
+    write(path, make_token(), mode)
+    with pytest.raises(PermissionError, match="chmod 600"):
+        load_token()
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"short"])
+def test_a_file_without_a_token_is_refused(path, data):
+    write(path, data)
+    with pytest.raises(ValueError, match="no token"):
+        load_token()
+
+
+def test_a_long_file_is_no_token(path):
+    write(path, b"a" * (tokens.MOST_BYTES + 1))
+    with pytest.raises(ValueError, match="too long"):
+        load_token()
+
+
+def test_a_file_of_another_user_is_refused(path, monkeypatch):
+    write(path, make_token())
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    if path.stat().st_uid == 0:
+        pytest.skip("it belongs to root")
+    with pytest.raises(PermissionError, match="another user"):
+        load_token()
+
+
+def test_many_at_once_agree(path):
+    found = []
+    barrier = threading.Barrier(8)
+
+    def load():
+        barrier.wait()
+        found.append(load_token())
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    assert os.listdir(path.parent) == ["token"]
+
+
+def test_who_comes_second_takes_what_is_there(path, monkeypatch):
+    write(path, b"cd" * 32)
+    tokens._create(str(path))
+    assert load_token() == b"cd" * 32
+    assert os.listdir(path.parent) == ["token"]
+
+
+def test_a_path_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", "token")
+    assert load_token() == load_token()
