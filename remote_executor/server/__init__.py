@@ -1,0 +1,1 @@
+"""The server's shells: the supervisor, the process that makes workers, and the workers."""

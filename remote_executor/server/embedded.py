@@ -1,0 +1,41 @@
+"""A server that belongs to one client: it speaks on an inherited socket and ends with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from remote_executor.net.loop import Loop
+from remote_executor.server.supervisor import Supervisor
+from remote_executor.server.zygote import fork_zygote
+from remote_executor.wire.auth import NoAuth
+
+__all__ = ["main"]
+
+
+def main(fd: str, slots: str, preload: str = "") -> int:
+    """
+    Serve the client at the other end of a socket until it is gone.
+
+    Args:
+        fd: The number of the socket's descriptor.
+        slots: How many tasks to run at a time.
+        preload: Modules to import before workers are made, separated by commas.
+
+    Returns:
+        The exit status.
+    """
+    names = [name for name in preload.split(",") if name]
+    zygote, control = fork_zygote(int(slots), names)
+    # Whatever ends the client ends us; a signal meant for it should not do so before.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, int(fd))
+    sock.set_inheritable(False)
+    loop = Loop()
+    supervisor = Supervisor(loop, int(slots), control, NoAuth)
+    supervisor.serve_one(sock)
+    supervisor.run()
+    loop.close()
+    os.waitpid(zygote, 0)
+    return 0

@@ -1,0 +1,390 @@
+"""
+A server at an address: in this process, or in one of its own.
+
+:func:`serve` runs it here until it is stopped; the command line does that. :func:`start_server`
+starts a process that does it, and returns a :class:`ServerHandle`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.errors import ConnectionFailed
+from remote_executor.net.addresses import Address, AddressLike, parse_address
+from remote_executor.net.loop import Loop
+from remote_executor.net.streams import listen
+from remote_executor.net.tokens import load_token
+from remote_executor.server.supervisor import Supervisor
+from remote_executor.server.zygote import fork_zygote
+from remote_executor.wire.auth import TokenAuth
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Sequence
+
+__all__ = ["ServerHandle", "check_exposure", "default_slots", "serve", "start_server"]
+
+START_SECONDS = 60.0
+
+
+def default_slots() -> int:
+    """Return how many tasks to run at a time: one for each core that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def check_exposure(address: Address, insecure: bool) -> None:
+    """
+    Refuse to speak in the clear where others can listen.
+
+    Raises:
+        ValueError: If the address can be reached from other machines and ``insecure`` is false.
+    """
+    if not address.is_loopback and not insecure:
+        raise ValueError(
+            f"{address} can be reached from other machines, and what travels is not encrypted: "
+            "serve on 127.0.0.1 behind an SSH tunnel, or say --insecure (insecure=True) if the "
+            "network is trusted"
+        )
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 11111,
+    *,
+    address: AddressLike | None = None,
+    workers: int | None = None,
+    token: bytes | None = None,
+    preload: Sequence[str] = (),
+    insecure: bool = False,
+    log_level: str = "info",
+    ready: Callable[[str], None] | None = None,
+    lifeline: int | None = None,
+) -> None:
+    """
+    Run a server in this process until it is ended or gets SIGTERM or SIGINT.
+
+    The process must have one thread only, since it forks.
+
+    Args:
+        host: The name or number of the interface to listen on.
+        port: The port; 0 means any free one.
+        address: Instead of host and port; may be "unix:/path".
+        workers: How many tasks run at a time; None means one for each core.
+        token: The secret that clients must know; None means the user's token file.
+        preload: Modules to import before workers are made.
+        insecure: Allow an address that other machines can reach, unencrypted.
+        log_level: "debug", "info", "warning" or "error".
+        ready: Called with the address, as text, once clients can connect.
+        lifeline: A descriptor; at its end the server stops.
+
+    Raises:
+        ValueError: If the address needs ``insecure``, or the token cannot be used.
+        OSError: If that address cannot be had.
+    """
+    where = parse_address(address if address is not None else (host, port))
+    check_exposure(where, insecure)
+    slots = workers if workers is not None else default_slots()
+    if slots < 1:
+        raise ValueError("workers must be greater than 0")
+    secret = token if token is not None else load_token()
+    zygote, control = fork_zygote(slots, preload)
+    try:
+        listener = _listen(where)
+    except BaseException:
+        control.close()
+        os.waitpid(zygote, 0)
+        raise
+    if where.kind == "tcp":
+        where = Address("tcp", where.host, listener.getsockname()[1])
+    loop = Loop()
+    supervisor = Supervisor(
+        loop, slots, control, lambda: TokenAuth("server", (secret,), os.urandom(32)), log_level
+    )
+    supervisor.listen(listener)
+    if lifeline is not None:
+        _hold(loop, supervisor, lifeline)
+    old = {
+        number: signal.signal(number, lambda *_: supervisor.stop())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        if ready is not None:
+            ready(str(where))
+        supervisor.run()
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        loop.close()
+        if where.kind == "unix":
+            _unlink(where.path)
+        os.waitpid(zygote, 0)
+
+
+def _hold(loop: Loop, supervisor: Supervisor, lifeline: int) -> None:
+    def readable() -> None:
+        if not os.read(lifeline, 4096):
+            loop.forget(lifeline)
+            supervisor.stop()
+
+    loop.watch(lifeline, readable)
+
+
+def _listen(address: Address) -> socket.socket:
+    if address.kind == "tcp":
+        return listen(address)
+    mask = os.umask(0o177)
+    try:
+        try:
+            return listen(address)
+        except OSError:
+            if not _is_stale(address.path):
+                raise
+            _unlink(address.path)
+            return listen(address)
+    finally:
+        os.umask(mask)
+
+
+def _is_stale(path: str) -> bool:
+    """Whether a dead server has left this socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass
+    return False
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+# ------------------------------------------------------------------ a process of its own
+
+BOOT = (
+    "import json, sys; c = json.loads(sys.stdin.buffer.readline()); sys.path[:] = c['sys_path']; "
+    "from remote_executor.server.serve import serve_configured; sys.exit(serve_configured(c))"
+)
+
+
+class ServerHandle:
+    """
+    A server in a process of its own. It stops with this process, or by :meth:`stop`.
+
+    Made by :func:`start_server`. In a ``with`` block it is stopped at the end.
+
+    Attributes:
+        address: Where it listens.
+        pid: Its process id.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], address: Address) -> None:
+        self._process = process
+        self.address = address
+        self.pid = process.pid
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """
+        Stop the server and wait until it is gone. It may have stopped already.
+
+        Args:
+            timeout: Seconds after which it is killed.
+        """
+        import subprocess
+
+        process = self._process
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """
+        Wait until the server has ended.
+
+        Args:
+            timeout: Seconds; None means for ever.
+
+        Returns:
+            Whether it has.
+        """
+        import subprocess
+
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        return True
+
+    def __enter__(self) -> ServerHandle:  # noqa: PYI034 - Self is not in Python 3.10
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._process.poll() is not None else "running"
+        return f"<ServerHandle {self.address} pid={self.pid} {state}>"
+
+
+def start_server(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    address: AddressLike | None = None,
+    workers: int | None = None,
+    background: bool = True,
+    token: bytes | None = None,
+    preload: Sequence[str] = (),
+    insecure: bool = False,
+    log_level: str = "warning",
+) -> ServerHandle:
+    """
+    Start a server on this machine, in a process of its own.
+
+    Args:
+        host: The name or number of the interface to listen on.
+        port: The port; 0 means any free one.
+        address: Instead of host and port; may be "unix:/path".
+        workers: How many tasks run at a time; None means one for each core.
+        background: Return at once; otherwise wait until the server has ended.
+        token: The secret that clients must know; None means the user's token file.
+        preload: Modules to import before workers are made.
+        insecure: Allow an address that other machines can reach, unencrypted.
+        log_level: "debug", "info", "warning" or "error", for its standard error.
+
+    Returns:
+        The server, which can be reached by now.
+
+    Raises:
+        ValueError: If the address needs ``insecure``, or is none.
+        ConnectionFailed: If it cannot start: it says why.
+    """
+    import subprocess
+
+    where = parse_address(address if address is not None else (host, port))
+    check_exposure(where, insecure)
+    if workers is not None and workers < 1:
+        raise ValueError("workers must be greater than 0")
+    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    process = subprocess.Popen(
+        [sys.executable, *flags, "-c", BOOT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # ^C at the terminal is for us to handle
+    )
+    config = {
+        "sys_path": sys.path if root in sys.path else [*sys.path, root],
+        "address": str(where),
+        "workers": workers,
+        "token": token.decode("latin-1") if token is not None else None,
+        "preload": list(preload),
+        "insecure": insecure,
+        "log_level": log_level,
+    }
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        try:
+            process.stdin.write(json.dumps(config).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has failed already; what it says comes below
+        answer = _read_answer(process)
+    except BaseException:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        raise
+    finally:
+        process.stdout.close()
+    if "address" not in answer:
+        process.stdin.close()
+        process.wait()
+        raise ConnectionFailed(str(where), f"the server did not start: {answer['error']}")
+    handle = ServerHandle(process, parse_address(answer["address"]))
+    if not background:
+        try:
+            handle.join()
+        finally:
+            handle.stop()
+    return handle
+
+
+def _read_answer(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """Read the line by which a server says that it is ready, or why it cannot be."""
+    import select
+
+    assert process.stdout is not None
+    until = time.monotonic() + START_SECONDS
+    data = b""
+    poll = select.poll()
+    poll.register(process.stdout, select.POLLIN)
+    while not data.endswith(b"\n"):
+        left = until - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            process.kill()
+            return {"error": f"it said nothing within {START_SECONDS:.0f} s"}
+        chunk = os.read(process.stdout.fileno(), 65536)
+        if not chunk:
+            return {"error": f"its process ended with exit code {process.wait()}"}
+        data += chunk
+    answer: dict[str, Any] = json.loads(data)
+    return answer
+
+
+def serve_configured(config: dict[str, Any]) -> int:
+    """Run the server that :func:`start_server` asked for; the process was made for it."""
+    # What tasks of others print must never be taken for our answer.
+    answers = os.dup(1)
+    os.dup2(2, 1)
+
+    def tell(fields: dict[str, str]) -> None:
+        os.write(answers, json.dumps(fields).encode() + b"\n")
+        os.close(answers)
+
+    told = False
+
+    def ready(address: str) -> None:
+        nonlocal told
+        told = True
+        tell({"address": address})
+
+    token = config["token"]
+    try:
+        serve(
+            address=config["address"],
+            workers=config["workers"],
+            token=token.encode("latin-1") if token is not None else None,
+            preload=config["preload"],
+            insecure=config["insecure"],
+            log_level=config["log_level"],
+            ready=ready,
+            lifeline=0,
+        )
+    except (OSError, ValueError) as exc:
+        if told:
+            raise
+        tell({"error": str(exc)})
+        return 1
+    return 0

@@ -1,0 +1,185 @@
+"""
+Who uses which shared memory of a session.
+
+Arguments: a segment is lent by the client, which shares this host, or is our own, filled from a
+stream. It goes along with its task to a worker, and with a task that is taken back and given to
+another also to that one. It is free when the task is settled and each worker that got it has said
+that nothing of it is left there. If one of them died, somebody may map it still, and it is not used
+again.
+
+Results: a segment is lent by the worker. It goes along to a client on this host, which says when
+it is free; to any other client its bytes are written from here, and it is free once they are
+acknowledged.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.net.segments import AVAILABLE, WORTH, Segment, SegmentPool, layout
+from remote_executor.wire.frames import make_frame
+from remote_executor.wire.messages import Flag, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from remote_executor.server.workers import WorkerProcess
+    from remote_executor.wire.frames import Buffer, Frame
+
+__all__ = ["Incoming", "Sharing"]
+
+SEGMENT = int(Flag.SEGMENT)
+
+
+class Incoming:
+    """Room for large buffers that come by a stream: in segments, so that they go on as such."""
+
+    def __init__(self) -> None:
+        self.pool = SegmentPool()
+
+    def allocate(self, sizes: Sequence[int]) -> tuple[Sequence[Buffer], object]:
+        """Return memory for buffers of these sizes, and the segment it is in, if any."""
+        if AVAILABLE and sum(sizes) >= WORTH:
+            found = self.pool.lend_empty(sizes)
+            if found is not None:
+                return found[1], found[0]
+        return [bytearray(size) for size in sizes], None
+
+
+class _Mapped:
+    """The bytes of a result, for a client on another host."""
+
+    __slots__ = ("mapping", "process")
+
+    def __init__(self, process: WorkerProcess, mapping: mmap.mmap) -> None:
+        self.process = process
+        self.mapping = mapping
+
+
+class _Lent:
+    """A task's segment."""
+
+    __slots__ = ("holders", "own", "settled", "spoilt")
+
+    def __init__(self, own: Segment | None) -> None:
+        self.own = own
+        self.holders = 0
+        self.settled = False
+        self.spoilt = False
+
+
+class Sharing:
+    """
+    The shared memory of one session.
+
+    Args:
+        incoming: Where segments of our own come from.
+        tell_client: Sends a frame to the client.
+        tell_worker: Sends a frame to a worker.
+    """
+
+    __slots__ = ("_incoming", "_lent", "_results", "_tell_client", "_tell_worker", "host")
+
+    def __init__(
+        self,
+        incoming: Incoming,
+        tell_client: Callable[[Frame], None],
+        tell_worker: Callable[[WorkerProcess, Frame], None],
+    ) -> None:
+        self.host = False
+        """Whether the client is on this host, at the other end of a Unix socket."""
+        self._incoming = incoming
+        self._tell_client = tell_client
+        self._tell_worker = tell_worker
+        self._lent: dict[int, _Lent] = {}
+        self._results: dict[int, WorkerProcess] = {}
+
+    # ------------------------------------------------------------------- arguments
+
+    def given(self, process: WorkerProcess, frame: Frame) -> None:
+        """A task with a segment goes to a worker."""
+        lent = self._lent.get(frame.id)
+        if lent is None:
+            own = frame.segment if isinstance(frame.segment, Segment) else None
+            if own is not None and not frame.flags & SEGMENT:
+                frame.set_segment(own)
+            lent = self._lent[frame.id] = _Lent(own)
+        lent.holders += 1
+        process.holds.append(frame.id)
+
+    def settled(self, frame: Frame) -> None:
+        """A task with a segment is done, or gone from here."""
+        lent = self._lent.get(frame.id)
+        if lent is None:
+            own = frame.segment if isinstance(frame.segment, Segment) else None
+            lent = self._lent[frame.id] = _Lent(own)
+        lent.settled = True
+        self._look(frame.id, lent)
+
+    def released(self, process: WorkerProcess, id: int) -> None:
+        """A worker has nothing left of a task's segment."""
+        lent = self._lent.get(id)
+        if lent is not None and id in process.holds:
+            process.holds.remove(id)
+            lent.holders -= 1
+            self._look(id, lent)
+
+    def worker_gone(self, process: WorkerProcess) -> None:
+        """A worker has died with whatever it had."""
+        holds, process.holds = process.holds, []
+        for id in holds:
+            lent = self._lent.get(id)
+            if lent is not None:
+                lent.holders -= 1
+                lent.spoilt = True
+                self._look(id, lent)
+        for id in [id for id, lender in self._results.items() if lender is process]:
+            del self._results[id]
+
+    def _look(self, id: int, lent: _Lent) -> None:
+        if lent.holders or not lent.settled:
+            return
+        del self._lent[id]
+        if lent.own is None:
+            self._tell_client(make_frame(Kind.RELEASE, id, aux=int(lent.spoilt)))
+        elif not lent.spoilt:
+            self._incoming.pool.back(lent.own)
+
+    # --------------------------------------------------------------------- results
+
+    def result(self, process: WorkerProcess, frame: Frame) -> Frame:
+        """Return a result as it is to be sent to the client."""
+        if self.host:
+            self._results[frame.id] = process
+            return frame
+        sizes = frame.sizes()
+        offsets, total = layout(sizes)
+        mapping = mmap.mmap(frame.segment.fd, total, prot=mmap.PROT_READ)
+        view = memoryview(mapping)
+        inline = make_frame(
+            frame.kind,
+            frame.id,
+            bytes(frame.body),
+            [view[at : at + size] for at, size in zip(offsets, sizes, strict=True)],
+            aux=frame.aux,
+            flags=frame.flags & ~SEGMENT,
+        )
+        inline.segment = _Mapped(process, mapping)
+        return inline
+
+    def acknowledged(self, frames: list[Frame]) -> None:
+        """The client has had these frames."""
+        for frame in frames:
+            mapped: Any = frame.segment
+            if type(mapped) is _Mapped:
+                frame.buffers = ()
+                frame.segment = None
+                if mapped.process.fd >= 0:
+                    self._tell_worker(mapped.process, make_frame(Kind.RELEASE, frame.id))
+
+    def result_released(self, id: int) -> None:
+        """The client has nothing left of a result's segment."""
+        process = self._results.pop(id, None)
+        if process is not None and process.fd >= 0:
+            self._tell_worker(process, make_frame(Kind.RELEASE, id))

@@ -1,0 +1,1165 @@
+"""
+The supervisor: one thread that stands between clients and workers.
+
+::
+
+    client --stream--> Connection (Link) --> ClientSession (Session) --> Pool
+                                                                          | Give, Start, Stop
+    client <-- RESULT, unopened <-- WorkerProcess <-- wire <-- worker <---+ tokens
+
+It moves frames, never opens a payload, and decides nothing about who runs what: that is the
+:class:`~remote_executor.core.pool.Pool`'s business. Everything that happened in one round of the
+loop is acted upon at its end: one write per worker, one per client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
+from remote_executor.errors import FarmError, RemoteProtocolError
+from remote_executor.net.segments import AVAILABLE
+from remote_executor.net.streams import SocketStream
+from remote_executor.server.sharing import Incoming, Sharing
+from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
+from remote_executor.wire.frames import make_frame
+from remote_executor.wire.link import Link, LinkState
+from remote_executor.wire.messages import (
+    FIRST_NUMBERED,
+    Flag,
+    Kind,
+    decode_fields,
+    decode_ids,
+    encode_fields,
+    encode_ids,
+)
+from remote_executor.wire.session import Session, SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remote_executor.core.pool import PoolSession, PoolWorker
+    from remote_executor.net.loop import Loop
+    from remote_executor.wire.auth import Mechanism
+    from remote_executor.wire.frames import Frame
+
+__all__ = ["ClientSession", "Connection", "Supervisor"]
+
+CLIENT_LIMIT = 16 * 1024**3
+"""The largest frame in bytes that a client may send."""
+
+MOST_STRANGERS = 64
+"""Connections that have not authenticated; the oldest is dropped for one more."""
+
+BEGUN_PERIOD = 0.02
+LINGER_SECONDS = 2.0
+"""How long a peer has to read our last words, and a worker to end by itself."""
+
+MOST_UNACKED = 256 * 1024 * 1024
+"""With so many bytes not acknowledged by its client, a session's workers must wait."""
+
+MOST_OUTPUT_UNACKED = 64 * 1024 * 1024
+MOST_OUTPUT_QUEUED = 1024 * 1024
+OUTPUT_SECONDS = 0.05
+"""How long the beginning of a line waits for its end."""
+
+STDERR_CHARACTERS = 2000
+MOST_FAILED_STARTS = 3
+BUSY_FRAMES = 48
+"""A round with so many frames is a busy one."""
+
+COALESCE_SECONDS = 0.0002
+"""After a busy round, sleep so long, so that the next has more to do."""
+
+COALESCE_SLACK = 48
+"""... if every worker has at least so many tasks left."""
+
+TASK = int(Kind.TASK)
+RESULT = int(Kind.RESULT)
+FAILURE = int(Kind.FAILURE)
+ACK = int(Kind.ACK)
+OPTIONED = int(Flag.OPTIONED)
+PAGE = 1 << 16
+
+
+class ClientSession:
+    """
+    What a client has here: it outlives the connections.
+
+    Attributes:
+        id: 32 hex digits, chosen by the client.
+        wire: Numbers and acknowledgements.
+        pool: The pool's idea of it.
+        connection: The link that is attached, if any.
+        config: What ATTACH said.
+        frames: TASK frames of unsettled tasks.
+        blobs: BLOB frames by number.
+        setup: The SETUP frame.
+        timeouts: Seconds that a task may run, by id.
+        ends: When such a task is to be killed, once it has begun.
+        broken: Whether its initializer failed: it gets no workers any more.
+    """
+
+    __slots__ = (
+        "blobs",
+        "broken",
+        "config",
+        "connection",
+        "ends",
+        "failed_starts",
+        "frames",
+        "id",
+        "options",
+        "paused_outputs",
+        "paused_wires",
+        "pool",
+        "processes",
+        "setup",
+        "sharing",
+        "timeouts",
+        "timer",
+        "wire",
+    )
+
+    def __init__(self, id: str, wire: Session, pool: PoolSession, config: dict[str, Any]) -> None:
+        self.id = id
+        self.wire = wire
+        self.pool = pool
+        self.config = config
+        self.connection: Connection | None = None
+        self.frames: dict[int, Frame] = {}
+        self.blobs: dict[int, Frame] = {}
+        self.options: dict[int, dict[str, Any]] = {}
+        self.timeouts: dict[int, float] = {}
+        self.ends: dict[int, float] = {}
+        self.setup: Frame | None = None
+        self.processes: dict[WorkerProcess, None] = {}
+        self.paused_wires: dict[WorkerProcess, None] = {}
+        self.paused_outputs: dict[Output, None] = {}
+        self.failed_starts = 0
+        self.broken = False
+        self.timer: Any = None
+        self.sharing: Sharing
+
+    def __repr__(self) -> str:
+        return f"<ClientSession {self.id[:8]} {self.wire!r} {self.pool!r}>"
+
+
+class Connection:
+    """
+    One stream to a client: first a stranger, then the link of a session or an administrator.
+
+    Args:
+        supervisor: Whose it is.
+        stream: The stream.
+        peer: What to call the other end.
+        silence: Seconds without a byte after which the peer counts as dead.
+    """
+
+    __slots__ = (
+        "client",
+        "closing",
+        "link",
+        "open",
+        "peer",
+        "stream",
+        "supervisor",
+        "timer",
+        "writing",
+    )
+
+    def __init__(
+        self, supervisor: Supervisor, stream: SocketStream, peer: str, silence: float
+    ) -> None:
+        loop = supervisor.loop
+        self.supervisor = supervisor
+        self.stream = stream
+        self.peer = peer
+        self.client: ClientSession | None = None
+        self.open = True
+        self.closing = False
+        self.writing = False
+        now = time.monotonic()
+        mechanism = supervisor.mechanism()
+        self.link = Link(
+            "server",
+            peer,
+            mechanism,
+            now,
+            limit=CLIENT_LIMIT,
+            silence=silence,
+            allocate=supervisor.incoming.allocate,
+        )
+        self.timer = loop.timer(self._tick)
+        self.timer.at(self.link.deadline())
+        loop.watch(stream.fileno(), self._readable, self.flush)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.link!r}>"
+
+    def _readable(self) -> None:
+        if not self.open:
+            return
+        link, stream = self.link, self.stream
+        try:
+            for _ in range(16):
+                buffer = link.get_buffer()
+                count = stream.receive(buffer)
+                if count < 0:
+                    break
+                if count == 0:
+                    self.lost("it closed the connection")
+                    return
+                if self.closing:
+                    break  # whatever it says, we have said our last word
+                now = time.monotonic()
+                full = count == len(buffer)
+                frames = link.received(count, now)
+                if frames:
+                    self._received(frames, count, now)
+                if self._is_closed():
+                    return
+                if link.state is LinkState.CLOSED:
+                    self.supervisor.log("debug", f"< {self.peer} says goodbye")
+                    self.close()
+                    self.supervisor.goodbye(self)
+                    return
+                if not full:
+                    break
+        except FarmError as exc:
+            self.supervisor.log("info", f"! {self.peer}: {exc}")
+            self.finish()
+        except OSError as exc:
+            self.lost(f"the connection broke: {exc}")
+        else:
+            self.timer.at(link.deadline())
+            if link.outbox.size:
+                self.supervisor.unflushed[self] = None
+
+    def _is_closed(self) -> bool:
+        return not self.open
+
+    def _received(self, frames: list[Frame], size: int, now: float) -> None:
+        client = self.client
+        while client is None:
+            frame, *frames = frames
+            if frame.kind == Kind.ATTACH:
+                client = self.client = self.supervisor.attach(self, frame, now)
+            elif frame.kind == Kind.ADMIN:
+                self.supervisor.administer(self, frame)
+            else:
+                raise RemoteProtocolError(f"kind {frame.kind} came before ATTACH")
+            if not frames:
+                return
+        self.supervisor.frames_from_client(client, frames, size, now)
+
+    def _tick(self, now: float) -> None:
+        if not self.open:
+            return
+        if self.closing:
+            self.lost("it did not close the connection")
+            return
+        trouble = self.link.tick(now)
+        if trouble is not None:
+            self.lost(trouble)
+            return
+        self.timer.at(self.link.deadline())
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what can be written; the loop calls this again when there is room for the rest."""
+        if not self.open:
+            return
+        outbox, stream = self.link.outbox, self.stream
+        try:
+            while outbox.size:
+                count = stream.send(outbox.chunk())
+                if not count:
+                    break
+                outbox.sent(count)
+        except OSError as exc:
+            # It may have said why before it closed: read that first, in a later round.
+            outbox.clear()
+            self.supervisor.loop.post(self._readable)
+            self.supervisor.log("debug", f"! {self.peer}: {exc}")
+        writing = outbox.size > 0
+        if writing != self.writing:
+            self.writing = writing
+            self.supervisor.loop.want(stream.fileno(), write=writing)
+        if self.closing and not writing:
+            stream.end_writing()
+
+    def share(self) -> bool:
+        """Pass descriptors from now on; return whether that can be."""
+        sharing = AVAILABLE and self.stream.is_local()
+        if sharing:
+            self.stream.fds = self.link.reader.segments
+        return sharing
+
+    def finish(self) -> None:
+        """Say what is to be said, then close once the peer has read it."""
+        if not self.open or self.closing:
+            return
+        self._detach()
+        self.closing = True
+        self.timer.at(time.monotonic() + LINGER_SECONDS)
+        self.flush()
+
+    def lost(self, reason: str) -> None:
+        """The stream is gone; the session waits for another."""
+        if self.open:
+            self.supervisor.log(
+                "info" if self.client is None else "debug", f"= {self.peer}: {reason}"
+            )
+            self.close()
+            self.supervisor.cut(self)
+
+    def close(self) -> None:
+        """Close the stream, at once."""
+        if self.open:
+            self.open = False
+            self._detach()
+            self.timer.at(None)
+            self.supervisor.loop.forget(self.stream.fileno())
+            self.stream.close()
+            self.supervisor.connections.pop(self, None)
+            self.supervisor.unflushed.pop(self, None)
+
+    def _detach(self) -> None:
+        client = self.client
+        if client is not None and client.connection is self:
+            client.connection = None
+            client.wire.link_lost(time.monotonic())
+            self.supervisor.schedule(client)
+
+
+class Supervisor:
+    """
+    Serve clients with the workers that a zygote makes.
+
+    Args:
+        loop: Runs in this thread.
+        slots: How many tasks run at a time.
+        control: The zygote's socket.
+        mechanism: Makes this end's part in a handshake.
+        log_level: "debug", "info", "warning" or "error": what is written to standard error.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        slots: int,
+        control: socket.socket,
+        mechanism: Callable[[], Mechanism],
+        log_level: str = "warning",
+    ) -> None:
+        self.loop = loop
+        self.mechanism = mechanism
+        self.pool = Pool(slots, TokenPipes())
+        self.host = socket.gethostname()
+        self.incoming = Incoming()
+        self.id = os.urandom(16).hex()
+        self.connections: dict[Connection, None] = {}
+        self.unflushed: dict[Connection, None] = {}
+        self._sessions: dict[str, ClientSession] = {}
+        self._clients: dict[PoolSession, ClientSession] = {}
+        self._control = control
+        self._control_buffer = b""
+        self._processes: dict[int, WorkerProcess] = {}
+        self._by_pid: dict[int, WorkerProcess] = {}
+        self._number = 0
+        self._listener: socket.socket | None = None
+        self._embedded = False
+        self._ending = False
+        self._over = False
+        self._started = time.time()
+        self._levels = ("debug", "info", "warning", "error")
+        self._level = self._levels.index(log_level)
+        self._frames = 0
+        self._readable: dict[WorkerProcess, None] = {}
+        self._unflushed_workers: dict[WorkerProcess, None] = {}
+        self._throttled: dict[ClientSession, None] = {}
+        self._rests: dict[Output, None] = {}
+        self._rest_timer = loop.timer(self._flush_rests)
+        self._begun_timer = loop.timer(self._report_begun)
+        self._pool_timer = loop.timer(lambda _: None)  # a round is all it takes
+        self._timeout_timer = loop.timer(self._kill_late)
+        loop.watch(control.fileno(), self._control_readable)
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {self.pool!r} {len(self.connections)} connections>"
+
+    def log(self, level: str, text: str) -> None:
+        """Write a line to standard error, if it is important enough."""
+        if self._levels.index(level) >= self._level:
+            stamp = time.strftime("%H:%M:%S")
+            print(f"{stamp} remote_executor[{os.getpid()}] {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+    # -------------------------------------------------------------------- running
+
+    def listen(self, listener: socket.socket) -> None:
+        """Accept connections on a listening socket that does not block."""
+        self._listener = listener
+        self.loop.watch(listener.fileno(), self._accept)
+
+    def serve_one(self, sock: socket.socket) -> None:
+        """Serve this stream alone, and end with it."""
+        self._embedded = True
+        connection = Connection(self, SocketStream(sock), "the client", 3600.0)
+        self.connections[connection] = None
+        connection.flush()
+
+    def run(self) -> None:
+        """Serve until it is over, then kill all workers."""
+        loop, pool = self.loop, self.pool
+        try:
+            while not self._over:
+                ready = loop.poll()
+                self._frames = 0
+                loop.dispatch(ready)
+                self._settle(loop.now)
+                if self._frames >= BUSY_FRAMES and pool.slack() >= COALESCE_SLACK:
+                    time.sleep(COALESCE_SECONDS)
+        finally:
+            self._close()
+
+    def stop(self) -> None:
+        """End now: say goodbye and kill all workers. A signal handler may call this."""
+        self._over = True
+        self.loop.wake()
+
+    def end(self) -> None:
+        """Accept no new sessions, and end when the last one has."""
+        if not self._ending:
+            self._ending = True
+            if self._listener is not None:
+                self.loop.forget(self._listener.fileno())
+                self._listener.close()
+                self._listener = None
+            self._over_if_done()
+
+    def _over_if_done(self) -> None:
+        if self._ending and not self._sessions and not self._processes:
+            self._over = True
+
+    def _close(self) -> None:
+        for connection in list(self.connections):
+            connection.link.say_goodbye()
+            connection.flush()
+            connection.close()
+        if self._listener is not None:
+            self.loop.forget(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+        # The zygote kills all workers when it finds this closed.
+        self.loop.forget(self._control.fileno())
+        self._control.close()
+        for process in self._processes.values():
+            process.close()
+        self._processes.clear()
+
+    # ---------------------------------------------------------------- connections
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        for _ in range(32):
+            try:
+                sock, where = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                # As a rule no descriptors are left. Let others be served meanwhile.
+                self.log("warning", f"! cannot accept: {exc}")
+                self.loop.want(self._listener.fileno(), read=False)
+                self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
+                return
+            strangers = [each for each in self.connections if each.link.state is not LinkState.OPEN]
+            if len(strangers) >= MOST_STRANGERS:
+                strangers[0].lost("others came before it proved who it is")
+            if isinstance(where, tuple):
+                peer = f"{where[0]}:{where[1]}"
+            else:
+                peer = "a local client"
+            try:
+                connection = Connection(self, SocketStream(sock), peer, 15.0)
+            except OSError:
+                sock.close()  # it was gone before we looked
+                continue
+            self.log("debug", f"= {peer} connected")
+            self.connections[connection] = None
+            self.unflushed[connection] = None
+
+    def _accept_again(self, now: float) -> None:
+        if self._listener is not None:
+            self.loop.want(self._listener.fileno())
+
+    def attach(self, connection: Connection, frame: Frame, now: float) -> ClientSession | None:
+        """Give a connection its session, an old or a new one."""
+        number = (int, float)
+        fields = decode_fields(
+            frame.body, session=str, received=int, resume=bool, grace=number, workers=int
+        )
+        id = fields["session"]
+        client = self._sessions.get(id)
+        if client is not None and not fields["resume"]:
+            self._end_session(client, "it began anew")
+            client = None
+        resumed = client is not None
+        if client is None:
+            if self._ending:
+                connection.link.outbox.put(
+                    make_frame(Kind.REPLY, body=encode_fields({"error": "ending"}))
+                )
+                connection.finish()
+                return None
+            wire = Session(now, min(max(0.0, float(fields["grace"])), 1e7))
+            per_worker = fields.get("tasks_per_worker")
+            pool = self.pool.open(
+                f"{fields.get('host', '?')} pid {fields.get('pid', '?')}",
+                fields["workers"],
+                per_worker if isinstance(per_worker, int) and per_worker > 0 else None,
+            )
+            client = ClientSession(id, wire, pool, fields)
+            client.sharing = self._sharing(client)
+            client.timer = self.loop.timer(lambda now: self._tick_session(client, now))
+            self._sessions[id] = client
+            self._clients[pool] = client
+        elif client.connection is not None:
+            # It has a new link; the old one is dead, though we had not noticed.
+            client.connection.close()
+        self.log("debug", f"= {connection.peer} {'resumed' if resumed else 'began'} {id[:8]}")
+        reply: dict[str, Any] = {
+            "resumed": resumed,
+            "received": client.wire.received_count,
+            "slots": client.pool.limit,
+            "host": self.host,
+            "pid": os.getpid(),
+            "server": self.id,
+            "implementation": sys.implementation.name,
+            "python": list(sys.version_info[:3]),
+            "versions": {},
+        }
+        client.sharing.host = fields.get("segments") is True and connection.share()
+        reply["segments"] = client.sharing.host
+        outbox = connection.link.outbox
+        outbox.put(make_frame(Kind.ATTACHED, body=encode_fields(reply)))
+        if resumed:
+            client.sharing.acknowledged(client.wire.acknowledged(fields["received"]))
+        client.wire.attach(outbox, fields["received"] if resumed else 0)
+        client.connection = connection
+        self._throttled[client] = None
+        return client
+
+    def _sharing(self, client: ClientSession) -> Sharing:
+        def tell_worker(process: WorkerProcess, frame: Frame) -> None:
+            process.outbox.put(frame)
+            self._unflushed_workers[process] = None
+
+        return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
+
+    def administer(self, connection: Connection, frame: Frame) -> None:
+        """Answer an administrator."""
+        fields = decode_fields(frame.body, op=str)
+        op = fields["op"]
+        reply: dict[str, Any]
+        if op == "ping":
+            reply = {"ok": True}
+        elif op == "status":
+            reply = self.status()
+        elif op == "end":
+            reply = {"ok": True, "sessions": len(self._sessions)}
+            self.loop.post(self.end)
+        else:
+            reply = {"error": f"unknown operation {op[:40]!r}"}
+        connection.link.outbox.put(make_frame(Kind.REPLY, body=encode_fields(reply)))
+
+    def status(self) -> dict[str, Any]:
+        """Return what an administrator may want to know, as JSON values."""
+        return {
+            "ok": True,
+            "host": self.host,
+            "pid": os.getpid(),
+            "python": list(sys.version_info[:3]),
+            "implementation": sys.implementation.name,
+            "slots": self.pool.slots,
+            "busy": self.pool.holding,
+            "ending": self._ending,
+            "uptime": time.time() - self._started,
+            "sessions": [{"client": each.pop("name"), **each} for each in self.pool.status()],
+        }
+
+    def goodbye(self, connection: Connection) -> None:
+        """A client has said that it needs us no more."""
+        if connection.client is not None:
+            self._end_session(connection.client, "goodbye", gently=True)
+        if self._embedded:
+            self._ending = True
+            self.loop.timer(lambda _: self.stop()).at(self.loop.now + LINGER_SECONDS)
+            self._over_if_done()
+
+    def cut(self, connection: Connection) -> None:
+        """A stream has ended without a goodbye."""
+        if self._embedded:
+            self._over = True  # that was all there was to live for
+        else:
+            self._over_if_done()
+
+    # ------------------------------------------------------------------- sessions
+
+    def schedule(self, client: ClientSession) -> None:
+        """See to a session when it wants it next."""
+        client.timer.at(client.wire.deadline())
+
+    def _tick_session(self, client: ClientSession, now: float) -> None:
+        client.wire.tick(now)
+        if client.wire.state is SessionState.EXPIRED:
+            self._end_session(client, "its client did not come back")
+            return
+        self.schedule(client)
+        if client.connection is not None:
+            self.unflushed[client.connection] = None
+
+    def _end_session(self, client: ClientSession, reason: str, *, gently: bool = False) -> None:
+        if self._sessions.get(client.id) is not client:
+            return
+        self.log("info", f"= session {client.id[:8]} ends: {reason}")
+        del self._sessions[client.id]
+        client.timer.at(None)
+        self._throttled.pop(client, None)
+        self._drop_workers(client, gently=gently)
+        if client.connection is not None:
+            connection, client.connection = client.connection, None
+            connection.client = None
+            connection.link.say_goodbye()
+            connection.flush()
+            connection.close()
+        if not client.processes:
+            self._clients.pop(client.pool, None)
+        self._over_if_done()
+
+    def _drop_workers(self, client: ClientSession, *, gently: bool = False) -> None:
+        """End the workers of a session and forget its tasks."""
+        idle = set(client.pool.idle) if gently else set()
+        if client.pool in self.pool.sessions:
+            for worker in self.pool.close(client.pool):
+                if worker in idle:
+                    self._stop(worker)
+                else:
+                    self._kill(worker.shell)
+        for table in (client.frames, client.blobs, client.options, client.timeouts, client.ends):
+            table.clear()
+
+    def frames_from_client(
+        self, client: ClientSession, frames: list[Frame], size: int, now: float
+    ) -> None:
+        """Take what a session's client has sent."""
+        tasks, new = client.frames, []
+        self._frames += len(frames)
+        unnumbered = 0
+        for frame in frames:
+            if frame.kind == TASK:
+                id = frame.id
+                if id in tasks:
+                    raise RemoteProtocolError(f"task {id} came twice")
+                tasks[id] = frame
+                if frame.flags & OPTIONED:
+                    self._optioned(client, id)
+                else:
+                    new.append(id)
+            elif frame.kind == ACK:
+                unnumbered += 1
+                client.sharing.acknowledged(client.wire.acknowledged(frame.id))
+            elif frame.kind < FIRST_NUMBERED:
+                raise RemoteProtocolError(f"kind {frame.kind} came in a session")
+            else:
+                if new:
+                    self._queue(client, new)
+                    new = []
+                self._other(client, frame)
+        if new:
+            self._queue(client, new)
+        if unnumbered < len(frames):
+            client.wire.received(len(frames) - unnumbered, size, now)
+            self.schedule(client)
+
+    def _queue(self, client: ClientSession, ids: list[int]) -> None:
+        if client.broken:
+            for id in ids:
+                del client.frames[id]
+        else:
+            self.pool.queue(client.pool, ids)
+
+    def _optioned(self, client: ClientSession, id: int) -> None:
+        options = client.options.pop(id, {})
+        timeout, index = options.get("timeout"), options.get("worker")
+        if isinstance(timeout, (int, float)):
+            client.timeouts[id] = timeout
+        if isinstance(index, int) and not client.broken:
+            self.pool.queue_pinned(client.pool, id, index)
+        else:
+            self._queue(client, [id])
+
+    def _other(self, client: ClientSession, frame: Frame) -> None:
+        kind = frame.kind
+        if kind == Kind.BLOB:
+            client.blobs[frame.aux] = frame
+            for process in client.processes:
+                process.known.discard(frame.aux)
+        elif kind == Kind.FORGET:
+            client.blobs.pop(frame.aux, None)
+            for process in client.processes:
+                if frame.aux in process.known:
+                    process.known.discard(frame.aux)
+                    process.outbox.put(frame)
+                    self._unflushed_workers[process] = None
+        elif kind == Kind.OPTIONS:
+            client.options[frame.id] = decode_fields(frame.body)
+        elif kind == Kind.TAKE_BACK:
+            ids = decode_ids(frame.body)
+            if ids or not frame.aux:
+                taken = self.pool.take_back(client.pool, ids)
+            else:
+                taken = self.pool.take_back_newest(client.pool, frame.aux)
+            for id in taken:
+                self._forget(client, id)
+            self._send(client, make_frame(Kind.TAKEN_BACK, frame.id, encode_ids(taken)))
+        elif kind == Kind.KILL:
+            self._kill_task(client, frame.id, "killed")
+        elif kind == Kind.SETUP:
+            client.setup = frame
+        elif kind == Kind.RELEASE:
+            client.sharing.result_released(frame.id)
+        else:
+            raise RemoteProtocolError(f"kind {kind} is not for a server")
+
+    def _forget(self, client: ClientSession, id: int) -> None:
+        frame = client.frames.pop(id, None)
+        if frame is not None and frame.segment is not None:
+            client.sharing.settled(frame)
+        if client.timeouts:
+            client.timeouts.pop(id, None)
+            client.ends.pop(id, None)
+
+    def _send(self, client: ClientSession, frame: Frame) -> None:
+        client.wire.send(frame)
+        if client.connection is not None:
+            self.unflushed[client.connection] = None
+
+    def _kill_task(self, client: ClientSession, id: int, reason: str) -> None:
+        worker = client.pool.tasks.get(id)
+        if worker is not None:
+            self._drain_wire(worker.shell)  # it may have finished it just now
+        verdict, worker = self.pool.kill(client.pool, id)
+        if verdict is Verdict.DROPPED:
+            self._forget(client, id)
+            self._send_died(client, id, reason, None, None)
+        elif worker is not None:
+            worker.shell.doomed.setdefault(id, reason)
+            self._kill(worker.shell)
+
+    def _send_died(
+        self,
+        client: ClientSession,
+        id: int,
+        reason: str,
+        process: WorkerProcess | None,
+        exitcode: int | None,
+    ) -> None:
+        fields = {
+            "reason": reason,
+            "pid": process.pid if process else 0,
+            "exitcode": exitcode,
+            "stderr": process.stderr(STDERR_CHARACTERS) if process else "",
+            "host": self.host,
+        }
+        self._send(client, make_frame(Kind.DIED, id, encode_fields(fields)))
+
+    # ------------------------------------------------------------- end of a round
+
+    def _settle(self, now: float) -> None:
+        """Act upon all that has happened in this round."""
+        if self._readable:
+            # Output was read before, so that it comes before the result of its task.
+            readable, self._readable = self._readable, {}
+            for process in readable:
+                self._read_wire(process)
+        pool = self.pool
+        for action in pool.assign(now):
+            if type(action) is Give:
+                self._give(action.worker.shell, action.ids)
+            elif type(action) is Start:
+                self._start(action.worker)
+            else:
+                self._stop(action.worker)
+        self._pool_timer.at(pool.deadline())
+        if self._unflushed_workers:
+            for process in self._unflushed_workers:
+                self._flush_worker(process)
+            self._unflushed_workers.clear()
+        if self.unflushed:
+            for connection in list(self.unflushed):
+                connection.flush()
+            self.unflushed.clear()
+        if self._throttled:
+            self._unthrottle()
+
+    def _give(self, process: WorkerProcess, ids: list[int]) -> None:
+        client = self._clients[process.pool.session]
+        frames, known, put = client.frames, process.known, process.outbox.put
+        for id in ids:
+            frame = frames[id]
+            if frame.aux not in known:
+                blob = client.blobs.get(frame.aux)
+                if blob is not None:
+                    known.add(frame.aux)
+                    put(blob)
+            if frame.segment is not None:
+                client.sharing.given(process, frame)
+            put(frame)
+        self._flush_worker(process)
+        process.write_tokens(ids)
+        if self._begun_timer.when is None:
+            self._begun_timer.at(self.loop.now + BEGUN_PERIOD)
+
+    def _flush_worker(self, process: WorkerProcess) -> None:
+        if process.fd < 0:
+            return
+        writing = not process.flush()
+        if writing != process.writing:
+            process.writing = writing
+            self._want_wire(process)
+
+    def _want_wire(self, process: WorkerProcess) -> None:
+        client = self._clients[process.pool.session]
+        reading = process not in client.paused_wires
+        self.loop.want(process.fd, read=reading, write=process.writing)
+
+    def _report_begun(self, now: float) -> None:
+        for process in self._by_pid.values():
+            if process.pool.state is WorkerState.BUSY:
+                self._read_wire(process)  # what has been finished is not running
+        found, due = self.pool.begun(now)
+        begun: dict[ClientSession, list[int]] = {}
+        for worker, id, since in found:
+            client = self._clients[worker.session]
+            begun.setdefault(client, []).append(id)
+            if id in client.timeouts:
+                client.ends[id] = since + client.timeouts[id]
+                if self._timeout_timer.when is None or client.ends[id] < self._timeout_timer.when:
+                    self._timeout_timer.at(client.ends[id])
+        for client, ids in begun.items():
+            self._send(client, make_frame(Kind.BEGUN, body=encode_ids(ids)))
+        if due:
+            self._begun_timer.at(now + BEGUN_PERIOD)
+
+    def _kill_late(self, now: float) -> None:
+        """Kill the tasks that have taken longer than they may."""
+        next_end: float | None = None
+        for client in list(self._sessions.values()):
+            for id, end in list(client.ends.items()):
+                if end <= now:
+                    client.ends.pop(id, None)
+                    self._kill_task(client, id, "timeout")
+                elif next_end is None or end < next_end:
+                    next_end = end
+        self._timeout_timer.at(next_end)
+
+    # -------------------------------------------------------------------- workers
+
+    def _start(self, worker: PoolWorker) -> None:
+        client = self._clients[worker.session]
+        self._number += 1
+        config = {
+            "start": self._number,
+            "index": worker.index,
+            "initializer": client.setup is not None,
+            "sys_path": client.config.get("sys_path"),
+            "cwd": client.config.get("cwd"),
+        }
+        try:
+            process = WorkerProcess(worker, self._number)
+        except OSError as exc:
+            self.pool.gone(worker)
+            self._failed_start(client, f"no worker can be started: {exc}")
+            return
+        worker.shell = process
+        self._processes[process.number] = process
+        client.processes[process] = None
+        self.loop.watch(
+            process.fd,
+            lambda: self._readable.__setitem__(process, None),
+            lambda: self._flush_worker(process),
+        )
+        for output in process.outputs:
+            self._watch_output(output)
+        if client.setup is not None:
+            process.outbox.put(client.setup)
+            self._unflushed_workers[process] = None
+        line = json.dumps(config).encode() + b"\n"
+        sent = socket.send_fds(self._control, [line], process.theirs())
+        if sent < len(line):
+            self._control.sendall(line[sent:])
+        process.close_theirs()
+
+    def _watch_output(self, output: Output) -> None:
+        self.loop.watch(output.fd, lambda: self._read_output(output))
+
+    def _stop(self, worker: PoolWorker) -> None:
+        """Let a worker end by itself; kill it if it takes too long."""
+        process: WorkerProcess = worker.shell
+        process.close_tokens()
+        self.loop.timer(lambda _: self._kill(process)).at(self.loop.now + LINGER_SECONDS)
+
+    def _kill(self, process: WorkerProcess) -> None:
+        if process.number in self._processes and not process.killed:
+            process.killed = True
+            if process.pid:
+                self._tell_zygote({"kill": process.pid})
+
+    def _tell_zygote(self, message: dict[str, Any]) -> None:
+        try:
+            self._control.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            self._over = True  # without it there are no workers
+
+    def _control_readable(self) -> None:
+        try:
+            data = self._control.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.log("error", "! the process that makes workers has died: the server ends")
+            for process in self._by_pid.values():
+                try:
+                    os.killpg(process.pid, 9)
+                except OSError:
+                    pass
+            self._over = True
+            return
+        *lines, self._control_buffer = (self._control_buffer + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "started" in message:
+                self._started_worker(message)
+            elif "gone" in message:
+                self._gone(self._by_pid[message["gone"]], message["status"])
+            else:
+                self.log("warning", f"! {message['trouble']}")
+
+    def _started_worker(self, message: dict[str, Any]) -> None:
+        process = self._processes[message["started"]]
+        if not message["pid"]:
+            self.log("warning", f"! a worker cannot be started: {message['error']}")
+            self._gone(process, None)
+            return
+        process.pid = message["pid"]
+        self._by_pid[process.pid] = process
+        if process.killed or process.hung_up:
+            self._tell_zygote({"kill": process.pid})
+
+    def _drain_wire(self, process: WorkerProcess) -> None:
+        """Take all that a worker has sent up to now."""
+        process.drained = False
+        while process.fd >= 0 and not process.drained:
+            self._take_from(process)
+
+    def _read_wire(self, process: WorkerProcess) -> None:
+        """Take some of what a worker has sent, unless its client is too far behind."""
+        if process.fd < 0:
+            return
+        client = self._clients[process.pool.session]
+        if client.wire.unacked_bytes > MOST_UNACKED:
+            if process not in client.paused_wires:
+                client.paused_wires[process] = None
+                self._throttled[client] = None
+                self._want_wire(process)
+            return
+        self._take_from(process)
+
+    def _take_from(self, process: WorkerProcess) -> None:
+        client = self._clients[process.pool.session]
+        try:
+            frames = process.receive()
+        except RemoteProtocolError as exc:
+            self.log("warning", f"! worker {process.pid} sent nonsense: {exc}")
+            frames = None
+        if frames is None:
+            # It has closed the wire: it is dying, or a task has done it.
+            self.loop.want(process.fd, read=False, write=False)
+            self.pool.stop(process.pool)
+            process.hung_up = True
+            if process.pid:
+                self._tell_zygote({"kill": process.pid})
+            return
+        if not frames:
+            return
+        self._frames += len(frames)
+        ids: list[int] = []
+        micros = 0
+        for frame in frames:
+            kind = frame.kind
+            if kind in (RESULT, FAILURE):
+                ids.append(frame.id)
+                micros += frame.aux
+            elif kind == Kind.READY:
+                process.started = True
+                client.failed_starts = 0
+                self.pool.ready(process.pool)
+            elif kind == Kind.BROKEN:
+                process.started = True
+                self._broken(client, frame)
+                return
+            elif kind == Kind.RELEASE:
+                client.sharing.released(process, frame.id)
+        if ids:
+            strange = self.pool.done(process.pool, ids, micros, self.loop.now)
+            tasks, send = client.frames, client.wire.send
+            for frame in frames:
+                if frame.kind not in (RESULT, FAILURE) or frame.id in strange:
+                    continue
+                task = tasks.pop(frame.id)
+                if task.segment is not None:
+                    client.sharing.settled(task)
+                send(client.sharing.result(process, frame) if frame.segment else frame)
+            if client.timeouts:
+                for id in ids:
+                    self._forget(client, id)
+            if client.connection is not None:
+                self.unflushed[client.connection] = None
+
+    def _broken(self, client: ClientSession, frame: Frame) -> None:
+        """The session's initializer failed: it gets no workers any more."""
+        if client.broken or self._sessions.get(client.id) is not client:
+            return
+        client.broken = True
+        self._drop_workers(client)
+        self._send(client, frame)
+
+    def _failed_start(self, client: ClientSession, text: str) -> None:
+        client.failed_starts += 1
+        if client.setup is not None or client.failed_starts >= MOST_FAILED_STARTS:
+            fields = {
+                "type": "WorkerDied",
+                "module": "remote_executor.task_errors",
+                "message": text,
+                "traceback": "",
+                "notes": [],
+            }
+            self._broken(client, make_frame(Kind.BROKEN, 0, encode_fields(fields), (b"",)))
+
+    def _gone(self, process: WorkerProcess, status: int | None) -> None:
+        """A worker's process has ended: take what it finished, then what it had not begun."""
+        client = self._clients[process.pool.session]
+        self._drain_wire(process)
+        for output in process.outputs:
+            self._drain_output(output)
+        for id in self.pool.gone(process.pool):
+            self._forget(client, id)
+            self._send_died(client, id, process.doomed.get(id, "died"), process, status)
+        client.sharing.worker_gone(process)
+        self.loop.forget(process.fd)
+        process.fd = -1
+        client.paused_wires.pop(process, None)
+        client.processes.pop(process, None)
+        self._unflushed_workers.pop(process, None)
+        self._processes.pop(process.number, None)
+        self._by_pid.pop(process.pid, None)
+        if not process.started and not process.killed:
+            how = f"exit code {status}" if status is None or status >= 0 else f"signal {-status}"
+            said = process.stderr(STDERR_CHARACTERS)
+            self._failed_start(
+                client, f"a worker ended before it was ready: {how}" + (said and f"\n{said}")
+            )
+        process.close()
+        if not client.processes and client.pool not in self.pool.sessions:
+            self._clients.pop(client.pool, None)
+        self._over_if_done()
+
+    # --------------------------------------------------------------------- output
+
+    def _read_output(self, output: Output) -> None:
+        """Pass on what a worker has printed."""
+        if output.fd < 0:
+            return
+        client = self._clients[output.process.pool.session]
+        if _clogged(client):
+            client.paused_outputs[output] = None
+            self._throttled[client] = None
+            self.loop.want(output.fd, read=False)
+            return
+        text = output.read()
+        if text is None:
+            self._drain_output(output)
+            return
+        if text:
+            self._send_output(client, output, text)
+        if output.rest:
+            self._rests[output] = None
+            if self._rest_timer.when is None:
+                self._rest_timer.at(self.loop.now + OUTPUT_SECONDS)
+
+    def _drain_output(self, output: Output) -> None:
+        """Read what is left of a worker's output, and close it."""
+        if output.fd < 0:
+            return
+        client = self._clients[output.process.pool.session]
+        # A grandchild may hold it open and print for ever.
+        for _ in range(8):
+            text = output.read()
+            if text:
+                self._send_output(client, output, text)
+            if output.empty:
+                break
+        rest = output.take_rest()
+        if rest:
+            self._send_output(client, output, rest)
+        self._rests.pop(output, None)
+        client.paused_outputs.pop(output, None)
+        self.loop.forget(output.fd)
+        os.close(output.fd)
+        output.fd = -1
+
+    def _send_output(self, client: ClientSession, output: Output, text: bytes) -> None:
+        if client.id in self._sessions:
+            process = output.process
+            task = next(iter(process.pool.assigned), 0)
+            self._send(
+                client, make_frame(Kind.OUTPUT, task, text, aux=process.pid * 4 + output.which)
+            )
+
+    def _flush_rests(self, now: float) -> None:
+        rests, self._rests = self._rests, {}
+        for output in rests:
+            rest = output.take_rest()
+            if rest and output.fd >= 0:
+                self._send_output(self._clients[output.process.pool.session], output, rest)
+
+    def _unthrottle(self) -> None:
+        """Read again from those that had to wait, once their client has caught up."""
+        for client in list(self._throttled):
+            if client.paused_wires and client.wire.unacked_bytes <= MOST_UNACKED:
+                processes, client.paused_wires = client.paused_wires, {}
+                for process in processes:
+                    self._want_wire(process)
+            if client.paused_outputs and not _clogged(client):
+                outputs, client.paused_outputs = client.paused_outputs, {}
+                for output in outputs:
+                    self.loop.want(output.fd)
+            if not client.paused_wires and not client.paused_outputs:
+                del self._throttled[client]
+
+
+def _clogged(client: ClientSession) -> bool:
+    """Whether output must wait, so that it does not fill memory nor delay results."""
+    if client.wire.unacked_bytes > MOST_OUTPUT_UNACKED:
+        return True
+    return client.connection is not None and (
+        client.connection.link.outbox.size > MOST_OUTPUT_QUEUED
+    )

@@ -1,0 +1,426 @@
+"""
+A worker: the process that runs tasks, one at a time, in its main thread.
+
+It has two ways to its supervisor. The *wire*, a socket, brings frames and takes results. The
+*token pipe* brings the ids of the tasks that it may begin. Tasks come down the wire ahead of time;
+the worker begins one only after it has read that task's id from the pipe, so that until then the
+supervisor can take it back by reading the id first. ::
+
+    token pipe   17  18  20          ids that may be begun, in order
+    wire         T17 T18 T19 T20     19 was taken back: it is dropped when 20 is looked for
+
+A result is written with one call as soon as it is there. What the kernel has taken outlives us.
+
+Bodies: TASK is the pickle of ``(args, kwargs)``, with BATCH a list of items, each an argument or,
+with STAR, a tuple of arguments. RESULT is the pickle of the value, of a BATCH the list of values.
+FAILURE is the summary of the exception, its first buffer the pickle of it. Of a BATCH the second
+buffer is the pickle of the list of values before it, and the rest are that pickle's buffers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from itertools import starmap
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from remote_executor.net.segments import AVAILABLE, WORTH, Mappings, SegmentPool
+from remote_executor.net.streams import receive_with_fds, send_with_fd
+from remote_executor.payload.failures import encode_failure
+from remote_executor.payload.functions import PURE, FunctionTable
+from remote_executor.payload.mains import prepare_main
+from remote_executor.payload.pickles import dump_result, load
+from remote_executor.wire.frames import HEADER, LARGE, FrameReader, make_frame
+from remote_executor.wire.messages import Flag, Kind
+from remote_executor.wire.outbox import Outbox, WithSegment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from remote_executor.net.segments import Segment
+    from remote_executor.wire.frames import Buffer, Frame
+
+__all__ = ["LIMIT", "Current", "Worker", "current", "run", "worker_index"]
+
+LIMIT = 64 * 1024**3
+"""The largest frame in bytes that supervisor and worker accept from each other."""
+
+HIGH = 200
+"""Our descriptors are moved up here: tasks that close the low ones are not rare."""
+
+MOST_MICROS = 2**32 - 1
+
+TASK = int(Kind.TASK)
+BLOB = int(Kind.BLOB)
+FORGET = int(Kind.FORGET)
+SETUP = int(Kind.SETUP)
+RELEASE = int(Kind.RELEASE)
+RESULT = int(Kind.RESULT)
+FAILURE = int(Kind.FAILURE)
+BATCH = int(Flag.BATCH)
+STAR = int(Flag.STAR)
+BLOB_PURE = int(Flag.PURE)
+UNLOADED = int(Flag.UNLOADED)
+
+
+class Current:
+    """What this process is doing, if it is a worker."""
+
+    __slots__ = ("index", "task")
+
+    def __init__(self) -> None:
+        self.index: int | None = None
+        """This worker's index, 0 to n-1; None outside of workers."""
+        self.task: int | None = None
+        """The id of the task that runs now."""
+
+
+current = Current()
+
+
+def worker_index() -> int | None:
+    """
+    Return the index of the worker that runs this task, stable over replacement.
+
+    Comes from lparallel's kernel-worker-index.
+
+    Returns:
+        0 to n-1 for the n workers of a server; None outside of workers.
+    """
+    return current.index
+
+
+class Worker:
+    """
+    The loop of a worker.
+
+    Args:
+        wire: The descriptor of the wire, a stream socket.
+        tokens: The descriptor of the token pipe. It may be non-blocking.
+    """
+
+    __slots__ = (
+        "_frames",
+        "_functions",
+        "_lent",
+        "_mappings",
+        "_reader",
+        "_segments",
+        "_sock",
+        "_tokens",
+    )
+
+    def __init__(self, wire: int, tokens: int) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, wire)
+        self._sock.setblocking(True)
+        self._tokens = tokens
+        self._reader = FrameReader(LIMIT)
+        self._reader.open_up(LIMIT)
+        self._frames: deque[Frame] = deque()
+        self._functions = FunctionTable()
+        self._mappings = Mappings()
+        self._segments = SegmentPool()
+        self._lent: dict[int, Segment] = {}
+
+    def close_in_child(self) -> None:
+        """A task forked: the child must not hold our ways open, nor write to them."""
+        self._sock.close()
+        os.close(self._tokens)
+        current.task = None
+
+    # ------------------------------------------------------------------- the loop
+
+    def set_up(self) -> bool:
+        """Run the initializer, which is the first that comes. Return whether it went well."""
+        while True:
+            while not self._frames:
+                self._receive()
+            frame = self._frames.popleft()
+            if frame.kind == SETUP:
+                break
+            self._other(frame)
+        try:
+            function, args = load(frame.body, frame.buffers)
+            function(*args)
+        except BaseException as exc:
+            summary, pickled = encode_failure(exc, 1)
+            self._send(Kind.BROKEN, 0, summary, (pickled,))
+            return False
+        return True
+
+    def say_ready(self) -> None:
+        """Tell the supervisor that tasks may come."""
+        self._send(Kind.READY, os.getpid(), b"")
+
+    def serve(self) -> None:
+        """Run tasks until the token pipe is closed."""
+        frames, tokens = self._frames, self._tokens
+        read, from_bytes = os.read, int.from_bytes
+        while True:
+            try:
+                token = read(tokens, 8)
+            except BlockingIOError:
+                self._wait()
+                continue
+            if not token:
+                return
+            id = from_bytes(token, "little")
+            while True:
+                if not frames:
+                    self._receive()
+                    continue
+                frame = frames.popleft()
+                if frame.kind != TASK:
+                    self._other(frame)
+                elif frame.id == id:
+                    break
+                elif frame.segment is not None:
+                    self._send(Kind.RELEASE, frame.id, b"")
+            current.task = id
+            if frame.flags & BATCH:
+                self._run_batch(frame)
+            else:
+                self._run(frame)
+            current.task = None
+            del frame  # the next may take long to come
+            if self._mappings:
+                for key in self._mappings.released():
+                    self._send(Kind.RELEASE, cast("int", key), b"")
+
+    def _wait(self) -> None:
+        """Wait for tokens."""
+        poll = select.poll()
+        poll.register(self._tokens, select.POLLIN)
+        poll.poll()
+
+    def _receive(self) -> None:
+        """Read some of the wire."""
+        reader = self._reader
+        count = receive_with_fds(self._sock, reader.get_buffer(), reader.segments)
+        if not count:
+            os._exit(0)  # there is no supervisor any more
+        self._frames.extend(reader.filled(count))
+
+    def _buffers(self, frame: Frame) -> Sequence[Buffer]:
+        """Return what a task's pickle refers to."""
+        if frame.segment is None:
+            return frame.buffers
+        descriptor, frame.segment = frame.segment, None
+        return self._mappings.map(frame.id, descriptor.fd, frame.sizes())
+
+    def _absorb(self) -> None:
+        """Take back the segments that the supervisor says are free."""
+        while self._lent and select.select([self._sock], [], [], 0)[0]:
+            self._receive()
+        for frame in [frame for frame in self._frames if frame.kind == RELEASE]:
+            self._frames.remove(frame)
+            self._other(frame)
+
+    def _other(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind == BLOB:
+            flags = PURE if frame.flags & BLOB_PURE else 0
+            self._functions.define(frame.aux, flags, frame.body, frame.buffers)
+        elif kind == FORGET:
+            self._functions.forget(frame.aux)
+        elif kind == RELEASE:
+            segment = self._lent.pop(frame.id, None)
+            if segment is not None:
+                self._segments.back(segment)
+
+    # ------------------------------------------------------------------ the tasks
+
+    def _run(self, frame: Frame) -> None:
+        start = perf_counter()
+        unloaded = UNLOADED
+        try:
+            function = self._functions.get(frame.aux)
+            args, kwargs = load(frame.body, self._buffers(frame))
+            unloaded = 0
+            value = function(*args, **kwargs) if kwargs else function(*args)
+            body, buffers = dump_result(value)
+            del args, kwargs
+        except BaseException as exc:
+            self._fail(frame, exc, start, unloaded)
+            return
+        micros = int((perf_counter() - start) * 1e6)
+        if buffers or len(body) > LARGE or micros > MOST_MICROS:
+            self._send(RESULT, frame.id, body, buffers, micros)
+        else:
+            self._sock.sendall(HEADER.pack(RESULT, 0, 0, micros, frame.id, len(body)) + body)
+
+    def _run_batch(self, frame: Frame) -> None:
+        start = perf_counter()
+        values: list[Any] = []
+        unloaded = UNLOADED
+        try:
+            function = self._functions.get(frame.aux)
+            items = load(frame.body, self._buffers(frame))
+            unloaded = 0
+            count = len(items)
+            # What came before an exception stays in the list.
+            values.extend(starmap(function, items) if frame.flags & STAR else map(function, items))
+            if len(values) < count:
+                # Neither a for loop nor extend() can tell it from the end of the items.
+                raise StopIteration
+            del items
+            body, buffers = dump_result(values)
+        except BaseException as exc:
+            self._fail_batch(frame, exc, values, start, unloaded)
+        else:
+            self._send(RESULT, frame.id, body, buffers, int((perf_counter() - start) * 1e6))
+
+    def _fail(self, frame: Frame, exc: BaseException, start: float, flags: int) -> None:
+        micros = int((perf_counter() - start) * 1e6)
+        summary, pickled = encode_failure(exc, 1)
+        self._send(FAILURE, frame.id, summary, (pickled,), micros, flags)
+
+    def _fail_batch(
+        self, frame: Frame, exc: BaseException, values: list[Any], start: float, flags: int
+    ) -> None:
+        """Send what was reached, and the exception that came next."""
+        micros = int((perf_counter() - start) * 1e6)
+        try:
+            body, buffers = dump_result(values)
+        except BaseException:
+            values, exc = _picklable(values, exc)
+            body, buffers = dump_result(values)
+        summary, pickled = encode_failure(exc, 1)
+        self._send(FAILURE, frame.id, summary, (pickled, body, *buffers), micros, BATCH | flags)
+
+    def _send(
+        self,
+        kind: int,
+        id: int,
+        body: bytes,
+        buffers: tuple[Buffer, ...] | list[memoryview] = (),
+        micros: int = 0,
+        flags: int = 0,
+    ) -> None:
+        outbox = Outbox()
+        micros = min(micros, MOST_MICROS)
+        frame = make_frame(kind, id, body, buffers, aux=micros, flags=flags)
+        if AVAILABLE and kind == RESULT and sum(map(len, buffers)) >= WORTH:
+            self._absorb()
+            segment = self._segments.lend(buffers)
+            if segment is not None:
+                self._lent[id] = segment
+                frame.set_segment(segment)
+        outbox.put(frame)
+        while outbox.size:
+            chunk = outbox.chunk()
+            if type(chunk[0]) is WithSegment:
+                outbox.sent(send_with_fd(self._sock, chunk[0]))
+            else:
+                outbox.sent(self._sock.sendmsg(chunk))
+
+
+def _picklable(values: list[Any], exc: BaseException) -> tuple[list[Any], BaseException]:
+    """Return the values before the first that cannot be pickled, and what it raises."""
+    for index, value in enumerate(values):
+        try:
+            dump_result(value)
+        except BaseException as found:
+            return values[:index], found
+    return [], exc
+
+
+# ---------------------------------------------------------------------- a new process
+
+
+def run(config: dict[str, Any], wire: int, tokens: int, out: int, err: int) -> NoReturn:
+    """
+    Be a worker until the token pipe is closed. Called in a process just forked.
+
+    Args:
+        config: "index", "initializer", "sys_path", "cwd": see the supervisor.
+        wire: The wire's descriptor; as all others, it becomes this function's.
+        tokens: The token pipe's.
+        out: Where standard output goes.
+        err: Where standard error goes.
+    """
+    status = 1
+    try:
+        wire, tokens = _prepare(config, wire, tokens, out, err)
+        worker = Worker(wire, tokens)
+        os.register_at_fork(after_in_child=worker.close_in_child)
+        prepare_main()
+        current.index = config["index"]
+        if not config["initializer"] or worker.set_up():
+            worker.say_ready()
+            worker.serve()
+            status = 0
+        _end()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _prepare(config: dict[str, Any], wire: int, tokens: int, out: int, err: int) -> tuple[int, int]:
+    """Make this process what tasks expect; return where wire and token pipe are now."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # ^C at the client's terminal is the client's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for fd, target in ((null, 0), (out, 1), (err, 2)):
+        if fd != target:
+            os.dup2(fd, target)
+            os.close(fd)
+    for name, stream in (("stdin", _stdin()), ("stdout", _text(1)), ("stderr", _text(2))):
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    if config.get("cwd") is not None:
+        os.chdir(config["cwd"])
+    if config.get("sys_path") is not None:
+        sys.path[:] = config["sys_path"]
+    sys.argv[:] = [""]
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        # It was imported before the fork: without this all workers draw the same numbers.
+        random.seed()
+    return _move_up(wire), _move_up(tokens)
+
+
+def _stdin() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", closefd=False)), "utf-8")
+
+
+def _text(fd: int) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+    return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+
+
+def _move_up(fd: int) -> int:
+    """Move a descriptor to a high number, and close it on exec."""
+    import fcntl
+
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
+    except OSError:  # so many are not allowed here
+        os.set_inheritable(fd, False)
+        return fd
+    os.close(fd)
+    return high
+
+
+def _end() -> None:
+    """Do what the interpreter does at its end, but for waiting and freeing memory."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # a task may have put anything there
+            pass

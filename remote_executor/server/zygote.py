@@ -1,0 +1,343 @@
+"""
+The process that makes workers.
+
+It is forked from the supervisor at the very start, while there is only one thread and no
+connection, and forks workers on request. So a new worker has everything imported and shares the
+memory. It waits for their end, and it kills: workers, what they leave behind, and everything if
+the supervisor is gone. ::
+
+    supervisor -> zygote   {"start": token, "index": ...} + 4 descriptors      {"kill": pid}
+    zygote -> supervisor   {"started": token, "pid": pid}    {"gone": pid, "status": exitcode}
+                           {"trouble": text}
+
+Each message is a line of JSON on a socket pair. The end of the stream means: kill all and end.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from remote_executor.server import worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Zygote", "fork_zygote"]
+
+FDS_PER_WORKER = 4
+IDLE_SECONDS = 0.05
+"""After so long without a request there is time for what later workers may need."""
+
+END_SECONDS = 3.0
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]:
+    """
+    Fork the zygote. Call it before anything is opened and before any thread is started.
+
+    Args:
+        slots: How many workers will be busy at a time.
+        preload: Modules to import there before the first worker is made.
+
+    Returns:
+        Its pid and the control socket. Close the socket to end it, then wait for the pid.
+    """
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours
+    status = 1
+    try:
+        ours.close()
+        _close_all_but(theirs.fileno())
+        Zygote(theirs).run(slots, preload)
+        status = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _close_all_but(kept: int) -> None:
+    """Close what was inherited: the client's socket must not stay open in here."""
+    for name in os.listdir("/dev/fd"):
+        fd = int(name)
+        if fd > 2 and fd != kept:
+            try:
+                os.close(fd)
+            except OSError:  # it was the folder's own
+                pass
+
+
+class Zygote:
+    """
+    Fork workers, wait for them, kill them.
+
+    Args:
+        control: The socket to the supervisor.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._fds: deque[int] = deque()
+        self._buffer = b""
+        self._workers: set[int] = set()
+        self._reaper = False
+        self._rested = False
+
+    def run(self, slots: int, preload: Sequence[str]) -> None:
+        """Serve until the supervisor is gone, then kill everything and return."""
+        # Out of the terminal's reach: its ^C and hang-up are the supervisor's to handle.
+        if os.getpid() != os.getsid(0):
+            os.setsid()
+        woken, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        os.set_blocking(woken, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._own = (self._control.fileno(), woken, wakeup)
+        cores = os.cpu_count() or 1
+        for name in THREAD_VARIABLES:
+            os.environ.setdefault(name, str(max(1, cores // slots)))
+        for name in preload:
+            try:
+                importlib.import_module(name)
+            except BaseException as exc:
+                self._tell({"trouble": f"cannot preload {name}: {type(exc).__name__}: {exc}"})
+        # Collections would write to every object's header, and so copy the pages shared.
+        gc.freeze()
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(woken, select.POLLIN)
+        try:
+            while True:
+                ready = dict(poll.poll(None if self._rested or not self._workers else 50))
+                if not ready:
+                    self._rest()
+                if woken in ready:
+                    while _drained(woken):
+                        pass
+                self._reap_all()
+                if self._control.fileno() in ready and not self._read():
+                    return
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the supervisor is gone
+        finally:
+            self._end()
+
+    def _rest(self) -> None:
+        """Prepare for later workers, now that nobody waits."""
+        self._rested = True
+        self._become_reaper()
+        for name in ("cloudpickle", "tblib.pickling_support"):
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                pass
+        gc.freeze()
+
+    # ------------------------------------------------------------------- requests
+
+    def _read(self) -> bool:
+        """Carry out what the supervisor asks for; return False if it is gone."""
+        data, fds, _, _ = socket.recv_fds(self._control, 65536, 64)
+        self._fds.extend(fds)
+        if not data:
+            return False
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "start" in message:
+                self._start(message)
+            else:
+                self._kill(message["kill"])
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        fds = [self._fds.popleft() for _ in range(FDS_PER_WORKER)]
+        try:
+            pid = os.fork()
+        except OSError as exc:
+            for fd in fds:
+                os.close(fd)
+            self._tell({"started": config["start"], "pid": 0, "error": str(exc)})
+            return
+        if not pid:
+            self._be_worker(config, fds)
+        self._workers.add(pid)
+        for fd in fds:
+            os.close(fd)
+        self._tell({"started": config["start"], "pid": pid})
+
+    def _be_worker(self, config: dict[str, Any], fds: list[int]) -> NoReturn:
+        """Become a worker, in the new process."""
+        try:
+            os.setsid()
+            for fd in (*self._own, *self._fds):
+                os.close(fd)
+        except BaseException:
+            os._exit(1)
+        worker.run(config, *fds)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        self._control.sendall(json.dumps(message).encode() + b"\n")
+
+    # --------------------------------------------------------------------- deaths
+
+    def _reap_all(self) -> None:
+        """Wait for whoever has ended."""
+        for pid, status in self._ended():
+            if pid in self._workers:
+                self._workers.discard(pid)
+                self._sweep()
+                self._tell({"gone": pid, "status": os.waitstatus_to_exitcode(status)})
+
+    def _ended(self) -> Iterator[tuple[int, int]]:
+        """Find the children that have ended; a worker's group is killed."""
+        waitid = getattr(os, "waitid", None)  # not on macOS before Python 3.13
+        while waitid is not None:
+            try:
+                info = waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if info is None:
+                return
+            # It is not waited for yet, so its group's number cannot have been given away.
+            if info.si_pid in self._workers:
+                _kill_group(info.si_pid)
+            yield os.waitpid(info.si_pid, 0)
+        for pid in list(self._workers):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                _kill_group(pid)
+                yield pid, status
+
+    def _kill(self, pid: int) -> None:
+        if pid in self._workers:
+            self._become_reaper()
+            _kill_group(pid)
+
+    def _become_reaper(self) -> None:
+        """Have the kernel give us the orphans of our workers, so that none gets away."""
+        if self._reaper or sys.platform != "linux":
+            return
+        self._reaper = True
+        try:
+            import ctypes
+
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        except (ImportError, OSError, AttributeError):
+            pass
+
+    def _sweep(self) -> None:
+        """Kill what dead workers left behind: orphans are our children now."""
+        if not self._reaper:
+            return
+        killed: set[int] = set()
+        for _ in range(20):
+            found = [
+                pid
+                for pid in _children()
+                if pid not in self._workers and pid not in killed and self._is_orphan(pid)
+            ]
+            if not found:
+                return
+            for pid in found:
+                killed.add(pid)
+                _kill_one(pid)
+                # Its own children come to us as soon as it has ended.
+                try:
+                    os.waitpid(pid, 0)
+                except ChildProcessError:
+                    pass
+
+    def _is_orphan(self, pid: int) -> bool:
+        try:
+            return os.getsid(pid) not in self._workers  # else its worker lives and may use it
+        except ProcessLookupError:
+            return False
+
+    def _end(self) -> None:
+        """Kill everybody."""
+        self._become_reaper()
+        self._control.close()
+        for pid in self._workers:
+            _kill_group(pid)
+        until = time.monotonic() + END_SECONDS
+        while self._workers and time.monotonic() < until:
+            for pid in list(self._workers):
+                try:
+                    gone, _ = os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:
+                    gone = pid
+                if gone:
+                    self._workers.discard(pid)
+            time.sleep(0.001)
+        self._workers.clear()
+        self._sweep()
+
+
+def _drained(fd: int) -> bool:
+    try:
+        return len(os.read(fd, 4096)) == 4096
+    except BlockingIOError:
+        return False
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # It has not made its group yet, or only dead ones are left in it.
+        _kill_one(pid)
+
+
+def _kill_one(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _children() -> list[int]:
+    """Return our children, on Linux."""
+    me = os.getpid()
+    try:
+        with open(f"/proc/self/task/{me}/children", encoding="ascii") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        pass
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                    fields = file.read().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            if int(fields[1]) == me:
+                found.append(int(name))
+    return found

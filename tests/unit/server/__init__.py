@@ -1,0 +1,1 @@
+"""Tests of what is pure enough in remote_executor.server."""

@@ -1,0 +1,122 @@
+"""The supervisor's end of a worker: pipes, no process."""
+
+from __future__ import annotations
+
+import os
+import select
+
+import pytest
+
+from remote_executor.core.pool import Pool, PoolSession, PoolWorker
+from remote_executor.server.workers import LONGEST_LINE, TokenPipes, WorkerProcess
+from remote_executor.wire.frames import make_frame
+from remote_executor.wire.messages import Kind
+
+
+@pytest.fixture
+def process():
+    pool = PoolWorker(PoolSession("s", 1, None), 0, 0.0)
+    pool.shell = process = WorkerProcess(pool, 1)
+    yield process
+    process.close()
+
+
+def claim(process):
+    return int.from_bytes(os.read(process.theirs()[1], 8), "little")
+
+
+def test_a_token_is_either_here_or_there(process):
+    pipes, worker = TokenPipes(), process.pool
+    process.write_tokens([1, 2, 3, 2**63])
+    assert pipes.unread(worker) == 4
+    assert claim(process) == 1
+    assert pipes.reclaim(worker) == [2, 3, 2**63]
+    assert pipes.reclaim(worker) == []
+    assert pipes.unread(worker) == 0
+    pipes.restore(worker, [2, 3])
+    pipes.restore(worker, [])
+    assert claim(process) == 2
+    assert pipes.reclaim(worker) == [3]
+
+
+def test_the_worker_waits_for_tokens_and_sees_their_end(process):
+    fd = process.theirs()[1]
+    assert not select.select([fd], [], [], 0)[0]
+    process.write_tokens([5])
+    process.close_tokens()
+    process.close_tokens()
+    assert claim(process) == 5
+    assert os.read(fd, 8) == b""
+    process.write_tokens([6])  # nobody takes it any more
+    assert TokenPipes().reclaim(process.pool) == []
+
+
+def test_a_worker_without_a_process_has_no_tokens(process):
+    worker = PoolWorker(PoolSession("s", 1, None), 0, 0.0)
+    assert TokenPipes().reclaim(worker) == []
+    assert TokenPipes().unread(worker) == 0
+    process.close()
+    assert TokenPipes().reclaim(process.pool) == []
+
+
+def test_the_pool_works_upon_the_pipes(process):
+    pool = Pool(1, TokenPipes())
+    session = pool.open("s", 1)
+    pool.queue(session, [1, 2, 3])
+    (start,) = pool.assign(0.0)
+    start.worker.shell = process
+    pool.ready(start.worker)
+    (give,) = pool.assign(0.0)
+    process.write_tokens(give.ids)
+    assert claim(process) == 1
+    assert pool.take_back(session, [1, 2]) == [2]
+    assert pool.gone(start.worker) == [1]
+    pool.check()
+
+
+def test_output_is_cut_at_line_ends(process):
+    output = process.outputs[0]
+    write = process.theirs()[2]
+    assert output.read() == b""
+    assert output.empty
+    os.write(write, b"one\ntwo\nthr")
+    assert output.read() == b"one\ntwo\n"
+    assert not output.empty
+    os.write(write, b"ee\nfour")
+    assert output.read() == b"three\n"
+    assert output.take_rest() == b"four"
+    assert output.take_rest() == b""
+    os.write(write, b"x" * (LONGEST_LINE + 1))
+    assert output.read() == b"x" * (LONGEST_LINE + 1)
+    process.close_theirs()
+    assert output.read() is None
+    assert output.empty
+
+
+def test_the_last_words_on_standard_error_are_kept(process):
+    os.write(process.theirs()[2], b"out\n")
+    os.write(process.theirs()[3], b"first\n" + b"\xff last\n")
+    for output in process.outputs:
+        output.read()
+    assert process.stderr(7) == "\ufffd last\n"
+    assert process.stderr(100) == "first\n\ufffd last\n"
+
+
+def test_the_wire(process):
+    wire = process.theirs()[0]
+    assert process.receive() == []
+    assert process.drained
+    process.outbox.put(make_frame(Kind.TASK, 7, b"body"))
+    assert process.flush()
+    data = os.read(wire, 1000)
+    os.write(wire, data)
+    (frame,) = process.receive()
+    assert (frame.kind, frame.id, bytes(frame.body)) == (Kind.TASK, 7, b"body")
+    process.outbox.put(make_frame(Kind.TASK, 8, bytes(4_000_000)))
+    assert not process.flush()
+    process.close_theirs()
+    assert process.flush()  # there is nobody to write to any more
+    assert not process.outbox.size
+    assert process.receive() is None
+    assert process.receive() is None
+    assert "WorkerProcess" in repr(process)
