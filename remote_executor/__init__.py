@@ -1,0 +1,150 @@
+"""
+``concurrent.futures`` on many machines.
+
+::
+
+    from remote_executor import FarmExecutor
+
+    with FarmExecutor() as ex:                                     # a worker for each core
+        print(list(ex.map(pow, range(10), range(10))))
+
+    with FarmExecutor(addresses=["node1:11111", "node2:11111"]) as ex:   # servers elsewhere
+        future = ex.submit(pow, 2, 100)
+
+See :class:`FarmExecutor`; :func:`start_server` to serve; ``remote-executor --help`` for the shell.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Address",
+    "AddressError",
+    "AuthenticationFailed",
+    "ConnectionFailed",
+    "FarmError",
+    "FarmExecutor",
+    "FarmStatus",
+    "FarmView",
+    "InitializerFailed",
+    "LocalProtocolError",
+    "LocalServers",
+    "NoServerError",
+    "Options",
+    "PayloadError",
+    "ProtocolMismatch",
+    "RemoteError",
+    "RemoteProtocolError",
+    "ServerHandle",
+    "ServerLost",
+    "ServerStatus",
+    "TaskKilled",
+    "TaskTimeout",
+    "WorkerDied",
+    "__version__",
+    "end_local_servers",
+    "end_server",
+    "parse_address",
+    "ping",
+    "server_status",
+    "start_local_servers",
+    "start_server",
+    "worker_index",
+]
+
+# Names are loaded when they are first used: a worker imports this package too, and must not load
+# what only a client needs.
+_WHERE = {
+    "Address": "net.addresses",
+    "parse_address": "net.addresses",
+    "Options": "options",
+    "FarmExecutor": "client.executor",
+    "FarmView": "client.executor",
+    "FarmStatus": "client.status",
+    "ServerStatus": "client.status",
+    "end_server": "client.admin",
+    "ping": "client.admin",
+    "server_status": "client.admin",
+    "ServerHandle": "server.serve",
+    "start_server": "server.serve",
+    "worker_index": "server.worker",
+    "LocalServers": "launch.local",
+    "end_local_servers": "launch.local",
+    "start_local_servers": "launch.local",
+    **dict.fromkeys(
+        [
+            "AddressError",
+            "AuthenticationFailed",
+            "ConnectionFailed",
+            "FarmError",
+            "LocalProtocolError",
+            "PayloadError",
+            "ProtocolMismatch",
+            "RemoteProtocolError",
+        ],
+        "errors",
+    ),
+    **dict.fromkeys(
+        [
+            "InitializerFailed",
+            "NoServerError",
+            "RemoteError",
+            "ServerLost",
+            "TaskKilled",
+            "TaskTimeout",
+            "WorkerDied",
+        ],
+        "task_errors",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from remote_executor.client.admin import end_server, ping, server_status
+    from remote_executor.client.executor import FarmExecutor, FarmView
+    from remote_executor.client.status import FarmStatus, ServerStatus
+    from remote_executor.errors import (
+        AddressError,
+        AuthenticationFailed,
+        ConnectionFailed,
+        FarmError,
+        LocalProtocolError,
+        PayloadError,
+        ProtocolMismatch,
+        RemoteProtocolError,
+    )
+    from remote_executor.launch.local import (
+        LocalServers,
+        end_local_servers,
+        start_local_servers,
+    )
+    from remote_executor.net.addresses import Address, parse_address
+    from remote_executor.options import Options
+    from remote_executor.server.serve import ServerHandle, start_server
+    from remote_executor.server.worker import worker_index
+    from remote_executor.task_errors import (
+        InitializerFailed,
+        NoServerError,
+        RemoteError,
+        ServerLost,
+        TaskKilled,
+        TaskTimeout,
+        WorkerDied,
+    )

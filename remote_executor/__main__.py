@@ -1,0 +1,10 @@
+"""``python -m remote_executor``: the same as the command ``remote-executor``."""
+
+from __future__ import annotations
+
+import sys
+
+from remote_executor.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The command ``remote-executor``: serve, ping, status, end, token."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from remote_executor import __version__
+from remote_executor.errors import FarmError
+from remote_executor.net.addresses import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run the command line.
+
+    Args:
+        arguments: Without the program's name; None means those of the process.
+
+    Returns:
+        The exit code: 0 if all is well, 1 if not, 2 for wrong usage.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        code: int = given.run(given)
+    except (FarmError, OSError, ValueError) as exc:
+        print(f"remote-executor: {exc}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="remote-executor", description="Serve tasks of FarmExecutor, or look after servers."
+    )
+    parser.add_argument("--version", action="version", version=f"remote-executor {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("serve", help="run a server in the foreground until it is ended")
+    one.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
+    one.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="0 for any free one (default: %(default)s)"
+    )
+    one.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
+    one.add_argument("--workers", type=int, metavar="N", help="tasks at a time (default: cores)")
+    one.add_argument(
+        "--preload", default="", metavar="A,B", help="modules to import before workers are made"
+    )
+    one.add_argument(
+        "--log-level", default="warning", choices=["debug", "info", "warning", "error"]
+    )
+    one.add_argument(
+        "--insecure",
+        action="store_true",
+        help="allow an address that others can reach, although the stream is not encrypted",
+    )
+    one.set_defaults(run=_serve)
+
+    one = commands.add_parser("ping", help="tell whether a server answers")
+    one.add_argument("address")
+    one.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS")
+    one.set_defaults(run=_ping)
+
+    one = commands.add_parser("status", help="print what a server does, as JSON")
+    one.add_argument("address")
+    one.set_defaults(run=_status)
+
+    one = commands.add_parser("end", help="have a server end when its clients are done")
+    one.add_argument("address")
+    one.set_defaults(run=_end)
+
+    one = commands.add_parser("token", help="show the secret that clients and servers share")
+    one.add_argument("what", choices=["path", "show"], nargs="?", default="path")
+    one.set_defaults(run=_token)
+    return parser
+
+
+# Each command imports what it needs: a server's workers are forked from it, so it stays small.
+
+
+def _serve(given: argparse.Namespace) -> int:
+    from remote_executor.server.serve import serve
+
+    serve(
+        given.host,
+        given.port,
+        address=f"unix:{given.unix}" if given.unix else None,
+        workers=given.workers,
+        preload=[name for name in given.preload.split(",") if name],
+        log_level=given.log_level,
+        insecure=given.insecure,
+        ready=lambda address: print(f"listening on {address}", flush=True),
+    )
+    return 0
+
+
+def _ping(given: argparse.Namespace) -> int:
+    from remote_executor.client.admin import ping
+
+    alive = ping(given.address, given.timeout)
+    print(f"{given.address} {'answers' if alive else 'does not answer'}")
+    return 0 if alive else 1
+
+
+def _status(given: argparse.Namespace) -> int:
+    from remote_executor.client.admin import server_status
+
+    print(json.dumps(server_status(given.address), indent=2))
+    return 0
+
+
+def _end(given: argparse.Namespace) -> int:
+    from remote_executor.client.admin import end_server
+
+    end_server(given.address)
+    print(f"{given.address} ends when its clients are done")
+    return 0
+
+
+def _token(given: argparse.Namespace) -> int:
+    from remote_executor.net.tokens import load_token, token_path
+
+    if given.what == "path":
+        print(token_path())
+    else:
+        print(load_token().decode())
+    return 0

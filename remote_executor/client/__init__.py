@@ -1,0 +1,1 @@
+"""The client's shell: the executor, its driver thread, and admin calls."""

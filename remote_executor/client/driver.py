@@ -1,0 +1,988 @@
+"""
+The client's shell around the scheduler: one I/O thread, one mutex.
+
+::
+
+    caller                          I/O thread
+    ------                          ----------
+    submit: pickle, Future          poll            (no mutex)
+       inbox.append                 with mutex:     read, decide, write
+       idle slot? mutex free?       then:           pickle batches, unpickle results,
+         -> decide and write here                   resolve futures, run callbacks
+       else wake the I/O thread
+
+The mutex guards the scheduler, the peers and the loop's registrations. Whoever holds it drives
+them; user code never runs while it is held. ``inbox`` needs no lock: a caller appends to it even
+when it is interrupted in the middle of the core, by a ``__del__`` that submits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any, cast
+
+from remote_executor.client.futures import FarmFuture
+from remote_executor.client.peer import Embedded, Peer, PeerState, Way
+from remote_executor.core.known import Functions
+from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
+from remote_executor.net.loop import Loop
+from remote_executor.net.segments import WORTH, Mappings, SegmentPool
+from remote_executor.payload.failures import decode_failure
+from remote_executor.payload.modules import travels_by_value
+from remote_executor.payload.pickles import dump, load
+from remote_executor.task_errors import (
+    InitializerFailed,
+    NoServerError,
+    RemoteError,
+    ServerLost,
+    TaskKilled,
+    TaskTimeout,
+    WorkerDied,
+)
+from remote_executor.wire.frames import Frame, make_frame
+from remote_executor.wire.messages import (
+    Flag,
+    Kind,
+    decode_fields,
+    decode_ids,
+    encode_fields,
+    encode_ids,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remote_executor.core.known import Function
+    from remote_executor.errors import FarmError
+    from remote_executor.payload.functions import FunctionCache
+    from remote_executor.wire.session import Session
+
+__all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
+
+log = logging.getLogger("remote_executor.client")
+
+AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
+BURST = 64
+"""Tasks in the inbox at which a caller sends them itself, without waiting for the I/O thread."""
+ANSWER_SECONDS = 2.0
+"""How long cancel() waits for a server to say whether a task has begun."""
+WARN_SECONDS = 3.0
+RELEASE_SECONDS = 0.01
+"""How often to look whether a result's shared memory is still in use."""
+
+INLINE = object()
+"""In place of a task's segment: there was no memory for one."""
+
+TASK = int(Kind.TASK)
+RESULT = int(Kind.RESULT)
+UNLOADED = int(Flag.UNLOADED)
+FINISHED = (RESULT, int(Kind.FAILURE))
+
+
+class Settings:
+    """What an executor was made with, for its driver."""
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any],
+        setup: tuple[bytes, list[Any]] | None,
+        retries: int,
+        grace: float,
+        connect_timeout: float | None,
+        token: bytes | None,
+        label: bool,
+    ) -> None:
+        self.config = config
+        self.setup = setup
+        self.retries = retries
+        self.grace = grace
+        self.connect_timeout = connect_timeout
+        self.token = token
+        self.label = label
+        """Whether lines that tasks print are marked with host and task."""
+
+
+class Driver:
+    """
+    Drives the scheduler and the peers of one executor.
+
+    Args:
+        settings: What the executor was made with.
+        ways: How to reach the servers.
+        cache: Pickles functions.
+    """
+
+    def __init__(self, settings: Settings, ways: list[Way], cache: FunctionCache) -> None:
+        self.settings = settings
+        self.scheduler = Scheduler()
+        self.functions = Functions()
+        self._cache = cache
+        self.inbox: deque[Task] = deque()
+        self.mutex = threading.Lock()
+        self.loop = Loop()
+        self.closed = False
+        """Whether nothing is accepted any more, and the I/O thread is gone or never was."""
+        self.broken: BaseException | None = None
+        self.thread: threading.Thread | None = None
+        self.up = threading.Condition(self.mutex)
+        """Notified when a server comes or goes; shares the mutex."""
+        self._peers: dict[Peer, Server] = {}
+        self._holder: int | None = None
+        self._deliveries: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._to_pack: list[tuple[Task, int]] = []
+        self._segments = SegmentPool()
+        self._mappings = Mappings()
+        self._release_at = 0.0
+        self._cancel_pending = False
+        self._answers: dict[int, threading.Event] = {}
+        self.ending = False
+        self._started_at = 0.0
+        self._warned = False
+        self._pid = os.getpid()
+        self._watchdog = self.loop.timer(self._look_after_start)
+        self._refill = self.loop.timer(lambda _: None)
+        for way in ways:
+            self._add_way(way)
+        _drivers.add(self)
+
+    # ------------------------------------------------------------------- starting
+
+    def _add_way(self, way: Way) -> Peer:
+        peer = Peer(way, self.loop, self, self.settings.config, self.settings.grace)
+        self._peers[peer] = self.scheduler.add_server(peer, peer.name)
+        return peer
+
+    def start(self) -> None:
+        """Start the I/O thread, which connects to the servers. Does nothing the second time."""
+        with self.locked():
+            if self.thread is not None or self.closed:
+                return
+            self._started_at = time.monotonic()
+            self._watchdog.at(self._started_at + min(WARN_SECONDS, self._timeout_or(WARN_SECONDS)))
+            thread = threading.Thread(target=self._run, name="remote_executor I/O")
+            # It ends by itself, since it is told to when the interpreter ends; see _at_exit.
+            thread.daemon = True
+            self.thread = thread
+            for peer in list(self._peers):
+                if peer.state is PeerState.IDLE:
+                    peer.connect()
+            thread.start()
+
+    def _timeout_or(self, default: float) -> float:
+        given = self.settings.connect_timeout
+        return default if given is None else given
+
+    @contextlib.contextmanager
+    def locked(self) -> Any:
+        """Hold the mutex, unless this very thread was interrupted while holding it."""
+        me = threading.get_ident()
+        if self._holder == me:
+            raise RuntimeError(
+                "the executor was used by a __del__ or signal handler that interrupted it; "
+                "only submit() and shutdown() may be called there"
+            )
+        with self.mutex:
+            self._holder = me
+            try:
+                yield
+            finally:
+                self._holder = None
+
+    def interrupted(self) -> bool:
+        """Whether this thread is inside the core already: a __del__ or a signal handler."""
+        return self._holder == threading.get_ident()
+
+    def in_io_thread(self) -> bool:
+        """Whether the caller is a callback that the I/O thread runs."""
+        return threading.current_thread() is self.thread
+
+    # ------------------------------------------------------------------ submitting
+
+    def submit(self, task: Task) -> None:
+        """
+        Accept a task.
+
+        Raises:
+            RuntimeError: If the driver has ended.
+        """
+        self.inbox.append(task)
+        if self.closed:
+            self._refuse_inbox()
+            raise RuntimeError(AFTER_SHUTDOWN)
+        scheduler = self.scheduler
+        if scheduler.idle_slots or len(self.inbox) >= BURST:
+            if self.mutex.acquire(False):
+                self._holder = threading.get_ident()
+                try:
+                    self._drive(time.monotonic())
+                finally:
+                    self._holder = None
+                    self.mutex.release()
+                if self._to_pack:
+                    self._pack()
+            else:
+                self.loop.wake()
+        elif not scheduler.tasks and self.loop.asleep:
+            self.loop.wake()
+
+    def _refuse_inbox(self) -> None:
+        while self.inbox:
+            try:
+                task = self.inbox.popleft()
+            except IndexError:
+                return
+            task.sink.finish_cancelled()
+
+    def offer(self, feed: Feed, count: int) -> None:
+        """Say that a feed has ``count`` more items, and send what can be sent."""
+        with self.locked():
+            if self.closed:
+                raise RuntimeError(AFTER_SHUTDOWN)
+            self.scheduler.offer(feed, count)
+            self._drive(time.monotonic())
+        self._pack()
+
+    def _drive(self, now: float) -> None:
+        """Move tasks from the inbox to servers. The mutex is held."""
+        scheduler, inbox = self.scheduler, self.inbox
+        while inbox:
+            try:
+                task = inbox.popleft()
+            except IndexError:
+                break
+            task.function = self.functions.number(task.encoded)
+            scheduler.submit(task)
+        for server, tasks in scheduler.fill(now):
+            self._send(server, tasks)
+        if scheduler.asks:
+            self._send_asks()
+        if self.functions.crowded():
+            self._evict()
+        drained = True
+        for peer in self._peers:
+            if peer.link is not None and peer.link.outbox.size and not peer.flush():
+                drained = False
+        if not drained and not self.in_io_thread():
+            self.loop.wake()  # only the loop's thread may ask to be told when there is room
+
+    def _send(self, server: Server, tasks: list[Task]) -> None:
+        peer: Peer = server.key
+        session = peer.session
+        assert session is not None
+        known = peer.known
+        for task in tasks:
+            function = task.function
+            if function is None:
+                function = task.function = self.functions.number(task.encoded)
+            if function.number not in known:
+                self._send_function(peer, function)
+            body = task.body
+            if body is None:
+                self._to_pack.append((task, task.id))
+                continue
+            if task.buffers and peer.segments and task.segment is None and task.size >= WORTH:
+                self._to_pack.append((task, task.id))
+                continue
+            flags = task.flags
+            if task.timeout is not None or task.pinned is not None:
+                flags |= Flag.OPTIONED
+                self._send_options(session, task)
+            frame = make_frame(TASK, task.id, body, task.buffers, aux=function.number, flags=flags)
+            if task.segment is not None:
+                self._share(peer, task, frame)
+            session.send(frame)
+
+    def _send_function(self, peer: Peer, function: Function) -> None:
+        assert peer.session is not None
+        peer.known.add(function.number)
+        flags = Flag.PURE if function.pure else 0
+        peer.session.send(
+            make_frame(
+                Kind.BLOB, 0, function.body, function.buffers, aux=function.number, flags=flags
+            )
+        )
+
+    def _send_options(self, session: Session, task: Task) -> None:
+        fields: dict[str, Any] = {}
+        if task.timeout is not None:
+            fields["timeout"] = task.timeout
+        if task.pinned is not None:
+            fields["worker"] = task.pinned
+        session.send(make_frame(Kind.OPTIONS, task.id, encode_fields(fields)))
+
+    def _share(self, peer: Peer, task: Task, frame: Frame) -> None:
+        """Send a task's buffers in the segment that they were copied into."""
+        segment, task.segment = task.segment, None
+        if segment is INLINE:
+            return
+        if not peer.segments:
+            self._segments.back(segment)
+            return
+        frame.set_segment(segment)
+        peer.lent[task.id] = segment
+
+    def _pack(self) -> None:
+        """Pickle batches and copy large buffers, without the mutex, and send what is ready."""
+        while self._to_pack:
+            with self.locked():
+                tasks, self._to_pack = self._to_pack, []
+            for task, _ in tasks:
+                server = task.server
+                try:
+                    if task.body is None:
+                        task.body, task.buffers = dump(task.items)
+                    shares = server is not None and server.key.segments
+                    if shares and sum(map(len, task.buffers)) >= WORTH:
+                        task.segment = self._segments.lend(task.buffers) or INLINE
+                except BaseException as exc:
+                    with self.locked():
+                        if task.server is not None:
+                            self.scheduler.ended(task.server, task.id)
+                    self._deliver_error(task, exc)
+            with self.locked():
+                for task, attempt in tasks:
+                    if task.body is None:
+                        continue
+                    size = len(task.body) + sum(map(len, task.buffers))
+                    self.scheduler.packed(task, size)
+                    # Its server may have been lost meanwhile; then it has another id by now.
+                    if task.id == attempt and task.state is TaskState.SENT:
+                        assert task.server is not None
+                        self._send(task.server, [task])
+                self._drive(time.monotonic())
+
+    def _send_asks(self) -> None:
+        asks, self.scheduler.asks = self.scheduler.asks, []
+        for server, request, ids, count in asks:
+            session = server.key.session
+            if session is not None:
+                session.send(make_frame(Kind.TAKE_BACK, request, encode_ids(ids), aux=count))
+
+    def _evict(self) -> None:
+        in_use = [task.function for task in self.scheduler.tasks.values() if task.function]
+        for function in self.functions.evict(in_use):
+            for peer in self._peers:
+                if function.number in peer.known and peer.session is not None:
+                    peer.known.discard(function.number)
+                    peer.session.send(make_frame(Kind.FORGET, aux=function.number))
+
+    # ---------------------------------------------------------------- the I/O thread
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._round(None)
+                while self._deliveries:
+                    self._deliver_one()
+                if self._over():
+                    break
+        except BaseException as exc:
+            # A defect of ours; whoever waits must hear of it rather than hang.
+            log.exception("the I/O thread of an executor failed")
+            self.broken = self.broken or exc
+        finally:
+            self._finish()
+
+    def _round(self, timeout: float | None) -> None:
+        """Wait, read, decide, write, pickle. Deliveries are left for later."""
+        ready = self.loop.poll(0.0 if self._deliveries else timeout, self.inbox)
+        with self.locked():
+            self.loop.dispatch(ready)
+            now = self.loop.now
+            if self._mappings and now >= self._release_at:
+                self._release_at = now + RELEASE_SECONDS
+                self._release_mappings()
+            self._drive(now)
+            self._refill.at(self.scheduler.deadline())
+            for peer in self._peers:
+                peer.settle_interest()
+            if self.scheduler.failures:
+                self._fail_lost()
+            if self._cancel_pending:
+                self._cancel_all()
+            if self.broken is not None:
+                self._fail_all(self.broken)
+        if self._to_pack:
+            self._pack()
+
+    def _deliver_one(self) -> None:
+        try:
+            call, arguments = self._deliveries.popleft()
+        except IndexError:
+            return
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("a result could not be delivered")
+
+    def deliver(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Have the I/O thread call something once the mutex is free."""
+        self._deliveries.append((call, arguments))
+
+    # --------------------------------------------------------------- what peers tell
+
+    def peer_up(self, peer: Peer, fields: dict[str, Any]) -> None:
+        """A session began: set it up and feed it. See :class:`~peer.Owner`."""
+        server = self._peers[peer]
+        assert peer.session is not None
+        if self.settings.setup is not None:
+            body, buffers = self.settings.setup
+            peer.session.send(make_frame(Kind.SETUP, 0, body, buffers))
+        server.name = peer.name
+        self.scheduler.server_up(server, fields["slots"])
+        self._warned = False
+        self.up.notify_all()
+        log.debug("= %s is up with %d slots", peer.name, fields["slots"])
+
+    def peer_lost(self, peer: Peer, reason: str) -> None:
+        """A session is gone. See :class:`~peer.Owner`."""
+        if not self.ending or self.scheduler.tasks:
+            log.warning("! %s is lost: %s", peer.name, reason)
+        peer.lent.clear()  # somebody may map them still, so they are not used again
+        self.scheduler.server_lost(self._peers[peer])
+        self._fail_lost()
+        self.up.notify_all()
+        embedded = isinstance(peer.way, Embedded)
+        if embedded and peer.failures >= 3 and not self.ending:
+            self._break(NoServerError([peer.name], f"it ends again and again: {reason}"))
+
+    def peer_refused(self, peer: Peer, error: FarmError) -> None:
+        """A server will never take us. See :class:`~peer.Owner`."""
+        if all(other.state is PeerState.REFUSED for other in self._peers):
+            self._break(error)
+        else:
+            log.warning("! %s is not used: %s", peer.name, error)
+        self.up.notify_all()
+
+    def _break(self, error: BaseException) -> None:
+        self.broken = error
+        self.up.notify_all()
+
+    def peer_frames(self, peer: Peer, frames: list[Frame]) -> None:
+        """Results and other news have come. See :class:`~peer.Owner`."""
+        server = self._peers[peer]
+        finished: list[Frame] = []
+        micros = 0
+        for frame in frames:
+            kind = frame.kind
+            if kind in FINISHED:
+                finished.append(frame)
+                micros += frame.aux
+                if frame.segment is not None:
+                    self._open_segment(peer, frame)
+            else:
+                handler = _HANDLERS.get(kind)
+                if handler is None:
+                    log.warning("! %s sent a message of unknown kind %d", peer.name, kind)
+                else:
+                    handler(self, peer, server, frame)
+        if finished:
+            if peer.link is not None and peer.link.round_trip:
+                server.round_trip = peer.link.round_trip
+            tasks = self.scheduler.done(server, [frame.id for frame in finished], micros * 1e-6)
+            deliveries = self._deliveries
+            for task, frame in zip(tasks, finished, strict=True):
+                if task is not None:
+                    feed = task.feed
+                    if frame.flags & UNLOADED and frame.kind != RESULT and task.call is not None:
+                        deliveries.append((self._not_loaded, (task, frame)))
+                    elif feed is None:
+                        deliveries.append((_resolve, (task, frame)))
+                    else:
+                        feed.measured(task.count, frame.aux * 1e-6)
+                        deliveries.append((task.sink.arrived, (task, frame)))
+
+    def _not_loaded(self, task: Task, frame: Frame) -> None:
+        """A worker could not unpickle a task: send it by value if that may help."""
+        error = open_failure(frame)
+        module = error.name if isinstance(error, ModuleNotFoundError) else None
+        call, task.call = task.call, None  # not more than once
+        if module is not None and travels_by_value(module):
+            self._cache.clear()
+            try:
+                if task.feed is None:
+                    fn, args, kwargs = call
+                    task.encoded = self._cache.encode(fn)
+                    task.body, task.buffers = dump((args, kwargs), "call")
+                else:
+                    task.feed.encoded = task.encoded = self._cache.encode(call)
+                    task.body = None
+                    task.feed.open_batches += 1
+            except Exception as exc:
+                error = exc
+            else:
+                log.info("%s is not there on a server: it travels by value from now on", module)
+                task.id = self.scheduler.next_id()
+                task.state = TaskState.QUEUED
+                task.function = None
+                self.inbox.append(task)
+                return
+        if task.feed is None:
+            _resolve(task, frame)
+        else:
+            task.sink.arrived(task, frame)
+
+    def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
+        for task in self.scheduler.begun(server, decode_ids(frame.body)):
+            if task.feed is None and isinstance(task.sink, FarmFuture):
+                self.deliver(_set_running, task.sink)
+
+    def _on_taken_back(self, peer: Peer, server: Server, frame: Frame) -> None:
+        cancelled = self.scheduler.taken_back(
+            server, frame.id, decode_ids(frame.body), self.loop.now
+        )
+        for task in cancelled:
+            self._deliver_cancel(task)
+        event = self._answers.pop(frame.id, None)
+        if event is not None:
+            self.deliver(event.set)
+
+    def _on_died(self, peer: Peer, server: Server, frame: Frame) -> None:
+        task = self.scheduler.ended(server, frame.id)
+        if task is None:
+            return
+        fields = decode_fields(frame.body, reason=str)
+        host, pid = str(fields.get("host", "")), int(fields.get("pid") or 0)
+        name = task.name or "task"
+        reason = fields["reason"]
+        error: BaseException
+        if reason == "killed":
+            error = TaskKilled(name, host, pid or None, "on request")
+        elif reason == "timeout":
+            error = TaskTimeout(name, task.timeout or 0.0)
+        else:
+            error = WorkerDied(
+                host=host,
+                pid=pid,
+                exitcode=fields.get("exitcode"),
+                task=name,
+                stderr=str(fields.get("stderr", "")),
+            )
+        self._deliver_error(task, error)
+
+    def _on_release(self, peer: Peer, server: Server, frame: Frame) -> None:
+        segment = peer.lent.pop(frame.id, None)
+        if segment is None:
+            return
+        if not frame.aux:  # otherwise a worker died, and somebody may map it still
+            self._segments.back(segment)
+
+    def _open_segment(self, peer: Peer, frame: Frame) -> None:
+        """Map the shared memory that a result's buffers are in."""
+        descriptor, frame.segment = frame.segment, None
+        try:
+            frame.buffers = self._mappings.map((peer, frame.id), descriptor.fd, frame.sizes())
+        except (OSError, ValueError) as exc:
+            log.error("! %s: a result's shared memory cannot be mapped: %s", peer.name, exc)
+
+    def _release_mappings(self) -> None:
+        """Tell servers which results' shared memory nobody uses any more."""
+        for key in self._mappings.released():
+            peer, id = cast("tuple[Peer, int]", key)
+            if peer.session is not None:
+                peer.session.send(make_frame(Kind.RELEASE, id))
+
+    def _on_slots(self, peer: Peer, server: Server, frame: Frame) -> None:
+        self.scheduler.server_up(server, frame.aux)
+
+    def _on_output(self, peer: Peer, server: Server, frame: Frame) -> None:
+        task = server.inflight.get(frame.id)
+        label = ""
+        if self.settings.label:
+            label = f"[{peer.fields.get('host', peer.name)} {frame.aux >> 2}"
+            label += f" {task.name}] " if task is not None and task.name else "] "
+        self.deliver(_show, frame.aux & 3, label, bytes(frame.body))
+
+    def _on_broken(self, peer: Peer, server: Server, frame: Frame) -> None:
+        summary, pickled = bytes(frame.body), bytes(frame.buffers[0] if frame.buffers else b"")
+        cause = decode_failure(summary, pickled)
+        log.critical("Exception in initializer:", exc_info=cause)
+        error = InitializerFailed(str(peer.fields.get("host", peer.name)), repr(cause))
+        error.__cause__ = cause
+        self._break(error)
+
+    # ------------------------------------------------------------------- failing tasks
+
+    def _deliver_error(self, task: Task, error: BaseException) -> None:
+        if task.feed is not None or not isinstance(task.sink, FarmFuture):
+            self.deliver(task.sink.failed, task, error)
+        else:
+            self.deliver(_set_exception, task.sink, error)
+
+    def _deliver_cancel(self, task: Task) -> None:
+        if isinstance(task.sink, FarmFuture):
+            self.deliver(task.sink.finish_cancelled)
+        else:
+            self.deliver(task.sink.dropped, task)
+
+    def _fail_lost(self) -> None:
+        failures, self.scheduler.failures = self.scheduler.failures, []
+        for task in failures:
+            if task.cancelling:
+                self._deliver_cancel(task)
+            else:
+                self._deliver_error(task, ServerLost(task.name or "task", task.lost_with))
+
+    def _fail_all(self, error: BaseException) -> None:
+        scheduler = self.scheduler
+        while self.inbox:
+            scheduler.submit(self.inbox.popleft())
+        entries: list[Task | Feed] = scheduler.drop_queued()
+        for server in list(scheduler.servers.values()):
+            for task in list(server.inflight.values()):
+                scheduler.ended(server, task.id)
+                entries.append(task)
+        for entry in entries:
+            if isinstance(entry, Feed):
+                self.deliver(entry.sink.failed, None, error)
+            else:
+                self._deliver_error(entry, error)
+        self._to_pack = []
+
+    def _cancel_all(self) -> None:
+        """Drop what waits, here and at the servers."""
+        self._cancel_pending = False
+        scheduler = self.scheduler
+        for entry in scheduler.drop_queued():
+            if isinstance(entry, Feed):
+                self.deliver(entry.sink.dropped, None)
+            else:
+                self._deliver_cancel(entry)
+        scheduler.ask_back(list(scheduler.tasks.values()))
+        self._send_asks()
+        for peer in self._peers:
+            peer.flush()
+            peer.settle_interest()
+
+    def _look_after_start(self, now: float) -> None:
+        """Nobody has answered for a while: warn, or give up if that was asked for."""
+        if self.scheduler.slots() or self.broken is not None:
+            return
+        waited = now - self._started_at
+        reasons = "; ".join(
+            f"{peer.name}: {peer.trouble or peer.state.value}" for peer in self._peers
+        )
+        timeout = self.settings.connect_timeout
+        if timeout is not None and waited >= timeout:
+            names = [peer.name for peer in self._peers]
+            self._break(NoServerError(names, f"none answered within {timeout:g} s ({reasons})"))
+            return
+        if waited >= WARN_SECONDS and not self._warned:
+            self._warned = True
+            log.warning("no server answers yet, tasks wait: %s", reasons)
+        if timeout is not None:
+            self._watchdog.at(self._started_at + timeout)
+
+    # -------------------------------------------------------------------- cancelling
+
+    def cancel(self, future: FarmFuture[Any], task: Task) -> bool:
+        """Cancel a task that has not begun; see :meth:`FarmFuture.cancel`."""
+        if self.interrupted():
+            return False
+        event: threading.Event | None = None
+        with self.locked():
+            self._drive(time.monotonic())
+            if self.scheduler.drop(task):
+                pass
+            elif task.state is not TaskState.SENT or task.server is None:
+                return future.cancelled()
+            elif not task.server.key.attached:
+                return False  # nobody can tell now whether it has begun
+            else:
+                self.scheduler.ask_back([task])
+                event = threading.Event()
+                self._answers[self.scheduler.asks[-1][1]] = event
+                self._drive(time.monotonic())
+        if event is None:
+            future.finish_cancelled()
+            return True
+        self._wait_for(event)
+        with self.locked():
+            if task.state is not TaskState.SETTLED:
+                task.cancelling = False
+        return future.cancelled()
+
+    def _wait_for(self, event: threading.Event) -> None:
+        """Wait for an answer, also from within a callback that the I/O thread runs."""
+        if not self.in_io_thread():
+            event.wait(ANSWER_SECONDS)
+            return
+        until = time.monotonic() + ANSWER_SECONDS
+        mine = deque[Any]()
+        while not event.is_set() and time.monotonic() < until:
+            self._round(max(0.0, min(0.1, until - time.monotonic())))
+            # Only what settles without user code may run here, in the middle of user code.
+            for _ in range(len(self._deliveries)):
+                item = self._deliveries.popleft()
+                if getattr(item[0], "__name__", "") in ("set", "finish_cancelled"):
+                    item[0](*item[1])
+                else:
+                    mine.append(item)
+            while mine:
+                self._deliveries.append(mine.popleft())
+
+    def kill(self, tasks: list[Task]) -> int:
+        """Stop tasks wherever they are; return how many were told."""
+        told = 0
+        now = time.monotonic()
+        with self.locked():
+            self._drive(now)
+            for task in tasks:
+                if self.scheduler.drop(task):
+                    told += 1
+                    self._deliver_error(
+                        task, TaskKilled(task.name or "task", reason="while it waited")
+                    )
+                elif task.server is not None and task.server.key.session is not None:
+                    told += 1
+                    task.server.key.session.send(make_frame(Kind.KILL, task.id))
+            self._drive(now)
+            self.loop.wake()
+        return told
+
+    # ------------------------------------------------------------------------ ending
+
+    def shutdown(self, cancel: bool) -> None:
+        """Accept no more tasks and end when all are done. Takes no lock: see the module's text."""
+        if cancel:
+            self._cancel_pending = True
+        self.ending = True
+        if self.thread is None:
+            self._finish_unstarted()
+        else:
+            self.loop.wake()
+
+    def _finish_unstarted(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._refuse_inbox()
+        self.loop.close()
+        _drivers.discard(self)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the I/O thread; return whether it is gone. Returns at once inside of it."""
+        thread = self.thread
+        if thread is None or self.in_io_thread() or self.interrupted() or self._pid != os.getpid():
+            return True
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def _over(self) -> bool:
+        if not self.ending or self._deliveries:
+            return False
+        scheduler = self.scheduler
+        return not (scheduler.unsettled or self.inbox or self._to_pack)
+
+    def _finish(self) -> None:
+        """The I/O thread's last act: close everything, leave nobody waiting."""
+        with self.locked():
+            self.closed = True
+            error = self.broken or RuntimeError(AFTER_SHUTDOWN)
+            self._fail_all(error)
+            for peer in self._peers:
+                peer.close()
+                peer.lent.clear()
+            self._segments.close()
+            self.up.notify_all()
+        while self._deliveries:
+            self._deliver_one()
+        self._refuse_inbox()
+        for event in self._answers.values():
+            event.set()
+        for peer in list(self._peers):
+            peer.way.close()
+        self.loop.close()
+        _drivers.discard(self)
+
+    def abandon(self) -> None:
+        """This is a forked child: the threads, servers and tasks are the parent's."""
+        self.mutex = threading.Lock()
+        self.up = threading.Condition(self.mutex)
+        self._holder = None
+        self.closed = True
+        self.thread = None
+        self.inbox.clear()
+        for peer in self._peers:
+            peer.abandon()
+        with contextlib.suppress(OSError):
+            self.loop.close()
+
+    # ------------------------------------------------------------------------ farm
+
+    def pin(self, server: Server, task: Task) -> None:
+        """Send a task to one worker of a server, past the queue. The mutex is held."""
+        task.function = self.functions.number(task.encoded)
+        self.scheduler.pin(server, task)
+        self._send(server, [task])
+
+    def drain(self, peer: Peer, server: Server) -> None:
+        """Take back what waits at a server, and wait until the rest there is done."""
+        drained = threading.Event()
+
+        def look(now: float) -> None:
+            waiting = [t for t in server.inflight.values() if t.state is TaskState.SENT]
+            if not server.inflight or not server.up:
+                drained.set()
+                return
+            if waiting and server.asked is None:
+                self.scheduler.ask_for(server, len(waiting))
+            timer.at(now + 0.02)
+
+        timer = self.loop.timer(look)
+        self.loop.post(lambda: timer.at(time.monotonic()))
+        while not drained.wait(0.5):
+            if self.closed or self.in_io_thread():
+                return
+
+    def add_server(self, way: Way) -> None:
+        """Use one more server."""
+        with self.locked():
+            peer = self._add_way(way)
+            if self.thread is not None:
+                self.loop.post(peer.connect)
+
+    def peers(self) -> list[tuple[Peer, Server]]:
+        """Return the servers. The mutex should be held."""
+        return list(self._peers.items())
+
+    def remove_server(self, peer: Peer) -> None:
+        """Let go of a server; what is under way there is run elsewhere."""
+
+        def remove() -> None:
+            server = self._peers.pop(peer, None)
+            if server is None:
+                return
+            if server.up:
+                self.scheduler.server_lost(server)
+            self.scheduler.server_removed(server)
+            peer.close()
+            self.deliver(peer.way.close)
+
+        self.loop.post(remove)
+
+
+_HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
+    Kind.BEGUN: Driver._on_begun,
+    Kind.TAKEN_BACK: Driver._on_taken_back,
+    Kind.DIED: Driver._on_died,
+    Kind.RELEASE: Driver._on_release,
+    Kind.SLOTS: Driver._on_slots,
+    Kind.OUTPUT: Driver._on_output,
+    Kind.BROKEN: Driver._on_broken,
+}
+
+
+def open_result(frame: Frame) -> Any:
+    """
+    Unpickle what a task returned.
+
+    Raises:
+        RemoteError: If it cannot be rebuilt here.
+    """
+    try:
+        return load(frame.body, frame.buffers)
+    except BaseException as exc:
+        raise RemoteError(
+            type(exc).__qualname__,
+            f"the task's result cannot be unpickled here: {exc}",
+            "",
+        ) from exc
+
+
+def open_failure(frame: Frame) -> BaseException:
+    """Rebuild the exception that a task raised."""
+    pickled = frame.buffers[0] if frame.buffers else b""
+    return decode_failure(bytes(frame.body), bytes(pickled))
+
+
+def _resolve(task: Task, frame: Frame) -> None:
+    future = task.sink
+    future._task = None
+    try:
+        if frame.kind == RESULT:
+            try:
+                value = load(frame.body, frame.buffers)
+            except BaseException:
+                try:
+                    open_result(frame)
+                except RemoteError as exc:
+                    future.set_exception(exc)
+                return
+            future.set_result(value)
+        else:
+            future.set_exception(open_failure(frame))
+    except InvalidStateError:
+        pass  # somebody set it from outside; it is theirs
+
+
+def _set_exception(future: Future[Any], error: BaseException) -> None:
+    future._task = None  # type: ignore[attr-defined]
+    with contextlib.suppress(InvalidStateError):
+        future.set_exception(error)
+
+
+def _set_running(future: Future[Any]) -> None:
+    with contextlib.suppress(InvalidStateError, RuntimeError):
+        if not future.done() and not future.running():
+            future.set_running_or_notify_cancel()
+
+
+def _show(fd: int, label: str, data: bytes) -> None:
+    """Write what a task printed to this process's own stdout or stderr."""
+    stream = sys.stdout if fd == 1 else sys.stderr
+    if stream is None:
+        return
+    text = data.decode("utf-8", "replace")
+    if label:
+        text = "".join(label + line for line in text.splitlines(keepends=True))
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        pass  # closed, or full: a task's words are no reason to fail
+
+
+# ----------------------------------------------------------------- the process's life
+
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    """The interpreter ends: let every executor finish what it has, as the stdlib's do."""
+    drivers = list(_drivers)
+    for driver in drivers:
+        driver.shutdown(cancel=False)
+    for driver in drivers:
+        driver.join()
+
+
+def _after_fork() -> None:
+    for driver in list(_drivers):
+        driver.abandon()
+    _drivers.clear()
+
+
+def _register() -> None:
+    # The same hook as concurrent.futures uses: before the interpreter joins its threads, while
+    # futures can still be waited for. Where it is missing, atexit comes close.
+    register = getattr(threading, "_register_atexit", None)
+    if register is None:
+        import atexit
+
+        register = atexit.register
+    register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+_register()

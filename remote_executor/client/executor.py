@@ -1,0 +1,704 @@
+"""
+``FarmExecutor``: ``concurrent.futures`` on many machines.
+
+A thin face: it checks what it is given, pickles it in the caller's thread, and hands it to the
+driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+import weakref
+from concurrent.futures import Executor, Future, wait
+from copy import copy
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+
+from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
+from remote_executor.client.futures import FarmFuture
+from remote_executor.client.maps import MapResults
+from remote_executor.client.peer import Embedded, PeerState, Remote, Way
+from remote_executor.client.status import FarmStatus, ServerStatus
+from remote_executor.core.scheduler import Feed, Task, TaskState
+from remote_executor.net.addresses import AddressLike, parse_address, parse_addresses
+from remote_executor.options import Options
+from remote_executor.payload.functions import FunctionCache
+from remote_executor.payload.pickles import dump
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+__all__ = ["FarmExecutor", "FarmView"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEFAULTS = Options()
+
+
+class _Face(Executor):
+    """What a farm and its views have in common: they submit tasks with some options."""
+
+    _driver: Driver
+    _cache: FunctionCache
+    _options: Options
+    _lane: object
+    _closed: bool
+    _futures: weakref.WeakSet[Future[Any]] | None = None
+    """What was submitted here and is not over, where somebody wants to know."""
+
+    def _retries(self) -> int:
+        given = self._options.retries
+        return self._driver.settings.retries if given is None else given
+
+    def _check_open(self) -> None:
+        driver = self._driver
+        if driver._pid != os.getpid():
+            raise RuntimeError(
+                f"this executor belongs to process {driver._pid}, which forked this one "
+                f"({os.getpid()}): make a new FarmExecutor here"
+            )
+        if driver.broken is not None:
+            raise copy(driver.broken).with_traceback(None)
+        if self._closed or driver.ending:
+            raise RuntimeError(AFTER_SHUTDOWN)
+        if driver.thread is None:
+            driver.start()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """
+        Run ``fn(*args, **kwargs)`` on the farm.
+
+        What is given is pickled now, so later changes do not show (but large buffers, such as
+        numpy arrays, are read when they are sent). All keyword arguments are the task's; for
+        options of ours see :meth:`FarmExecutor.options`.
+
+        Args:
+            fn: Any callable; one that servers cannot import travels by value.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            A future. If something cannot be pickled, it holds the error.
+
+        Raises:
+            RuntimeError: After a shutdown, or in a forked child.
+            TypeError: If ``fn`` is not callable.
+            BrokenExecutor: If no server will ever serve, or the initializer failed.
+        """
+        driver = self._driver
+        if self._closed or driver.ending or driver.thread is None or driver.broken is not None:
+            self._check_open()
+        if not callable(fn):
+            raise TypeError(f"a task must be callable, not {fn!r}")
+        future: FarmFuture[T] = FarmFuture()
+        try:
+            encoded = self._cache.encode(fn)
+            body, buffers = dump((args, kwargs), "call")
+        except Exception as exc:
+            future.set_exception(exc)
+            return future
+        options = self._options
+        task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
+        task.retries = self._retries()
+        task.size = len(body)
+        if buffers:
+            task.size += sum(map(len, buffers))
+        task.name = getattr(fn, "__qualname__", None)
+        if options is not DEFAULTS:
+            task.priority = options.level
+            task.timeout = options.timeout
+            task.name = options.name or task.name
+        task.lane = self._lane
+        task.category = options.category
+        task.call = fn, args, kwargs
+        future._driver = driver
+        future._task = task
+        if self._futures is not None:
+            self._futures.add(future)
+        driver.submit(task)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """
+        Map ``fn`` over the items of one or more iterables.
+
+        Items travel in batches. Their size follows the measured time of an item, so neither tiny
+        items nor a few long ones need a ``chunksize``.
+
+        Args:
+            fn: Called with one item of each iterable.
+            iterables: Consumed at once, unless ``buffersize`` is given. The shortest one ends it.
+            timeout: Seconds from now until which every result must have come.
+            chunksize: Items in a batch, exactly; None for the measured size.
+            buffersize: At most so many items are under way or unread; the iterables are then read
+                piecemeal and may be endless.
+
+        Returns:
+            An iterator over the results, in the order of the items.
+
+        Raises:
+            ValueError: If ``chunksize`` or ``buffersize`` is below 1.
+            TimeoutError: From the iterator, if a result does not come in time.
+        """
+        if len(iterables) == 1:
+            return self._map(fn, iterables[0], False, timeout, chunksize, buffersize, True)
+        return self._map(
+            fn, zip(*iterables, strict=False), True, timeout, chunksize, buffersize, True
+        )
+
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As :meth:`map`, with results in the order in which their batches are done."""
+        if len(iterables) == 1:
+            return self._map(fn, iterables[0], False, timeout, chunksize, buffersize, False)
+        return self._map(
+            fn, zip(*iterables, strict=False), True, timeout, chunksize, buffersize, False
+        )
+
+    def starmap(
+        self,
+        fn: Callable[..., T],
+        iterable: Iterable[Iterable[Any]],
+        *,
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As :meth:`map` over one iterable, each item of which is unpacked into arguments."""
+        return self._map(fn, iterable, True, timeout, chunksize, buffersize, True)
+
+    def _map(
+        self,
+        fn: Callable[..., T],
+        items: Iterable[Any],
+        star: bool,
+        timeout: float | None,
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+    ) -> Iterator[T]:
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        if not callable(fn):
+            raise TypeError(f"a task must be callable, not {fn!r}")
+        self._check_open()
+        options = self._options
+        results = MapResults(self._driver, items, star=star, buffersize=buffersize, ordered=ordered)
+        try:
+            encoded = self._cache.encode(fn)
+        except Exception as exc:
+            results.failed(None, exc)
+            return results.results(timeout)
+        feed = Feed(
+            results,
+            encoded,
+            chunksize,
+            results.take,
+            retries=self._retries(),
+            priority=options.level,
+            lane=self._lane,
+        )
+        feed.call = fn
+        feed.category = options.category
+        feed.timeout = options.timeout
+        feed.name = options.name or getattr(fn, "__qualname__", None)
+        results.start(feed)
+        return results.results(timeout)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an executor cannot be sent to a server; a task that needs a farm makes its own"
+        )
+
+
+class FarmView(_Face):
+    """
+    The farm with other options, made by :meth:`FarmExecutor.options`.
+
+    It is an Executor of its own, to be handed to whoever takes one. Shutting it down ends the
+    view, not the farm.
+
+    Args:
+        farm: Whose view it is; kept alive.
+        options: What its tasks get.
+    """
+
+    def __init__(self, farm: FarmExecutor, options: Options) -> None:
+        self._farm = farm  # keeps the farm alive
+        self._driver = farm._driver
+        self._cache = farm._cache
+        self._options = options
+        self._lane = self
+        self._closed = False
+        self._futures = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        return f"<FarmView {self._options} of {self._farm!r}>"
+
+    @property
+    def _max_workers(self) -> int:
+        return self._farm._max_workers
+
+    def options(self, **changes: Any) -> FarmView:
+        """
+        Return a view with these options and otherwise this one's.
+
+        Args:
+            changes: As for :meth:`FarmExecutor.options`.
+        """
+        return FarmView(self._farm, self._options.but(**changes))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """
+        End this view; the farm goes on.
+
+        Args:
+            wait: Whether to wait for what was submitted through it.
+            cancel_futures: Whether to cancel what has not begun.
+        """
+        self._closed = True
+        futures = list(self._futures or ())
+        if cancel_futures:
+            for future in futures:
+                future.cancel()
+        if wait:
+            _wait(futures)
+
+
+def _wait(futures: list[Future[Any]]) -> None:
+    wait(futures)
+
+
+class FarmExecutor(_Face):
+    """
+    An Executor that runs tasks on a farm of servers; by default on one of its own.
+
+    It takes the place of ``ProcessPoolExecutor``: the first four arguments are the same, and so
+    are the meanings of ``submit``, ``map`` and ``shutdown``. Nothing is started before it is
+    needed.
+
+    Args:
+        max_workers: How many tasks run at a time on the embedded server; by default as many as
+            this process may use cores. With ``addresses``: at most so many on each server.
+        mp_context: Accepted for compatibility. Workers always start from a clean process.
+        initializer: Called once in each worker before its first task.
+        initargs: Its arguments.
+        max_tasks_per_child: After so many tasks a worker is replaced by a new one.
+        addresses: Servers that run already: "host:port", ("host", port), "[::1]:port",
+            "unix:/path". None means the environment variable REMOTE_EXECUTOR_ADDRESSES, and
+            without that an embedded server.
+        token: The servers' secret; None means the user's token file.
+        connect_timeout: Seconds after which tasks fail if no server has answered; None means that
+            they wait, and a warning says for whom.
+        session_grace: Seconds for which a server that cannot be reached is waited for before its
+            tasks run elsewhere.
+        retries: How many more times a task is tried after a server was lost with it.
+        preload: Modules that an embedded server imports once, before it makes workers.
+
+    Raises:
+        ValueError: If a number is out of range, or an address cannot be meant.
+        TypeError: If the initializer is not callable.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        addresses: Iterable[AddressLike] | AddressLike | None = None,
+        token: bytes | str | None = None,
+        connect_timeout: float | None = None,
+        session_grace: float = 60.0,
+        retries: int = 3,
+        preload: Iterable[str] = (),
+    ) -> None:
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+        self._options = DEFAULTS
+        self._lane = None
+        self._closed = False
+        self._cache = FunctionCache()
+        self._slots = max_workers or _cores()
+        setup = None
+        if initializer is not None:
+            setup = dump((initializer, tuple(initargs)))
+        ways = _ways(addresses, _secret(token), self._slots, tuple(preload))
+        settings = Settings(
+            config={
+                "workers": max_workers or 0,
+                "tasks_per_worker": max_tasks_per_child,
+                "initializer": initializer is not None,
+                "implementation": sys.implementation.name,
+                "python": list(sys.version_info[:3]),
+                "versions": {},
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+            },
+            setup=setup,
+            retries=retries,
+            grace=session_grace,
+            connect_timeout=connect_timeout,
+            token=_secret(token),
+            label=not isinstance(ways[0], Embedded),
+        )
+        self._driver = Driver(settings, ways, self._cache)
+        # When nobody refers to the executor any more, what was submitted is finished and all ends.
+        weakref.finalize(self, self._driver.shutdown, False).atexit = False
+
+    def __repr__(self) -> str:
+        driver = self._driver
+        scheduler = driver.scheduler
+        state = "closed" if self._closed else "broken" if driver.broken else "open"
+        return (
+            f"<FarmExecutor {state} servers={len(scheduler.servers)} slots={scheduler.slots()} "
+            f"queued={len(scheduler.queue) + len(driver.inbox)} under_way={len(scheduler.tasks)}>"
+        )
+
+    @property
+    def _max_workers(self) -> int:
+        """The sum of all slots: dask, joblib and others look here for a batch size."""
+        return self._driver.scheduler.slots() or self._slots
+
+    # ---------------------------------------------------------------------- views
+
+    def options(self, **options: Any) -> FarmView:
+        """
+        Return a view: an Executor that shares this farm and gives its tasks these options.
+
+        Args:
+            options: ``priority`` ("high", "normal", "low" or an int), ``category`` (hashable),
+                ``timeout`` (seconds a task may run before it is stopped with TaskTimeout),
+                ``retries`` (after a lost server), ``name`` (for errors and output).
+
+        Raises:
+            TypeError, ValueError: If there is no such option, or it cannot have that value.
+        """
+        return FarmView(self, self._options.but(**options))
+
+    # ------------------------------------------------------------------------ end
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """
+        Accept no more tasks, finish those there are, and free everything.
+
+        May be called from anywhere, any number of times.
+
+        Args:
+            wait: Whether to return only when all is done and every process and thread is gone.
+            cancel_futures: Whether to cancel tasks that have not begun.
+        """
+        self._closed = True
+        self._driver.shutdown(cancel_futures)
+        if wait:
+            try:
+                self._driver.join()
+            except KeyboardInterrupt:
+                self._driver.shutdown(True)
+                with contextlib.suppress(RuntimeError):
+                    self.kill_workers()
+                raise
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The first ^C drops what waits; the second one, in the shutdown, stops what runs.
+        interrupted = exc_type is not None and issubclass(exc_type, KeyboardInterrupt)
+        self.shutdown(wait=True, cancel_futures=interrupted)
+
+    def terminate_workers(self) -> None:
+        """
+        Stop all workers at once and shut down, as in Python 3.14.
+
+        Futures of running tasks get TaskKilled; waiting ones are cancelled.
+        """
+        self._closed = True
+        driver = self._driver
+        driver.shutdown(True)
+        if driver.thread is None or driver.closed:
+            return
+        with driver.locked():
+            tasks = list(driver.scheduler.tasks.values())
+        driver.kill(tasks)
+
+    def kill_workers(self) -> None:
+        """As :meth:`terminate_workers`: workers are ended by SIGKILL in either case."""
+        self.terminate_workers()
+
+    # ------------------------------------------------------------------- killing
+
+    def kill(self, future: Future[Any]) -> bool:
+        """
+        Stop a task, also while it runs, by ending its worker. Other tasks are not affected.
+
+        Args:
+            future: One that this executor or a view of it returned.
+
+        Returns:
+            True if the task was told to stop: its future gets TaskKilled unless it is done first.
+
+        Raises:
+            ValueError: If the future is not one of this executor.
+        """
+        if not isinstance(future, FarmFuture) or future._driver not in (self._driver, None):
+            raise ValueError(f"{future!r} is not a future of this executor")
+        task = future._task
+        if task is None or future.done():
+            return False
+        return self._driver.kill([task]) > 0
+
+    def kill_tasks(self, category: Any, dry_run: bool = False) -> int:
+        """
+        Stop all running tasks of a category (lfarm's kill-tasks). Waiting ones are not touched.
+
+        Args:
+            category: As given to :meth:`options`; "default" for tasks without one.
+            dry_run: Only count.
+
+        Returns:
+            How many tasks were stopped.
+
+        Raises:
+            ValueError: If the category is None.
+        """
+        if category is None:
+            raise ValueError("category must not be None")
+        with self._driver.locked():
+            tasks = [
+                task
+                for task in self._driver.scheduler.tasks.values()
+                if task.state is TaskState.BEGUN and task.category == category
+            ]
+        if dry_run or not tasks:
+            return len(tasks)
+        return self._driver.kill(tasks)
+
+    def task_categories_running(self) -> list[Any]:
+        """
+        Return the categories of the tasks that run now, with None for each idle slot.
+
+        A task counts as running some 20 ms after it began.
+        """
+        running: list[Any] = []
+        with self._driver.locked():
+            for _, server in self._driver.peers():
+                here = [
+                    task.category
+                    for task in server.inflight.values()
+                    if task.state is TaskState.BEGUN
+                ]
+                running += here + [None] * (server.slots - len(here))
+        return running
+
+    def broadcast(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
+        """
+        Run ``fn(*args, **kwargs)`` exactly once in each worker of each server, and wait for all.
+
+        State that it leaves in a worker is there for later tasks; a worker that is replaced has
+        lost it (use an initializer for that). Comes from lparallel's broadcast-task.
+
+        Args:
+            fn: Any callable.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            The results, one a worker.
+
+        Raises:
+            Exception: The first error, in order of the workers, after all have finished.
+            TypeError: If ``fn`` is not callable.
+        """
+        self._check_open()
+        if not callable(fn):
+            raise TypeError(f"a task must be callable, not {fn!r}")
+        encoded = self._cache.encode(fn)
+        body, buffers = dump((args, kwargs), "call")
+        driver = self._driver
+        self.wait_for_workers(1, None)
+        futures: list[FarmFuture[T]] = []
+        with driver.locked():
+            for _, server in driver.peers():
+                if not server.up:
+                    continue
+                for index in range(server.slots):
+                    future: FarmFuture[T] = FarmFuture()
+                    task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
+                    task.pinned = index
+                    task.retries = 0
+                    task.size = len(body)
+                    task.category = self._options.category
+                    task.name = getattr(fn, "__qualname__", None)
+                    future._driver, future._task = driver, task
+                    driver.pin(server, task)
+                    futures.append(future)
+        driver.loop.wake()
+        _wait(list(futures))
+        return [future.result() for future in futures]
+
+    # ----------------------------------------------------------------- the farm
+
+    def wait_for_workers(self, n: int = 1, timeout: float | None = None) -> None:
+        """
+        Wait until the servers that are up have at least ``n`` slots together.
+
+        Args:
+            n: How many slots.
+            timeout: Seconds; None for as long as it takes.
+
+        Raises:
+            TimeoutError: If they are not there in time.
+            BrokenExecutor: If they never will be.
+        """
+        self._check_open()
+        driver = self._driver
+        until = None if timeout is None else time.monotonic() + timeout
+        with driver.mutex:
+            while driver.scheduler.slots() < n:
+                if driver.broken is not None:
+                    raise copy(driver.broken).with_traceback(None)
+                if driver.closed:
+                    raise RuntimeError(AFTER_SHUTDOWN)
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(
+                        f"{driver.scheduler.slots()} of {n} workers within {timeout:g} s"
+                    )
+                driver.up.wait(left)
+
+    def add_server(self, address: AddressLike) -> None:
+        """
+        Use one more server from now on. See :meth:`status` for how it gets on.
+
+        Args:
+            address: "host:port", ("host", port), "[::1]:port", "unix:/path".
+
+        Raises:
+            AddressError: If the address cannot be meant; it is a ValueError too.
+        """
+        self._check_open()
+        self._driver.add_server(Remote(parse_address(address), self._driver.settings.token))
+
+    def remove_server(self, address: AddressLike, drain: bool = True) -> None:
+        """
+        Use a server no more.
+
+        Args:
+            address: As it was given.
+            drain: Whether to let tasks that have begun there finish, and wait for that; otherwise
+                they run again elsewhere. What waits there goes elsewhere in any case.
+
+        Raises:
+            ValueError: If there is no such server.
+        """
+        name = str(parse_address(address))
+        driver = self._driver
+        with driver.locked():
+            found = [pair for pair in driver.peers() if pair[0].name == name]
+            if not found:
+                raise ValueError(f"{name} is not a server of this executor")
+            peer, server = found[0]
+            server.draining = True
+        if drain:
+            driver.drain(peer, server)
+        driver.remove_server(peer)
+
+    def status(self) -> FarmStatus:
+        """Return what the farm looks like at this moment, as frozen values. Cheap."""
+        driver = self._driver
+        with driver.locked():
+            servers = tuple(
+                ServerStatus(
+                    address=peer.name,
+                    state=peer.state.value,
+                    slots=server.slots if server.up else 0,
+                    running=sum(task.state is TaskState.BEGUN for task in server.inflight.values()),
+                    sent=len(server.inflight),
+                    bytes_sent=server.bytes,
+                    task_seconds=server.seconds,
+                    round_trip=server.round_trip,
+                    host=str(peer.fields.get("host", "")),
+                    pid=int(peer.fields.get("pid", 0)),
+                    python=".".join(map(str, peer.fields.get("python", ()))),
+                    trouble=None if peer.state is PeerState.UP else peer.trouble,
+                )
+                for peer, server in driver.peers()
+            )
+            return FarmStatus(
+                servers=servers,
+                slots=driver.scheduler.slots(),
+                queued=len(driver.scheduler.queue) + len(driver.inbox),
+                sent=len(driver.scheduler.tasks),
+                functions=len(driver.functions),
+            )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def _secret(token: bytes | str | None) -> bytes | None:
+    return token.encode() if isinstance(token, str) else token
+
+
+def _ways(
+    addresses: Iterable[AddressLike] | AddressLike | None,
+    token: bytes | None,
+    slots: int,
+    preload: tuple[str, ...],
+) -> list[Way]:
+    """Find out how to reach the servers that are meant."""
+    if addresses is None:
+        named = parse_addresses(os.environ.get("REMOTE_EXECUTOR_ADDRESSES", ""))
+        if not named:
+            return [Embedded(slots, preload)]
+    elif isinstance(addresses, str):
+        named = parse_addresses(addresses)
+    elif (
+        isinstance(addresses, tuple)
+        and len(addresses) == 2
+        and isinstance(addresses[0], str)
+        and isinstance(addresses[1], int)
+    ):
+        named = [parse_address(addresses)]
+    else:
+        named = [parse_address(address) for address in addresses]  # type: ignore[union-attr]
+    if not named:
+        raise ValueError("addresses must name at least one server")
+    return [Remote(address, token) for address in dict.fromkeys(named)]

@@ -1,0 +1,226 @@
+"""
+The results of a map, as they come.
+
+The items wait here until there is room for a batch of them at a server. Results are unpickled in
+the thread that iterates, so the I/O thread is free for what comes next.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import CancelledError, TimeoutError
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.client.driver import open_failure
+from remote_executor.payload.pickles import load
+from remote_executor.wire.messages import Flag, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from remote_executor.client.driver import Driver
+    from remote_executor.core.scheduler import Feed, Task
+    from remote_executor.wire.frames import Frame
+
+__all__ = ["MapResults"]
+
+
+class MapResults:
+    """
+    Where the batches of one map arrive.
+
+    Args:
+        driver: Runs it.
+        items: The items; consumed at once, or piecemeal with ``buffersize``.
+        star: Whether each item is a tuple of arguments.
+        buffersize: How many items may be under way or unread; None for any number.
+        ordered: Whether results come in the order of the items.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        items: Iterable[Any],
+        *,
+        star: bool,
+        buffersize: int | None,
+        ordered: bool,
+    ) -> None:
+        self.feed: Feed | None = None
+        self._driver = driver
+        self._star = star
+        self._ordered = ordered
+        self._buffersize = buffersize
+        self._source: Iterator[Any] | None = None
+        self._waiting: Any
+        self._taken = 0
+        self._pulled = 0
+        self._yielded = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._arrived: dict[int, tuple[int, Frame | BaseException]] = {}
+        self._error: BaseException | None = None
+        self._next = 0
+        if buffersize is None:
+            # A range, a list, a tuple: each batch is a slice, cut when there is room for it.
+            self._waiting = items if type(items) in (range, list, tuple) else list(items)
+            if type(items) is list:
+                self._waiting = items[:]  # as of now, whatever the caller does to it later
+            self._pulled = len(self._waiting)
+        else:
+            self._waiting = []
+            self._source = iter(items)
+
+    def start(self, feed: Feed) -> None:
+        """Take a feed into use and offer it the first items."""
+        self.feed = feed
+        feed.flags = Flag.BATCH | (Flag.STAR if self._star else 0)
+        if self._source is None:
+            if self._pulled:
+                self._driver.offer(feed, self._pulled)
+        else:
+            self._pull()
+
+    def _pull(self) -> None:
+        """Take more items from a source that is read piecemeal."""
+        if self._source is None or self._buffersize is None:
+            return
+        room = self._buffersize - (self._pulled - self._yielded)
+        # With a large buffer, not for every single item.
+        if room < max(1, self._buffersize // 16):
+            return
+        fresh = list(islice(self._source, room))
+        if len(fresh) < room:
+            self._source = None
+        if fresh:
+            assert self.feed is not None
+            self._pulled += len(fresh)
+            self._waiting += fresh
+            self._driver.offer(self.feed, len(fresh))
+
+    # ------------------------------------------------------------ for the driver
+
+    def take(self, count: int) -> Any:
+        """Return the next ``count`` items. Called in order, with the driver's mutex held."""
+        start = self._taken
+        if self._buffersize is None:
+            self._taken += count
+            return self._waiting[start : start + count]
+        items, self._waiting[:count] = self._waiting[:count], []
+        return items
+
+    def arrived(self, task: Task, frame: Frame) -> None:
+        """A batch is done."""
+        self._put(task.first, task.count, frame)
+
+    def failed(self, task: Task | None, error: BaseException) -> None:
+        """A batch, or with None the whole map, has failed otherwise than by its function."""
+        if task is None:
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+        else:
+            self._put(task.first, task.count, error)
+
+    def dropped(self, task: Task | None) -> None:
+        """A batch, or with None what was not cut yet, was cancelled."""
+        self.failed(None, CancelledError())
+
+    def _put(self, first: int, count: int, outcome: Frame | BaseException) -> None:
+        with self._changed:
+            self._arrived[first] = (count, outcome)
+            self._changed.notify_all()
+
+    # ------------------------------------------------------------ for the caller
+
+    def results(self, timeout: float | None) -> Iterator[Any]:
+        """
+        Yield the results.
+
+        Args:
+            timeout: Seconds from now after which waiting raises TimeoutError.
+
+        Raises:
+            TimeoutError: A result did not come in time.
+            Exception: What the function raised for an item, at that item's turn.
+        """
+        return self._results(None if timeout is None else time.monotonic() + timeout)
+
+    def _results(self, until: float | None) -> Iterator[Any]:
+        try:
+            while True:
+                outcome = self._wait(until)
+                if outcome is None:
+                    return
+                count, frame = outcome
+                values, error = _open(frame)
+                del outcome, frame
+                if error is None and self._buffersize is None:
+                    self._yielded += count
+                    yield from values
+                    continue
+                for value in values:
+                    self._yielded += 1
+                    self._pull()
+                    yield value
+                if error is not None:
+                    try:
+                        raise error
+                    finally:
+                        del error  # else the exception would hold on to this frame
+        finally:
+            self.close()
+
+    def _wait(self, until: float | None) -> tuple[int, Frame | BaseException] | None:
+        """Wait for the next batch; None if there is none left."""
+        with self._changed:
+            while True:
+                if self._ordered:
+                    outcome = self._arrived.pop(self._next, None)
+                elif self._arrived:
+                    outcome = self._arrived.pop(next(iter(self._arrived)))
+                else:
+                    outcome = None
+                if outcome is not None:
+                    self._next += outcome[0]
+                    return outcome
+                if self._error is not None:
+                    raise self._error
+                if self._next >= self._pulled and self._source is None:
+                    return None
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                self._changed.wait(left)
+
+    def close(self) -> None:
+        """Nobody wants more: cut no more batches, and take back those that have not begun."""
+        feed = self.feed
+        if feed is None or feed.closed or self._driver.interrupted() or self._driver.closed:
+            return
+        driver = self._driver
+        with driver.locked():
+            tasks = driver.scheduler.close_feed(feed)
+            if tasks:
+                driver.scheduler.ask_back(tasks)
+                driver.loop.wake()
+        self._waiting = []
+
+
+def _open(outcome: Frame | BaseException) -> tuple[list[Any], BaseException | None]:
+    """Unpickle a batch: the results, and what ended it early."""
+    if isinstance(outcome, BaseException):
+        return [], outcome
+    try:
+        if outcome.kind == Kind.RESULT:
+            return load(outcome.body, outcome.buffers), None
+        error = open_failure(outcome)
+        before = load(outcome.buffers[1], outcome.buffers[2:]) if len(outcome.buffers) > 1 else []
+        return before, error
+    except Exception as exc:
+        from remote_executor.task_errors import RemoteError
+
+        return [], RemoteError(
+            type(exc).__qualname__, f"results of a map cannot be unpickled here: {exc}", ""
+        )

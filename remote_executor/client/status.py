@@ -1,0 +1,61 @@
+"""What a farm tells of itself: frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["FarmStatus", "ServerStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """
+    One server, as the client knows it.
+
+    Attributes:
+        address: As it was given.
+        state: "up", "connecting", "waiting to try again", "refused", ...
+        slots: How many tasks it runs at a time for anybody; 0 while it is not up.
+        running: Tasks known to run.
+        sent: Tasks sent and not done, the running ones included.
+        bytes_sent: Bytes of their arguments.
+        task_seconds: Measured seconds a task takes, or None.
+        round_trip: Measured seconds a message takes there and back.
+        host: What the server says its host is called.
+        pid: The server's process id.
+        python: The server's Python version.
+        trouble: Why it is not up, in words; None if it is.
+    """
+
+    address: str
+    state: str
+    slots: int
+    running: int
+    sent: int
+    bytes_sent: int
+    task_seconds: float | None
+    round_trip: float
+    host: str
+    pid: int
+    python: str
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FarmStatus:
+    """
+    A whole farm at one moment.
+
+    Attributes:
+        servers: Each server.
+        slots: Slots of all servers that are up.
+        queued: Tasks and maps that wait at the client.
+        sent: Tasks sent to servers and not done.
+        functions: Functions that are remembered.
+    """
+
+    servers: tuple[ServerStatus, ...]
+    slots: int
+    queued: int
+    sent: int
+    functions: int

@@ -1,0 +1,1 @@
+"""Starting and ending several servers with one call."""
