@@ -1,0 +1,47 @@
+"""What the measurements run in workers. Kept light: a spawned worker imports this module."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["add_one", "make_array", "make_reader", "nap", "nothing", "touch_array"]
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+def add_one(number: int) -> int:
+    """Return a small integer for a small integer."""
+    return number + 1
+
+
+def nap(seconds: float) -> float:
+    """Sleep, since it takes its time whatever else the machine does."""
+    time.sleep(seconds)
+    return seconds
+
+
+def touch_array(array: Any) -> float:
+    """Read one number of each page, so that an array only mapped counts as no array."""
+    return float(array[::512].sum())
+
+
+def make_array(megabytes: int, seed: int) -> Any:
+    """Return an array of so many MB, each page written."""
+    import numpy
+
+    return numpy.full(megabytes * 125_000, float(seed))
+
+
+def make_reader(array: Any) -> Callable[[int], float]:
+    """Return a closure over an array. It travels by value, with all that it captures."""
+
+    def read(index: int) -> float:
+        return float(array[index])
+
+    return read

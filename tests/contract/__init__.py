@@ -1,0 +1,1 @@
+"""One body of tests, several executors."""

@@ -1,0 +1,1 @@
+"""Hypothesis state machines on the machines and on a simulated farm."""

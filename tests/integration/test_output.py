@@ -1,0 +1,219 @@
+"""What tasks print reaches the client's sys.stdout and sys.stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import subprocess
+import sys
+import time
+import warnings
+
+from remote_executor import FarmExecutor
+from tests.support import tasks
+from tests.support.scale import scaled
+from tests.support.waiting import wait_until
+
+LIMIT = scaled(20)
+
+
+@contextlib.contextmanager
+def streams():
+    """Replace the client's streams after the executor was made, as notebooks do."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield out, err
+
+
+def words_of(line):
+    """Return a line without the mark of host and task that stands before those of servers."""
+    return re.sub(r"^\[[^]]*\] ", "", line)
+
+
+def test_prints_reach_the_client(farm):
+    """K85."""
+    with streams() as (out, err):
+        farm.submit(tasks.print_words, "hello out", "hello err").result(LIMIT)
+
+        wait_until(lambda: "hello out\n" in out.getvalue())
+        wait_until(lambda: "hello err\n" in err.getvalue())
+        assert "err" not in out.getvalue()
+
+
+def test_prints_of_code_below_python(farm):
+    """What C code and child processes write is captured as well."""
+    with streams() as (out, err):
+        farm.submit(tasks.print_raw, b"raw out\n", b"raw err\n").result(LIMIT)
+        farm.submit(subprocess.call, [sys.executable, "-c", "print('child out')"]).result(LIMIT)
+
+        wait_until(lambda: "raw out\n" in out.getvalue() and "child out\n" in out.getvalue())
+        wait_until(lambda: "raw err\n" in err.getvalue())
+
+
+def test_lines_stay_whole(farm):
+    """Two workers' lines do not mix, and none is lost."""
+    with streams() as (out, _):
+        lines = [f"line {i} " + "x" * 50 for i in range(200)]
+        list(farm.map(print, lines, chunksize=10))
+
+        wait_until(lambda: out.getvalue().count("\n") >= 200)
+        assert sorted(map(words_of, out.getvalue().splitlines())) == sorted(lines)
+
+
+def test_unfinished_line(farm):
+    """A line without its end is shown, at the end of the task at the latest."""
+    with streams() as (out, _):
+        farm.submit(print, "no newline", end="", flush=True).result(LIMIT)
+
+        wait_until(lambda: "no newline" in out.getvalue())
+
+
+def test_output_while_the_task_runs(farm, tmp_path):
+    """It is not kept until the end."""
+    with streams() as (out, _):
+        release = tmp_path / "release"
+
+        def talk():
+            print("still running", flush=True)
+            tasks.wait_for(release)
+
+        future = farm.submit(talk)
+        wait_until(lambda: "still running\n" in out.getvalue())
+        assert not future.done()
+        release.touch()
+        future.result(LIMIT)
+
+
+def test_unicode_and_bytes_that_are_none(farm):
+    with streams() as (out, _):
+        farm.submit(print, "grüße 你好 🎉").result(LIMIT)
+        farm.submit(tasks.print_raw, b"bad \xff\xfe bytes\n").result(LIMIT)
+
+        wait_until(lambda: "grüße 你好 🎉\n" in out.getvalue())
+        wait_until(lambda: "bad " in out.getvalue() and " bytes\n" in out.getvalue())
+
+
+def test_warnings_and_logging_of_a_task(farm):
+    """K85: they go to the worker's stderr, and so to the client's; no protocol breaks."""
+    with streams() as (_, err):
+
+        def talk():
+            warnings.warn("blah", UserWarning, stacklevel=1)
+            logging.getLogger("a.task").warning("logged there")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            farm.submit(talk).result(LIMIT)
+
+        wait_until(lambda: "UserWarning: blah" in err.getvalue())
+        wait_until(lambda: "logged there" in err.getvalue())
+
+
+def test_output_of_a_broken_client_stream(farm, monkeypatch):
+    """A stream that raises costs no task its result."""
+
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise OSError("disk full")
+
+    monkeypatch.setattr(sys, "stdout", Broken())
+    assert farm.submit(tasks.print_words, "lost").result(LIMIT) is None
+    assert farm.submit(pow, 2, 3).result(LIMIT) == 8
+    monkeypatch.setattr(sys, "stdout", None)
+    assert farm.submit(tasks.print_words, "lost").result(LIMIT) is None
+    assert farm.submit(pow, 2, 3).result(LIMIT) == 8
+
+
+def test_standard_input_is_empty(farm):
+    """It is /dev/null: a task that reads it does not hang."""
+    assert farm.submit(tasks.read_stdin).result(LIMIT) == ""
+
+
+def test_a_task_that_replaces_its_streams(tmp_path):
+    with FarmExecutor(1) as executor:
+        assert executor.submit(tasks.replace_streams).result(LIMIT) == "replaced"
+        assert executor.submit(tasks.print_words, "a", "b").result(LIMIT) is None
+        assert executor.submit(pow, 2, 3).result(LIMIT) == 8
+
+
+def test_a_hundred_megabytes(run_script):
+    """They arrive, or are left out with a word about it; nothing hangs or swells."""
+    code, out, err = run_script(
+        """
+import resource, sys, time
+from remote_executor import FarmExecutor
+from tests.support import tasks
+
+class Counter:
+    count = 0
+    def write(self, text):
+        self.count += len(text)
+    def flush(self):
+        pass
+
+if __name__ == "__main__":
+    real, sys.stdout = sys.stdout, Counter()
+    with FarmExecutor(2) as executor:
+        other = executor.submit(pow, 2, 3)
+        size = executor.submit(tasks.print_much, 100_000, 1000).result(50)
+        assert other.result(50) == 8
+        assert executor.submit(pow, 2, 5).result(50) == 32
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(size, sys.stdout.count, peak, file=real)
+""",
+        limit=55,
+    )
+
+    assert (code, err) == (0, "")
+    size, arrived, peak = map(int, out.split())
+    assert size == 100_000_000
+    assert arrived >= 1_000_000
+    assert peak < 200, "megabytes at the client"
+
+
+def test_output_comes_before_the_end(run_script):
+    """What a task printed is shown before the program ends, and nothing else."""
+    code, out, err = run_script(
+        """
+from remote_executor import FarmExecutor
+
+if __name__ == "__main__":
+    with FarmExecutor(2) as executor:
+        for i in range(5):
+            executor.submit(print, "apple", i)
+"""
+    )
+
+    assert (code, err) == (0, "")
+    assert sorted(out.splitlines()) == [f"apple {i}" for i in range(5)]
+
+
+def test_library_is_quiet(run_script):
+    """K70: no handler, no words, unless asked for; then by named loggers."""
+    source = """
+import logging, sys
+if len(sys.argv) > 1:
+    logging.basicConfig(level=logging.DEBUG)
+from remote_executor import FarmExecutor
+
+if __name__ == "__main__":
+    with FarmExecutor(1) as executor:
+        print(executor.submit(pow, 2, 3).result(20))
+"""
+
+    assert run_script(source) == (0, "8\n", "")
+    code, out, err = run_script(source, args=["loud"])
+    assert (code, out) == (0, "8\n")
+    assert "remote_executor" in err
+
+
+def test_speed_is_not_lost_by_talk(farm):
+    """Many small prints cost little."""
+    with streams():
+        start = time.monotonic()
+        for future in [farm.submit(print, i) for i in range(500)]:
+            future.result(LIMIT)
+
+        assert time.monotonic() - start < scaled(5)
