@@ -229,9 +229,11 @@ class Driver:
                     self.mutex.release()
                 if self._to_pack:
                     self._pack()
-            else:
-                self.loop.wake()
-        elif not scheduler.tasks and self.loop.asleep:
+                return
+            # The I/O thread has it, and looks into the inbox before it sleeps again.
+        elif scheduler.tasks:
+            return  # an answer is to come, which wakes it soon enough
+        if self.loop.asleep:
             self.loop.wake()
 
     def _refuse_inbox(self) -> None:
@@ -299,6 +301,7 @@ class Driver:
             frame = make_frame(TASK, task.id, body, task.buffers, aux=function.number, flags=flags)
             if task.segment is not None:
                 self._share(peer, task, frame)
+            task.posted = True
             session.send(frame)
 
     def _send_function(self, peer: Peer, function: Function) -> None:
@@ -657,6 +660,9 @@ class Driver:
                 self.deliver(entry.sink.dropped, None)
             else:
                 self._deliver_cancel(entry)
+        for task in list(scheduler.tasks.values()):
+            if scheduler.drop(task):
+                self._deliver_cancel(task)
         scheduler.ask_back(list(scheduler.tasks.values()))
         self._send_asks()
         for peer in self._peers:
@@ -793,6 +799,7 @@ class Driver:
                 peer.close()
                 peer.lent.clear()
             self._segments.close()
+            self._mappings.forget()
             self.up.notify_all()
         while self._deliveries:
             self._deliver_one()

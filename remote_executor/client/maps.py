@@ -201,7 +201,11 @@ class MapResults:
             return
         driver = self._driver
         with driver.locked():
-            tasks = driver.scheduler.close_feed(feed)
+            tasks = [
+                task
+                for task in driver.scheduler.close_feed(feed)
+                if not driver.scheduler.drop(task)
+            ]
             if tasks:
                 driver.scheduler.ask_back(tasks)
                 driver.loop.wake()

@@ -585,6 +585,7 @@ class Peer:
             self.link.say_goodbye()
             self.flush()
         self._drop_link("closed")
+        self.session = None
 
     def abandon(self) -> None:
         """Let go of descriptors without a word: in a forked child the link is the parent's."""

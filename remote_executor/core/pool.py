@@ -74,6 +74,8 @@ class WorkerState(enum.Enum):
     STOPPING = "stopping"
     GONE = "gone"
 
+    __hash__ = object.__hash__  # that of Enum is written in Python, and takes part in each move
+
 
 STARTING = WorkerState.STARTING
 IDLE = WorkerState.IDLE
@@ -575,14 +577,18 @@ class Pool:
         gives: dict[PoolWorker, list[int]] = {}
         if self._dry:
             self._release(actions)
-        self._grant(gives, actions, now)
-        rival = self._rival()
+        if self._waiting:
+            self._grant(gives, actions, now)
         sessions = list(self._dirty)
+        if self._waiting:
+            rival = self._rival()
+            for session in sessions:
+                self._fill(session, gives, rival)
         for session in sessions:
-            self._fill(session, gives, rival)
-            self._lagging.pop(session, None)
-        for session in sessions:
-            self._spread(session, gives, actions, now)
+            if self._lagging:
+                self._lagging.pop(session, None)
+            if len(session.tasks) > len(session.busy):
+                self._spread(session, gives, actions, now)
         self._dirty.clear()
         for worker, ids in gives.items():
             actions.append(Give(worker, ids))
@@ -871,8 +877,9 @@ class Pool:
 
     def _touch_all(self) -> None:
         """A slot became free: see to all who might want it."""
-        self._dirty.update(self._waiting)
-        self._dirty.update(self._lagging)
+        if self._waiting or self._lagging:
+            self._dirty.update(self._waiting)
+            self._dirty.update(self._lagging)
 
     def _unqueue(self, session: PoolSession, id: int) -> None:
         del session.tasks[id]

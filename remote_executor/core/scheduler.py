@@ -96,6 +96,7 @@ class Task:
         "lost_with",
         "name",
         "pinned",
+        "posted",
         "priority",
         "retries",
         "segment",
@@ -128,6 +129,8 @@ class Task:
         self.lost_with: tuple[str, ...] = ()
         self.cancelling = False
         self.pinned: int | None = None
+        self.posted = False
+        """Whether it has left for its server; until then it may be in the packing."""
         self.feed: Feed | None = None
         self.first = 0
         self.count = 1
@@ -501,6 +504,7 @@ class Scheduler:
             elif task.feed is not None:
                 task.feed.returned.remove(task)
             task.state = SENT
+            task.posted = False
             task.server = server
             tasks[task.id] = task
             inflight[task.id] = task
@@ -670,7 +674,9 @@ class Scheduler:
     # ----------------------------------------------------------- asked from above
 
     def drop(self, task: Task) -> bool:
-        """Settle a task that waits here, so that it never runs; False if it is elsewhere."""
+        """Settle a task that has not left, so that it never runs; False if it has."""
+        if task.state is SENT and not task.posted and task.server is not None:
+            return self.ended(task.server, task.id) is task
         if task.state is not QUEUED:
             return False
         self._settle(task)

@@ -11,6 +11,7 @@ Where the system has no ``memfd_create``, :data:`AVAILABLE` is false and buffers
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import sys
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 
     from remote_executor.wire.frames import Buffer
 
-__all__ = ["AVAILABLE", "WORTH", "Mappings", "Segment", "SegmentPool"]
+__all__ = [
+    "AVAILABLE",
+    "WORTH",
+    "Descriptor",
+    "Mappings",
+    "Segment",
+    "SegmentPool",
+    "check_segment",
+]
 
 AVAILABLE = sys.platform == "linux" and hasattr(os, "memfd_create")
 
@@ -47,6 +56,23 @@ class Descriptor:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def check_segment(fd: int, total: int) -> None:
+    """
+    Make sure that a segment of another process can be mapped without danger.
+
+    Args:
+        fd: Its descriptor.
+        total: How many bytes of it are wanted.
+
+    Raises:
+        ValueError: If it is shorter, or could become so.
+    """
+    if os.fstat(fd).st_size < total:
+        raise ValueError("a shared segment is shorter than its buffers")
+    if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+        raise ValueError("a shared segment could be cut short by its owner")
 
 
 class Segment(Descriptor):
@@ -142,8 +168,11 @@ class SegmentPool:
                 self._free.remove(segment)
                 return segment
         capacity = -(-total // (1 << 20)) << 20
-        segment = Segment(os.memfd_create("remote_executor", os.MFD_CLOEXEC), capacity)
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        segment = Segment(os.memfd_create("remote_executor", flags), capacity)
         os.ftruncate(segment.fd, capacity)
+        # Whoever maps it must never find it shorter, which would end his process.
+        fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         return segment
 
     def back(self, segment: Segment) -> None:
@@ -189,11 +218,12 @@ class Mappings:
 
         Raises:
             OSError: If it cannot be mapped.
-            ValueError: If it is shorter than the buffers.
+            ValueError: If it is shorter than the buffers, or could become so.
         """
         offsets, total = layout(sizes)
         if len(self._open) >= MOST_OPEN:
             return self._copy(key, fd, sizes, offsets)
+        check_segment(fd, total)
         mapping = mmap.mmap(fd, total, flags=mmap.MAP_PRIVATE)
         self._open[key] = mapping
         view = memoryview(mapping)
@@ -212,6 +242,11 @@ class Mappings:
                 done += count
         self._copied.append(key)
         return buffers
+
+    def forget(self) -> None:
+        """Leave what is still in use to those who use it; nobody is to be told."""
+        self._open.clear()
+        self._copied.clear()
 
     def released(self) -> list[Hashable]:
         """Unmap what no object uses any more, and return the keys of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["SocketStream", "Stream", "listen", "receive_with_fds", "send_with_fd"]
 
 FD = struct.Struct("i")
+MOST_FDS = 64
+"""Descriptors that may wait for their frames; those of a large read come before it is cut."""
 ANCILLARY = socket.CMSG_SPACE(FD.size * 8)
 
 
@@ -116,7 +119,12 @@ def receive_with_fds(sock: socket.socket, buffer: memoryview, fds: list[Descript
 
     Returns:
         The number of bytes, 0 at the end of the stream.
+
+    Raises:
+        OSError: If more descriptors have come than frames could want.
     """
+    if len(fds) > MOST_FDS:
+        raise OSError(errno.EMFILE, "descriptors come without the frames they belong to")
     count, messages, _, _ = sock.recvmsg_into([buffer], ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     for level, kind, data in messages:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

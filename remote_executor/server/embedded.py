@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 
 from remote_executor.net.loop import Loop
 from remote_executor.server.supervisor import Supervisor
-from remote_executor.server.zygote import fork_zygote
+from remote_executor.server.zygote import await_zygote, fork_zygote
 from remote_executor.wire.auth import NoAuth
 
 __all__ = ["main"]
@@ -37,5 +36,5 @@ def main(fd: str, slots: str, preload: str = "") -> int:
     supervisor.serve_one(sock)
     supervisor.run()
     loop.close()
-    os.waitpid(zygote, 0)
+    await_zygote(zygote)
     return 0

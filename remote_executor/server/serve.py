@@ -21,7 +21,7 @@ from remote_executor.net.loop import Loop
 from remote_executor.net.streams import listen
 from remote_executor.net.tokens import load_token
 from remote_executor.server.supervisor import Supervisor
-from remote_executor.server.zygote import fork_zygote
+from remote_executor.server.zygote import await_zygote, fork_zygote
 from remote_executor.wire.auth import TokenAuth
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def serve(
         listener = _listen(where)
     except BaseException:
         control.close()
-        os.waitpid(zygote, 0)
+        await_zygote(zygote)
         raise
     if where.kind == "tcp":
         where = Address("tcp", where.host, listener.getsockname()[1])
@@ -126,7 +126,7 @@ def serve(
         loop.close()
         if where.kind == "unix":
             _unlink(where.path)
-        os.waitpid(zygote, 0)
+        await_zygote(zygote)
 
 
 def _hold(loop: Loop, supervisor: Supervisor, lifeline: int) -> None:

@@ -17,7 +17,14 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING, Any
 
-from remote_executor.net.segments import AVAILABLE, WORTH, Segment, SegmentPool, layout
+from remote_executor.net.segments import (
+    AVAILABLE,
+    WORTH,
+    Segment,
+    SegmentPool,
+    check_segment,
+    layout,
+)
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.messages import Flag, Kind
 
@@ -149,12 +156,18 @@ class Sharing:
     # --------------------------------------------------------------------- results
 
     def result(self, process: WorkerProcess, frame: Frame) -> Frame:
-        """Return a result as it is to be sent to the client."""
+        """
+        Return a result as it is to be sent to the client.
+
+        Raises:
+            ValueError: If the worker's segment cannot be trusted.
+        """
         if self.host:
             self._results[frame.id] = process
             return frame
         sizes = frame.sizes()
         offsets, total = layout(sizes)
+        check_segment(frame.segment.fd, total)
         mapping = mmap.mmap(frame.segment.fd, total, prot=mmap.PROT_READ)
         view = memoryview(mapping)
         inline = make_frame(

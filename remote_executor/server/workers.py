@@ -208,7 +208,10 @@ class WorkerProcess:
         if self.token_write < 0:
             return
         try:
-            os.write(self.token_write, struct.pack(f"<{len(ids)}Q", *ids))
+            if len(ids) == 1:
+                os.write(self.token_write, ids[0].to_bytes(8, "little"))
+            else:
+                os.write(self.token_write, struct.pack(f"<{len(ids)}Q", *ids))
         except BrokenPipeError:
             pass  # only if we closed our own read end, too
 

@@ -32,7 +32,7 @@ from remote_executor.server import worker
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Zygote", "fork_zygote"]
+__all__ = ["Zygote", "await_zygote", "fork_zygote"]
 
 FDS_PER_WORKER = 4
 IDLE_SECONDS = 0.05
@@ -77,6 +77,18 @@ def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def await_zygote(pid: int) -> None:
+    """Wait until the zygote, whose control socket was closed, has ended; kill it in the end."""
+    until = time.monotonic() + 2 * END_SECONDS
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        if time.monotonic() > until:
+            # It hangs in what it imports, say.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return
+        time.sleep(0.002)
 
 
 def _close_all_but(kept: int) -> None:

@@ -55,8 +55,8 @@ class Kind(enum.IntEnum):
     ATTACHED = 5
     PING = 6
     PONG = 7
-    ACK = 8
-    GOODBYE = 9
+    GOODBYE = 8
+    ACK = 9
     ADMIN = 10
     REPLY = 11
 

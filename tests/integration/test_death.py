@@ -329,13 +329,15 @@ if __name__ == "__main__":
     tasks.append(os.path.join(folder, "pids"), " ".join(map(str, pids)))
     executor.submit(tasks.spin, os.path.join(folder, "a"))
     executor.submit(tasks.block_signals, os.path.join(folder, "b"))
+    tasks.wait_for(os.path.join(folder, "a"))
+    tasks.wait_for(os.path.join(folder, "b"))
     END
 """
 
 ENDS = {
     "killed": "time.sleep(60)",
-    "killed by itself": "tasks.wait_for(folder + '/b'); os.kill(os.getpid(), signal.SIGKILL)",
-    "os._exit": "tasks.wait_for(folder + '/b'); os._exit(3)",
+    "killed by itself": "os.kill(os.getpid(), signal.SIGKILL)",
+    "os._exit": "os._exit(3)",
     "terminated": "time.sleep(60)",
 }
 

@@ -8,6 +8,7 @@ import json
 import operator
 import os
 import pickle
+import random
 import signal
 import socket
 import struct
@@ -800,3 +801,66 @@ def test_nonsense_from_a_client_costs_it_its_link(server, kind, body):
     with remote(server.address, token) as client:
         assert client.run(tasks.add, 1, 1) == 2
         client.goodbye()
+
+
+# ------------------------------------------------------------------------------ chaos
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_task_settles_once_whatever_dies(tmp_path, seed):
+    chance = random.Random(seed)
+    total = 3000
+    with embedded(3) as client:
+        client.blob(1, tasks.record)
+        client.blob(2, tasks.pid)
+        outcomes = {}
+        taken = set()
+        sent = 0
+
+        def look():
+            for frame in client.frames:
+                if frame.kind in (Kind.RESULT, Kind.DIED, Kind.FAILURE):
+                    assert frame.id not in outcomes
+                    outcomes[frame.id] = frame.kind
+                elif frame.kind == Kind.TAKEN_BACK:
+                    taken.update(decode_ids(frame.body))
+            client.frames.clear()
+            return True
+
+        pids = set()
+        while sent < total:
+            for _ in range(chance.randrange(1, 200)):
+                sent += 1
+                client.task(sent, 1, str(tmp_path / "runs"), sent)
+            action = chance.random()
+            if action < 0.4:
+                pids = {int(p) for p in children_of_zygote(client)}
+                if pids:
+                    try:
+                        os.kill(chance.choice(sorted(pids)), signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+            elif action < 0.6:
+                client.send(Kind.TAKE_BACK, sent, aux=chance.randrange(1, 50))
+            elif action < 0.8:
+                client.send(Kind.KILL, chance.randrange(1, sent + 1))
+            client.until(look)
+        client.until(lambda: look() and len(outcomes) + len(taken) >= sent, limit=30)
+        with pytest.raises(AssertionError):
+            client.until(lambda: client.frames, limit=0.1)
+    assert not taken & outcomes.keys()
+    assert taken | outcomes.keys() == set(range(1, sent + 1))
+    runs = [int(line) for line in (tmp_path / "runs").read_text().split()]
+    assert len(runs) == len(set(runs))
+    assert not taken & set(runs)
+    assert {id for id, kind in outcomes.items() if kind == Kind.RESULT} <= set(runs)
+    assert list(outcomes.values()).count(Kind.FAILURE) == 0
+
+
+def children_of_zygote(client):
+    def children(pid):
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return file.read().split()
+
+    (zygote,) = children(client.process.pid)
+    return children(zygote)

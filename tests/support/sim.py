@@ -112,6 +112,8 @@ class World:
         self.delay = 0.0
         self.stride: Callable[[], int] | None = None
         self.capacity = 64 * 1024
+        self.flaky = 0.0
+        """How many of the new streams are cut soon after they begin."""
         self.grace = 60.0
         self._timers: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._number = count()
@@ -139,6 +141,8 @@ class World:
             capacity=self.capacity, stride=self.stride, delay=self.delay, clock=lambda: self.now
         )
         self.pipes.append(ends)
+        if self.random.random() < self.flaky:
+            self.random.choice(ends).cut(self.random.randint(1, 1500))
         return ends
 
     def run(self, over: Callable[[], bool], seconds: float) -> None:
@@ -149,26 +153,66 @@ class World:
             AssertionError: If it is not over after so many seconds, by the clock in here.
         """
         until = self.now + seconds
-        machines: list[Client | Server] = [*self.clients, *self.servers]
+        timers = self._timers
+        machines: list[Machine] = [*self.clients, *self.servers]
+        stale = machines
         while not over():
             self.steps += 1
             assert self.now < until, "it takes too long: something hangs"
             assert self.steps < MOST_STEPS, "too many steps: something spins"
-            ready = [machine for machine in machines if machine.ready()]
-            timers = self._timers
+            for machine in stale:
+                machine.wake = machine.timers()
+            ready = [machine for machine in machines if machine.ready(self.now)]
             due = bool(timers) and timers[0][0] <= self.now
+            stale = []
             if ready and not (due and self.random.random() < 0.5):
-                self.random.choice(ready).step()
+                machine = self.random.choice(ready)
+                machine.step()
+                stale = [machine]
                 self.now += self.random.random() * 3e-5
             elif due:
                 _, _, call, arguments = heapq.heappop(timers)
                 call(*arguments)
+                stale = machines
             else:
                 times = [machine.deadline() for machine in machines]
                 times += [timers[0][0]] if timers else []
                 when = min((time for time in times if time is not None), default=None)
                 assert when is not None, "nothing will ever happen again"
                 self.now = max(self.now, when)
+
+
+class Machine:
+    """A process: it has streams and timers, and acts when one of them calls for it."""
+
+    wake: float | None = None
+    """When a timer of its own is due."""
+
+    def streams(self) -> list[tuple[Pipe, Link]]:
+        """Return its streams."""
+        raise NotImplementedError
+
+    def timers(self) -> float | None:
+        """Return when it wants to act even if nothing happens."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Act: one round of its loop."""
+        raise NotImplementedError
+
+    def ready(self, now: float) -> bool:
+        """Whether it has anything to do."""
+        if self.wake is not None and self.wake <= now:
+            return True
+        for pipe, link in self.streams():
+            if pipe.readable or (link.outbox.size and pipe.writable):
+                return True
+        return False
+
+    def deadline(self) -> float | None:
+        """Return when a timer is due or bytes arrive."""
+        times = [self.wake, *(pipe.deadline() for pipe, _ in self.streams())]
+        return min((time for time in times if time is not None), default=None)
 
 
 # -------------------------------------------------------------------------- the client
@@ -255,13 +299,6 @@ class Line:
             self.client.scheduler.server_up(self.server, fields["slots"])
 
     # ----------------------------------------------------------------- reading, writing
-
-    def ready(self) -> bool:
-        if self.pipe is not None:
-            if self.pipe.readable or (self.link.outbox.size and self.pipe.writable):  # type: ignore[union-attr]
-                return True
-        when = self.deadline()
-        return when is not None and when <= self.world.now
 
     def step(self) -> None:
         if self.pipe is not None and self.pipe.readable:
@@ -388,7 +425,7 @@ class Line:
         self.session = None
 
 
-class Client:
+class Client(Machine):
     """One executor: client/driver.py without its threads, callers and pickles."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -416,20 +453,13 @@ class Client:
     def __repr__(self) -> str:
         return self.name
 
-    def ready(self) -> bool:
-        if self.inbox or self.to_pack:
-            return True
-        when = self.scheduler.deadline()
-        if when is not None and when <= self.world.now:
-            return True
-        return any(line.ready() for line in self.lines)
+    def streams(self) -> list[tuple[Pipe, Link]]:
+        return [(line.pipe, line.link) for line in self.lines if line.pipe and line.link]
 
-    def deadline(self) -> float | None:
-        times = [self.scheduler.deadline()]
-        for line in self.lines:
-            times.append(line.deadline())
-            if line.pipe is not None:
-                times.append(line.pipe.deadline())
+    def timers(self) -> float | None:
+        if self.inbox or self.to_pack:
+            return self.world.now
+        times = [self.scheduler.deadline(), *(line.deadline() for line in self.lines)]
         return min((time for time in times if time is not None), default=None)
 
     def step(self) -> None:
@@ -719,7 +749,9 @@ class Worker:
             self.alive = False
             if self.run is not None:
                 self.run.fate = fate
-            self.server.news.append(("end of wire", self))
+            # Its wire tells of its end, or the zygote does: whichever is looked at first.
+            if self.world.random.random() < 0.5:
+                self.server.news.append(("end of wire", self))
             self.world.later(self.world.some(0.003), self.bury)
 
     def bury(self) -> None:
@@ -822,7 +854,7 @@ class Connection:
             entry.wire.link_lost(self.world.now)
 
 
-class Server:
+class Server(Machine):
     """One server: server/supervisor.py without its processes and descriptors."""
 
     def __init__(self, world: World, name: str, slots: int) -> None:
@@ -893,30 +925,17 @@ class Server:
 
     # ----------------------------------------------------------------------- one round
 
-    def ready(self) -> bool:
-        if not self.up:
-            return False
-        if self.news:
-            return True
-        when = self.timers()
-        if when is not None and when <= self.world.now:
-            return True
-        for connection in self.connections:
-            pipe = connection.pipe
-            if pipe.readable or (connection.link.outbox.size and pipe.writable):
-                return True
-        return False
+    def streams(self) -> list[tuple[Pipe, Link]]:
+        return [(connection.pipe, connection.link) for connection in self.connections]
 
     def timers(self) -> float | None:
+        if not self.up:
+            return None
+        if self.news:
+            return self.world.now
         times = [self.pool.deadline(), self.begun_at]
         times += [connection.link.deadline() for connection in self.connections]
         times += [entry.wire.deadline() for entry in self.sessions.values()]
-        return min((time for time in times if time is not None), default=None)
-
-    def deadline(self) -> float | None:
-        if not self.up:
-            return None
-        times = [self.timers(), *(connection.pipe.deadline() for connection in self.connections)]
         return min((time for time in times if time is not None), default=None)
 
     def step(self) -> None:
@@ -1106,9 +1125,9 @@ class Farm:
         # Bytes that go with a call: not many where all goes in small pieces.
         self.paddings = [0, 0, 0, 0, 100, *([] if most == 60 else [5000, 50_000])]
         world.grace = chance.choice([0.3, 5.0, 60.0])
-        self.seconds = chance.choice([0.1, 1.0, 10.0])
-        self.scale = chance.choice([1e-5, 1e-3, 0.02, 0.3])
-        self.calm = chance.random() < 0.15
+        self.seconds = chance.choice([0.1, 1.0, 1.0, 10.0])
+        self.scale = chance.choice([1e-5, 1e-3, 0.02, 0.3]) * self.seconds
+        self.calm = chance.random() < 0.1
         for number in range(chance.randint(1, 3)):
             server = Server(world, f"s{number}", chance.randint(1, 4))
             server.bad_starts = 0.0 if self.calm else chance.choice([0.0, 0.0, 0.1])
@@ -1144,14 +1163,18 @@ class Farm:
                 self.at_some_time(self.map, client, chance.choice([1, 10, 150]))
             if chance.random() < 0.2:
                 self.at_some_time(self.pin, client)
+            if not self.calm:
+                for _ in range(chance.choice([0, 0, 1, 4])):
+                    self.at_some_time(self.stop_one, client)
         if self.calm:
             return
-        for _ in range(chance.choice([0, 1, 1, 2, 5])):
+        self.world.flaky = chance.choice([0.0, 0.0, 0.3, 0.7])
+        for _ in range(chance.choice([0, 1, 2, 5, 10])):
             self.at_some_time(self.cut)
         for _ in range(chance.choice([0, 0, 0, 1])):
             self.at_some_time(self.stall)
         for server in self.world.servers:
-            if chance.random() < 0.25:
+            if chance.random() < 0.3:
                 self.at_some_time(chance.choice([server.crash, server.shut_down]))
                 self.at_some_time(server.come_back)
             if chance.random() < 0.15:
@@ -1170,9 +1193,16 @@ class Farm:
                 padding=chance.choice(self.paddings),
                 retries=chance.choice([0, 3, 3]),
             )
-            if chance.random() < 0.08 and not self.calm:
-                call = chance.choice([client.cancel, client.cancel, client.kill])
+            if chance.random() < 0.12 and not self.calm:
+                call = chance.choice([client.cancel, client.kill])
                 self.world.later(self.world.some(self.seconds / 2), call, task)
+
+    def stop_one(self, client: Client) -> None:
+        """Cancel or kill something that waits at a server or runs there."""
+        tasks = list(client.scheduler.tasks.values())
+        if tasks:
+            call = self.random.choice([client.cancel, client.kill, client.kill])
+            call(self.random.choice(tasks))
 
     def map(self, client: Client, items: int) -> None:
         chance = self.random
@@ -1229,6 +1259,7 @@ class Farm:
         end = world.now + self.seconds
         world.later(self.seconds, lambda: None)
         world.run(lambda: world.now >= end, self.seconds + 1.0)
+        world.flaky = 0.0
         for server in world.servers:
             server.come_back()
             server.reachable = True

@@ -52,6 +52,9 @@ class Farm:
     def fill(self):
         """Return what is sent, as (server's name, its tasks)."""
         sends = [(server.name, tasks) for server, tasks in self.scheduler.fill(self.now)]
+        for _, tasks in sends:
+            for task in tasks:
+                task.posted = True
         self.scheduler.check()
         return sends
 
@@ -761,6 +764,18 @@ def run_feed(farm, feed, seconds):
 
 def sent_to(server):
     return list(server.inflight.values())
+
+
+def test_a_task_that_was_handed_out_and_has_not_left_can_be_dropped():
+    """Its buffers may be on their way into shared memory."""
+    farm = Farm(a=2)
+    (task,) = farm.submit("t0")
+    farm.scheduler.fill(0.0)
+
+    assert farm.scheduler.drop(task)
+    assert farm.scheduler.unsettled == 0
+    assert not farm.scheduler.tasks
+    farm.scheduler.check()
 
 
 def test_batches_are_cut_when_there_is_room_and_not_before():

@@ -1,0 +1,251 @@
+"""The loop of a worker, run in this process: frames and tokens in, frames out."""
+
+from __future__ import annotations
+
+import operator
+import os
+import pickle
+import socket
+
+import pytest
+
+from remote_executor.payload.pickles import dump, load
+from remote_executor.server.worker import Worker, current
+from remote_executor.wire.frames import FrameReader, make_frame
+from remote_executor.wire.messages import Flag, Kind, decode_fields
+
+
+class Desk:
+    """The supervisor's side of a worker."""
+
+    def __init__(self):
+        self.sock, theirs = socket.socketpair()
+        self.token_read, self.token_write = os.pipe()
+        self.worker = Worker(theirs.detach(), self.token_read)
+        self.reader = FrameReader(1 << 30)
+        self.reader.open_up(1 << 30)
+
+    def send(self, *args, **kwargs):
+        for part in make_frame(*args, **kwargs).parts():
+            self.sock.sendall(part)
+
+    def blob(self, number, function, pure=True):
+        body, buffers = dump(function)
+        flags = Flag.PURE if pure else 0
+        self.send(Kind.BLOB, 0, body, buffers, aux=number, flags=flags)
+
+    def task(self, id, number, *args, flags=0, **kwargs):
+        body, buffers = dump((args, kwargs))
+        self.send(Kind.TASK, id, body, buffers, aux=number, flags=flags)
+
+    def batch(self, id, number, items, flags=0):
+        body, buffers = dump(items)
+        self.send(Kind.TASK, id, body, buffers, aux=number, flags=Flag.BATCH | flags)
+
+    def run(self, *ids):
+        """Let the worker begin these tasks, and return the frames it sends."""
+        for id in ids:
+            os.write(self.token_write, id.to_bytes(8, "little"))
+        os.close(self.token_write)
+        self.token_write = -1
+        self.worker.serve()
+        return self.frames()
+
+    def frames(self):
+        self.sock.setblocking(False)
+        frames = []
+        while True:
+            try:
+                frames += self.reader.filled(self.sock.recv_into(self.reader.get_buffer()))
+            except BlockingIOError:
+                return frames
+
+    def close(self):
+        self.sock.close()
+        self.worker._sock.close()
+        os.close(self.token_read)
+        if self.token_write >= 0:
+            os.close(self.token_write)
+
+
+@pytest.fixture
+def desk():
+    desk = Desk()
+    yield desk
+    desk.close()
+
+
+def what():
+    return current.task
+
+
+def test_tasks_run_in_the_order_of_their_tokens(desk):
+    desk.blob(1, operator.add)
+    desk.task(5, 1, 1, 2)
+    desk.task(6, 1, "a", "b")
+    one, two = desk.run(5, 6)
+    assert (one.kind, one.id, load(one.body)) == (Kind.RESULT, 5, 3)
+    assert (two.kind, two.id, load(two.body)) == (Kind.RESULT, 6, "ab")
+
+
+def test_a_task_without_a_token_is_dropped(desk):
+    desk.blob(1, operator.neg)
+    for id in range(6):
+        desk.task(id, 1, id)
+    frames = desk.run(1, 4)
+    assert [(frame.id, load(frame.body)) for frame in frames] == [(1, -1), (4, -4)]
+
+
+def test_a_task_that_came_twice_runs_once(desk):
+    desk.blob(1, operator.neg)
+    for id in (1, 2, 1, 3):
+        desk.task(id, 1, id)
+    assert [frame.id for frame in desk.run(1, 3)] == [1, 3]
+
+
+def test_no_tokens_no_tasks(desk):
+    desk.blob(1, operator.neg)
+    desk.task(1, 1, 1)
+    assert desk.run() == []
+
+
+def test_where_the_token_pipe_cannot_block_it_is_polled(desk):
+    os.set_blocking(desk.token_read, False)
+    desk.blob(1, operator.neg)
+    desk.task(1, 1, 1)
+    assert [frame.id for frame in desk.run(1)] == [1]
+
+
+def test_keyword_arguments_and_the_current_task(desk):
+    desk.blob(1, dict)
+    desk.blob(2, what)
+    desk.task(1, 1, a=1, b=2)
+    desk.task(2, 2)
+    one, two = desk.run(1, 2)
+    assert load(one.body) == {"a": 1, "b": 2}
+    assert load(two.body) == 2
+    assert current.task is None
+
+
+def test_functions_are_forgotten_in_their_turn(desk):
+    desk.blob(1, operator.neg)
+    desk.task(1, 1, 1)
+    desk.send(Kind.FORGET, aux=1)
+    desk.task(2, 1, 1)
+    one, two = desk.run(1, 2)
+    assert (one.kind, two.kind) == (Kind.RESULT, Kind.FAILURE)
+
+
+def test_a_large_result(desk):
+    desk.blob(1, operator.mul)
+    desk.task(1, 1, "x", 100_000)
+    (frame,) = desk.run(1)
+    assert load(frame.body) == "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "error"),
+    [
+        (operator.truediv, (1, 0), ZeroDivisionError),
+        (exit, (3,), SystemExit),
+        (operator.add, (), TypeError),
+    ],
+)
+def test_failures(desk, function, args, error):
+    desk.blob(1, function)
+    desk.task(1, 1, *args)
+    (frame,) = desk.run(1)
+    assert frame.kind == Kind.FAILURE
+    assert decode_fields(frame.body)["type"] == error.__name__
+    assert type(pickle.loads(frame.buffers[0])) is error
+
+
+def make_generator(*_):
+    return (i for i in range(3))
+
+
+def generator_at_two(x):
+    return make_generator() if x == 2 else x
+
+
+def test_a_result_that_cannot_be_pickled(desk):
+    desk.blob(1, make_generator)
+    desk.task(1, 1)
+    (frame,) = desk.run(1)
+    assert frame.kind == Kind.FAILURE
+    assert "pickle" in decode_fields(frame.body)["message"]
+
+
+def test_batches(desk):
+    desk.blob(1, operator.neg)
+    desk.blob(2, operator.add)
+    desk.batch(1, 1, [1, 2, 3])
+    desk.batch(2, 2, [(1, 2), ("a", "b")], Flag.STAR)
+    desk.batch(3, 1, [])
+    assert [load(frame.body) for frame in desk.run(1, 2, 3)] == [[-1, -2, -3], [3, "ab"], []]
+
+
+def reciprocal(x):
+    return 1 / x
+
+
+def stop_at_two(x):
+    if x == 2:
+        raise StopIteration
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "items", "error", "values"),
+    [
+        (reciprocal, [1, 2, 0, 4], ZeroDivisionError, [1.0, 0.5]),
+        (stop_at_two, [0, 1, 2, 3], StopIteration, [0, 1]),
+        (reciprocal, 7, TypeError, []),
+    ],
+)
+def test_a_batch_that_fails(desk, function, items, error, values):
+    desk.blob(1, function)
+    desk.batch(1, 1, items)
+    (frame,) = desk.run(1)
+    assert frame.kind == Kind.FAILURE
+    assert frame.flags & Flag.BATCH
+    assert type(pickle.loads(frame.buffers[0])) is error
+    assert load(frame.buffers[1], frame.buffers[2:]) == values
+
+
+def test_a_batch_with_a_result_that_cannot_be_pickled(desk):
+    desk.blob(1, generator_at_two)
+    desk.batch(1, 1, [0, 1, 2, 3])
+    (frame,) = desk.run(1)
+    assert "pickle" in decode_fields(frame.body)["message"]
+    assert load(frame.buffers[1], frame.buffers[2:]) == [0, 1]
+
+
+box = []
+
+
+def fill(*args):
+    box.extend(args)
+
+
+def test_the_initializer(desk):
+    box.clear()
+    body, buffers = dump((fill, (1, 2)))
+    desk.send(Kind.SETUP, 0, body, buffers)
+    assert desk.worker.set_up()
+    desk.worker.say_ready()
+    (frame,) = desk.frames()
+    assert (frame.kind, frame.id) == (Kind.READY, os.getpid())
+    assert box == [1, 2]
+
+
+@pytest.mark.parametrize("function", [operator.truediv, exit])
+def test_an_initializer_that_fails(desk, function):
+    body, buffers = dump((function, (1, 0) if function is operator.truediv else (1,)))
+    desk.blob(1, operator.neg)
+    desk.send(Kind.SETUP, 0, body, buffers)
+    assert not desk.worker.set_up()
+    (frame,) = desk.frames()
+    assert frame.kind == Kind.BROKEN
+    assert decode_fields(frame.body)["type"] in ("ZeroDivisionError", "SystemExit")
+    assert pickle.loads(frame.buffers[0]).args in (("division by zero",), (1,))
