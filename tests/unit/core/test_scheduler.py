@@ -769,7 +769,7 @@ def sent_to(server):
 def test_a_task_that_was_handed_out_and_has_not_left_can_be_dropped():
     """Its buffers may be on their way into shared memory."""
     farm = Farm(a=2)
-    (task,) = farm.submit("t0")
+    task = farm.submit("t0")
     farm.scheduler.fill(0.0)
 
     assert farm.scheduler.drop(task)
