@@ -111,6 +111,30 @@ class Settings:
         """Whether lines that tasks print are marked with host and task."""
 
 
+class _Locked:
+    """Holds a driver's mutex, and notes which thread does."""
+
+    __slots__ = ("_driver",)
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def __enter__(self) -> None:
+        driver = self._driver
+        me = threading.get_ident()
+        if driver._holder == me:
+            raise RuntimeError(
+                "the executor was used by a __del__ or signal handler that interrupted it; "
+                "only submit() and shutdown() may be called there"
+            )
+        driver.mutex.acquire()
+        driver._holder = me
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._driver._holder = None
+        self._driver.mutex.release()
+
+
 class Driver:
     """
     Drives the scheduler and the peers of one executor.
@@ -136,6 +160,7 @@ class Driver:
         self.up = threading.Condition(self.mutex)
         """Notified when a server comes or goes; shares the mutex."""
         self._peers: dict[Peer, Server] = {}
+        self._locked = _Locked(self)
         self._holder: int | None = None
         self._deliveries: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._to_pack: list[tuple[Task, int]] = []
@@ -181,21 +206,14 @@ class Driver:
         given = self.settings.connect_timeout
         return default if given is None else given
 
-    @contextlib.contextmanager
-    def locked(self) -> Any:
-        """Hold the mutex, unless this very thread was interrupted while holding it."""
-        me = threading.get_ident()
-        if self._holder == me:
-            raise RuntimeError(
-                "the executor was used by a __del__ or signal handler that interrupted it; "
-                "only submit() and shutdown() may be called there"
-            )
-        with self.mutex:
-            self._holder = me
-            try:
-                yield
-            finally:
-                self._holder = None
+    def locked(self) -> _Locked:
+        """
+        Hold the mutex in a ``with`` statement.
+
+        Raises:
+            RuntimeError: If this very thread was interrupted while holding it.
+        """
+        return self._locked
 
     def interrupted(self) -> bool:
         """Whether this thread is inside the core already: a __del__ or a signal handler."""
@@ -496,7 +514,7 @@ class Driver:
             for task, frame in zip(tasks, finished, strict=True):
                 if task is not None:
                     feed = task.feed
-                    if frame.flags & UNLOADED and frame.kind != RESULT and task.call is not None:
+                    if frame.flags & UNLOADED and frame.kind != RESULT and task.fn is not None:
                         deliveries.append((self._not_loaded, (task, frame)))
                     elif feed is None:
                         deliveries.append((_resolve, (task, frame)))
@@ -508,16 +526,15 @@ class Driver:
         """A worker could not unpickle a task: send it by value if that may help."""
         error = open_failure(frame)
         module = error.name if isinstance(error, ModuleNotFoundError) else None
-        call, task.call = task.call, None  # not more than once
+        fn, task.fn = task.fn, None  # not more than once
         if module is not None and travels_by_value(module):
             self._cache.clear()
             try:
                 if task.feed is None:
-                    fn, args, kwargs = call
                     task.encoded = self._cache.encode(fn)
-                    task.body, task.buffers = dump((args, kwargs), "call")
+                    task.body, task.buffers = dump(task.call, "call")
                 else:
-                    task.feed.encoded = task.encoded = self._cache.encode(call)
+                    task.feed.encoded = task.encoded = self._cache.encode(fn)
                     task.body = None
                     task.feed.open_batches += 1
             except Exception as exc:

@@ -98,7 +98,8 @@ class _Face(Executor):
         future: FarmFuture[T] = FarmFuture()
         try:
             encoded = self._cache.encode(fn)
-            body, buffers = dump((args, kwargs), "call")
+            call = args, kwargs
+            body, buffers = dump(call, "call")
         except Exception as exc:
             future.set_exception(exc)
             return future
@@ -115,7 +116,7 @@ class _Face(Executor):
             task.name = options.name or task.name
         task.lane = self._lane
         task.category = options.category
-        task.call = fn, args, kwargs
+        task.fn, task.call = fn, call
         future._driver = driver
         future._task = task
         if self._futures is not None:
@@ -220,7 +221,7 @@ class _Face(Executor):
             priority=options.level,
             lane=self._lane,
         )
-        feed.call = fn
+        feed.fn = fn
         feed.category = options.category
         feed.timeout = options.timeout
         feed.name = options.name or getattr(fn, "__qualname__", None)

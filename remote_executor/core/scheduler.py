@@ -89,6 +89,7 @@ class Task:
         "feed",
         "first",
         "flags",
+        "fn",
         "function",
         "id",
         "items",
@@ -140,8 +141,9 @@ class Task:
         self.function: Function | None = None
         self.body = body
         self.buffers = buffers
+        self.fn: Any = None
+        """The function, and below its arguments, to be pickled anew if they cannot be loaded."""
         self.call: Any = None
-        """The function and its arguments, to be pickled otherwise if they cannot be loaded."""
         self.items: Any = None
         self.segment: Any = None
         self.flags = 0
@@ -167,13 +169,13 @@ class Feed:
 
     __slots__ = (
         "available",
-        "call",
         "category",
         "chunksize",
         "closed",
         "cut",
         "encoded",
         "flags",
+        "fn",
         "item_bytes",
         "lane",
         "name",
@@ -207,7 +209,7 @@ class Feed:
         self.retries = retries
         self.priority = priority
         self.lane = lane
-        self.call: Any = None
+        self.fn: Any = None
         self.flags = 0
         self.category: object = None
         self.timeout: float | None = None
@@ -223,7 +225,7 @@ class Feed:
         self.open_batches = 0
         """Batches that are cut and not settled."""
         self.returned: set[Task] = set()
-        """Those of them that wait in the queue: taken back from a server, or lost with it."""
+        """Those of them that wait in the queue: they were sent before."""
         self.item_bytes = 0.0
         """Bytes of an item in the batch that was packed last."""
         self.seconds: float | None = None
@@ -352,8 +354,10 @@ class Scheduler:
         return next(self._ids)
 
     def submit(self, task: Task) -> None:
-        """Queue a task."""
+        """Queue a task, a new one or a batch that is to be tried once more."""
         self.unsettled += 1
+        if task.feed is not None:
+            task.feed.returned.add(task)
         self.queue.push(task, task.priority, task.lane)
 
     def offer(self, feed: Feed, count: int) -> None:
@@ -502,7 +506,7 @@ class Scheduler:
             elif task.state is not QUEUED:
                 continue  # cancelled while it waited
             elif task.feed is not None:
-                task.feed.returned.remove(task)
+                task.feed.returned.discard(task)
             task.state = SENT
             task.posted = False
             task.server = server
@@ -532,7 +536,7 @@ class Scheduler:
         task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
         task.first, task.count = feed.cut, count
         task.items = feed.take(count)
-        task.call = feed.call
+        task.fn = feed.fn
         task.size = int(count * feed.item_bytes)  # a guess, until it is packed
         feed.cut += count
         feed.available -= count

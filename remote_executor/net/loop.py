@@ -8,9 +8,10 @@ client holds its mutex for the second half only.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
-import selectors
+import select
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Loop", "Timer"]
 
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+READ = 1
+WRITE = 4
+"""As poll and epoll have it; what else they report (errors, hang-ups) is for both handlers."""
 
 
 class Timer:
@@ -51,7 +53,10 @@ class Loop:
     """Wait for file descriptors, timers and posts, and call who asked for them."""
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+        # Not by way of the selectors module, which costs several times what the system call does.
+        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        self._poller: Any = self._epoll or select.poll()
+        self._watched: dict[int, tuple[int, Any, Any]] = {}
         self._paused: dict[int, Any] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._pushed = 0
@@ -59,7 +64,7 @@ class Loop:
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._wake_read, self._wake_write):
             os.set_blocking(fd, False)
-        self._selector.register(self._wake_read, READ, None)
+        self._poller.register(self._wake_read, READ)
         self._asleep = False
         self.now = time.monotonic()
         """The time in monotonic seconds when the last wait ended."""
@@ -70,26 +75,30 @@ class Loop:
         self, fd: int, on_read: Callable[[], object], on_write: Callable[[], object] | None = None
     ) -> None:
         """Call ``on_read`` when ``fd`` can be read; see :meth:`want` for the other."""
-        self._selector.register(fd, READ, (on_read, on_write))
+        self._poller.register(fd, READ)
+        self._watched[fd] = READ, on_read, on_write
 
     def want(self, fd: int, *, read: bool = True, write: bool = False) -> None:
         """Say which of the two callbacks are wanted from now on."""
         events = (READ if read else 0) | (WRITE if write else 0)
-        key = self._selector.get_map().get(fd)
-        if key is None:
+        watched = self._watched.get(fd)
+        if watched is None:
             # It was paused: nothing wanted means not watched, else a hang-up would spin the loop.
             if events:
-                self._selector.register(fd, events, self._paused.pop(fd))
+                self._poller.register(fd, events)
+                self._watched[fd] = events, *self._paused.pop(fd)
         elif not events:
-            self._paused[fd] = key.data
-            self._selector.unregister(fd)
-        elif key.events != events:
-            self._selector.modify(fd, events, key.data)
+            self._poller.unregister(fd)
+            self._paused[fd] = self._watched.pop(fd)[1:]
+        elif watched[0] != events:
+            self._poller.modify(fd, events)
+            self._watched[fd] = events, *watched[1:]
 
     def forget(self, fd: int) -> None:
         """Stop watching ``fd``; do so before closing it."""
         if self._paused.pop(fd, None) is None:
-            self._selector.unregister(fd)
+            del self._watched[fd]
+            self._poller.unregister(fd)
 
     # -------------------------------------------------------------------- timers
 
@@ -124,9 +133,7 @@ class Loop:
 
     # ----------------------------------------------------------------- the rounds
 
-    def poll(
-        self, timeout: float | None = None, inbox: Sized = ()
-    ) -> list[tuple[selectors.SelectorKey, int]]:
+    def poll(self, timeout: float | None = None, inbox: Sized = ()) -> list[tuple[int, int]]:
         """
         Wait until something is ready, a timer is due, or somebody posts.
 
@@ -144,27 +151,31 @@ class Loop:
         self._asleep = True
         if self._posted or inbox:
             timeout = 0.0
-        ready = self._selector.select(timeout)
+        ready: list[tuple[int, int]]
+        if self._epoll is not None:
+            ready = self._epoll.poll(timeout)
+        else:
+            ready = self._poller.poll(None if timeout is None else timeout * 1000)
         self._asleep = False
         self.now = time.monotonic()
         return ready
 
-    def dispatch(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+    def dispatch(self, ready: list[tuple[int, int]]) -> None:
         """Call the handlers of what is ready, then the timers that are due, then the posts."""
-        for key, events in ready:
-            handlers: Any = key.data
-            if handlers is None:
-                try:
-                    while os.read(self._wake_read, 4096):
-                        pass
-                except BlockingIOError:
-                    pass
+        for fd, events in ready:
+            watched = self._watched.get(fd)
+            if watched is None:
+                # Either our own pipe, or a handler called before has let go of this one.
+                if fd == self._wake_read:
+                    with contextlib.suppress(BlockingIOError):
+                        while os.read(fd, 4096):
+                            pass
                 continue
-            # A handler called before may have closed this one's descriptor: owners look for that.
-            if events & WRITE and handlers[1] is not None:
-                handlers[1]()
-            if events & READ:
-                handlers[0]()
+            wanted, on_read, on_write = watched
+            if events & ~READ and wanted & WRITE and on_write is not None:
+                on_write()
+            if events & ~WRITE and wanted & READ:
+                on_read()
         timers, last = self._timers, self._pushed
         # One that a callback sets to a time already past waits for the next round, so that it
         # cannot keep the loop from its descriptors.
@@ -196,6 +207,8 @@ class Loop:
         if self._wake_write < 0:
             return
         wake_write, self._wake_write = self._wake_write, -1
-        self._selector.close()
+        if self._epoll is not None:
+            self._epoll.close()
+        self._watched.clear()
         os.close(self._wake_read)
         os.close(wake_write)

@@ -62,7 +62,7 @@ def serve(
     *,
     address: AddressLike | None = None,
     workers: int | None = None,
-    token: bytes | None = None,
+    token: str | bytes | None = None,
     preload: Sequence[str] = (),
     insecure: bool = False,
     log_level: str = "info",
@@ -95,7 +95,7 @@ def serve(
     slots = workers if workers is not None else default_slots()
     if slots < 1:
         raise ValueError("workers must be greater than 0")
-    secret = token if token is not None else load_token()
+    secret = _as_bytes(token) if token is not None else load_token()
     zygote, control = fork_zygote(slots, preload)
     try:
         listener = _listen(where)
@@ -127,6 +127,10 @@ def serve(
         if where.kind == "unix":
             _unlink(where.path)
         await_zygote(zygote)
+
+
+def _as_bytes(token: str | bytes) -> bytes:
+    return token.encode() if isinstance(token, str) else token
 
 
 def _hold(loop: Loop, supervisor: Supervisor, lifeline: int) -> None:
@@ -181,6 +185,10 @@ BOOT = (
 )
 
 
+# The running ones: a server should not end because nobody kept its handle.
+_running: set[ServerHandle] = set()
+
+
 class ServerHandle:
     """
     A server in a process of its own. It stops with this process, or by :meth:`stop`.
@@ -196,6 +204,7 @@ class ServerHandle:
         self._process = process
         self.address = address
         self.pid = process.pid
+        _running.add(self)
 
     def stop(self, timeout: float = 5.0) -> None:
         """
@@ -214,6 +223,7 @@ class ServerHandle:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        _running.discard(self)
 
     def join(self, timeout: float | None = None) -> bool:
         """
@@ -233,6 +243,7 @@ class ServerHandle:
             return False
         assert self._process.stdin is not None
         self._process.stdin.close()
+        _running.discard(self)
         return True
 
     def __enter__(self) -> ServerHandle:  # noqa: PYI034 - Self is not in Python 3.10
@@ -253,7 +264,7 @@ def start_server(
     address: AddressLike | None = None,
     workers: int | None = None,
     background: bool = True,
-    token: bytes | None = None,
+    token: str | bytes | None = None,
     preload: Sequence[str] = (),
     insecure: bool = False,
     log_level: str = "warning",
@@ -287,21 +298,21 @@ def start_server(
         raise ValueError("workers must be greater than 0")
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    config = {
+        "sys_path": sys.path if root in sys.path else [*sys.path, root],
+        "address": str(where),
+        "workers": workers,
+        "token": _as_bytes(token).decode("latin-1") if token is not None else None,
+        "preload": list(preload),
+        "insecure": insecure,
+        "log_level": log_level,
+    }
     process = subprocess.Popen(
         [sys.executable, *flags, "-c", BOOT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # ^C at the terminal is for us to handle
     )
-    config = {
-        "sys_path": sys.path if root in sys.path else [*sys.path, root],
-        "address": str(where),
-        "workers": workers,
-        "token": token.decode("latin-1") if token is not None else None,
-        "preload": list(preload),
-        "insecure": insecure,
-        "log_level": log_level,
-    }
     assert process.stdin is not None
     assert process.stdout is not None
     try:

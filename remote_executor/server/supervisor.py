@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -73,6 +74,11 @@ STDERR_CHARACTERS = 2000
 LONGEST_TIMEOUT = 1e8
 LONGEST_GRACE = 1e7
 MOST_FAILED_STARTS = 3
+"""After so many workers in a row that ended before they were ready there is no use in more."""
+
+MOST_KILLED_STARTS = 20
+"""... if somebody killed them, since that need not happen to the next."""
+
 BUSY_FRAMES = 48
 """A round with so many frames is a busy one."""
 
@@ -919,7 +925,9 @@ class Supervisor:
             process = WorkerProcess(worker, self._number)
         except OSError as exc:
             self.pool.gone(worker)
-            self._failed_start(client, f"no worker can be started: {exc}")
+            self.log("warning", f"! no worker can be started: {exc}")
+            if not client.processes:  # else those go on, and others may follow
+                self._failed_start(client, f"no worker can be started: {exc}")
             return
         worker.shell = process
         self._processes[process.number] = process
@@ -972,7 +980,7 @@ class Supervisor:
             self.log("error", "! the process that makes workers has died: the server ends")
             for process in self._by_pid.values():
                 try:
-                    os.killpg(process.pid, 9)
+                    os.killpg(process.pid, signal.SIGKILL)
                 except OSError:
                     pass
             self._over = True
@@ -1079,9 +1087,10 @@ class Supervisor:
         self._drop_workers(client)
         self._send(client, frame)
 
-    def _failed_start(self, client: ClientSession, text: str) -> None:
+    def _failed_start(self, client: ClientSession, text: str, status: int | None = None) -> None:
         client.failed_starts += 1
-        if client.setup is not None or client.failed_starts >= MOST_FAILED_STARTS:
+        most = MOST_KILLED_STARTS if status == -signal.SIGKILL else MOST_FAILED_STARTS
+        if client.setup is not None or client.failed_starts >= most:
             fields = {
                 "type": "WorkerDied",
                 "module": "remote_executor.task_errors",
@@ -1111,9 +1120,8 @@ class Supervisor:
         if not process.started and not process.killed:
             how = f"exit code {status}" if status is None or status >= 0 else f"signal {-status}"
             said = process.stderr(STDERR_CHARACTERS)
-            self._failed_start(
-                client, f"a worker ended before it was ready: {how}" + (said and f"\n{said}")
-            )
+            text = f"a worker ended before it was ready: {how}" + (said and f"\n{said}")
+            self._failed_start(client, text, status)
         process.close()
         if not client.processes and client.pool not in self.pool.sessions:
             self._clients.pop(client.pool, None)

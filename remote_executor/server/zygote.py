@@ -39,6 +39,7 @@ IDLE_SECONDS = 0.05
 """After so long without a request there is time for what later workers may need."""
 
 END_SECONDS = 3.0
+SWEEP_SECONDS = 0.2
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -146,7 +147,8 @@ class Zygote:
         poll.register(woken, select.POLLIN)
         try:
             while True:
-                ready = dict(poll.poll(None if self._rested or not self._workers else 50))
+                waits = self._rested or not self._workers
+                ready = dict(poll.poll(None if waits else IDLE_SECONDS * 1000))
                 if not ready:
                     self._rest()
                 if woken in ready:
@@ -278,13 +280,13 @@ class Zygote:
             if not found:
                 return
             for pid in found:
-                killed.add(pid)
                 _kill_one(pid)
-                # Its own children come to us as soon as it has ended.
-                try:
-                    os.waitpid(pid, 0)
-                except ChildProcessError:
-                    pass
+            killed.update(found)
+            # Their own children come to us as soon as they have ended.
+            until = time.monotonic() + SWEEP_SECONDS
+            while found and time.monotonic() < until:
+                found = [pid for pid in found if not _has_ended(pid)]
+                time.sleep(0.0005)
 
     def _is_orphan(self, pid: int) -> bool:
         try:
@@ -300,13 +302,7 @@ class Zygote:
             _kill_group(pid)
         until = time.monotonic() + END_SECONDS
         while self._workers and time.monotonic() < until:
-            for pid in list(self._workers):
-                try:
-                    gone, _ = os.waitpid(pid, os.WNOHANG)
-                except ChildProcessError:
-                    gone = pid
-                if gone:
-                    self._workers.discard(pid)
+            self._workers = {pid for pid in self._workers if not _has_ended(pid)}
             time.sleep(0.001)
         self._workers.clear()
         self._sweep()
@@ -332,6 +328,13 @@ def _kill_one(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
 
 
 def _children() -> list[int]:

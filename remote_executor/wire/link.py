@@ -91,11 +91,12 @@ class Link:
         self.outbox = Outbox()
         self.silence = silence
         self.round_trip = 0.0
-        """Seconds the last ping took, 0 before there was one."""
+        """Seconds a message takes there and back: the last ping, and before it the proofs."""
         self._limit = limit
         self._mechanism = mechanism
         self._peer_opening = ""
         self._heard = now
+        self._proved = now
         self._ping_at = now
         self._since = now
         self._preamble = bytearray()
@@ -189,7 +190,9 @@ class Link:
             if kind == Kind.PING:
                 self.outbox.put(make_frame(Kind.PONG, frame.id))
             elif kind == Kind.PONG:
-                self.round_trip = max(0.0, now - frame.id / 1e6)
+                took = max(0.0, now - frame.id / 1e6)
+                # One that waited behind a large answer says little about the way.
+                self.round_trip = min(took, 2 * self.round_trip) if self.round_trip else took
             elif kind == Kind.GOODBYE:
                 self.state = LinkState.CLOSED
             elif kind <= Kind.REFUSED:
@@ -238,6 +241,7 @@ class Link:
             self._put_proof()
 
     def _put_proof(self) -> None:
+        self._proved = self._heard
         proof = self._mechanism.proof(self._peer_opening)
         self.outbox.put(make_frame(Kind.PROOF, body=encode_fields({"proof": proof})))
 
@@ -255,6 +259,8 @@ class Link:
             raise AuthenticationFailed(self.peer, text)
         if self.role == "server":
             self._put_proof()
+        else:
+            self.round_trip = now - self._proved
         self.state = LinkState.OPEN
         self._ping_at = now + self._ping_pause()
         self.reader.open_up(self._limit, self._allocate)

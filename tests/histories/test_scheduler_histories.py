@@ -90,6 +90,7 @@ class SchedulerHistory(RuleBasedStateMachine):
         assert task.state is TaskState.SENT
         assert task.id not in self.attempts, "an id was used before"
         self.attempts[task.id] = task
+        task.posted = True
         self.remote(task.server).there.append(("task", task.id))
 
     def remote(self, server):
@@ -379,7 +380,8 @@ class SchedulerHistory(RuleBasedStateMachine):
     @rule(data=st.data())
     def nobody_wants_more_of_a_map(self, data):
         feed = data.draw(st.sampled_from([feed for feed in self.feeds if not feed.closed]))
-        self.scheduler.ask_back(self.scheduler.close_feed(feed))
+        left = self.scheduler.close_feed(feed)
+        self.scheduler.ask_back([task for task in left if not self.scheduler.drop(task)])
         for task in self.open_tasks():
             if task.feed is feed and task.state is TaskState.SETTLED:
                 self.settle(task, "not wanted")
@@ -394,6 +396,9 @@ class SchedulerHistory(RuleBasedStateMachine):
                 assert entry.closed
             else:
                 self.settle(entry, "cancelled")
+        for task in list(self.scheduler.tasks.values()):
+            if self.scheduler.drop(task):
+                self.settle(task, "cancelled")
         self.scheduler.ask_back(list(self.scheduler.tasks.values()))
         self.drive()
 
@@ -442,6 +447,6 @@ class SchedulerHistory(RuleBasedStateMachine):
                 assert sorted(items) == list(range(self.offered[feed]))
 
 
-SchedulerHistory.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
+SchedulerHistory.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestSchedulerHistory = SchedulerHistory.TestCase
 TestSchedulerHistory.pytestmark = [pytest.mark.timeout(120)]

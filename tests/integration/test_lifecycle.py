@@ -590,3 +590,53 @@ if __name__ == "__main__":
     )
 
     assert (code, out, err) == (0, "caught\nfine 8\n", "")
+
+
+def test_interrupts_anywhere_in_submit(run_script):
+    """A handler that raises costs at most the call it interrupted; the executor goes on."""
+    code, out, err = run_script(
+        """
+import random, signal, time
+from remote_executor import FarmExecutor
+
+class Tick(KeyboardInterrupt):
+    pass
+
+inside = False
+
+def tick(*_):
+    global inside
+    if inside:
+        inside = False
+        raise Tick
+
+def submit_until(end):
+    global inside
+    while time.monotonic() < end:
+        try:
+            inside = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 1e-4))
+            future = executor.submit(same, len(found))
+            inside = False
+        except Tick:
+            continue
+        found.append(future)
+        future.result(10)  # a slot is idle again: the next submit sends by itself
+
+def same(x):
+    return x
+
+if __name__ == "__main__":
+    with FarmExecutor(2) as executor:
+        executor.submit(abs, 1).result(20)
+        found = []
+        signal.signal(signal.SIGALRM, tick)
+        submit_until(time.monotonic() + 1)
+        for number, future in enumerate(found):
+            assert future.result(10) == number
+        print(executor.submit(pow, 2, 3).result(10))
+"""
+    )
+
+    assert (code, out) == (0, "8\n"), err
+    assert "lost" not in err

@@ -12,17 +12,13 @@ The machines are the real ones, and so are the bytes between client and server. 
 shells round them, as thinly as they can be: ``Client`` follows client/driver.py, ``Line``
 client/peer.py, ``Server`` server/supervisor.py. Streams are cut at any byte, delayed, stalled and
 read in pieces; servers crash, restart, say goodbye or cannot be reached; workers die; tasks are
-cancelled and killed; maps are abandoned.
-
-Run one seed again and look at what happened::
-
-    python -m tests.support.sim 4711
+cancelled and killed; maps are abandoned. What is wanted and what goes wrong is made up in
+sim_histories.py.
 """
 
 from __future__ import annotations
 
 import heapq
-import sys
 from collections import deque
 from itertools import count
 from random import Random
@@ -49,25 +45,21 @@ from remote_executor.wire.session import Session, SessionState
 from tests.support.pipes import FakePipes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.core.scheduler import Server as KnownServer
     from remote_executor.wire.frames import Frame
 
-__all__ = ["Broken", "run_farm"]
+__all__ = ["Client", "Line", "Run", "Server", "Spec", "World"]
 
 SECRET = b"s" * 32
 LIMIT = 1 << 30
 BEGUN_PERIOD = 0.02
 ANSWER_SECONDS = 2.0
 MOST_STEPS = 60_000
-MOST_SECONDS = 3000.0
-"""No history takes longer once all faults are over, by its own clock."""
-
-
-class Broken(AssertionError):
-    """A history went wrong; the text has its seed and what happened last."""
+CHECK_EVERY = 3
+"""How many steps pass between two looks at the machines' invariants: it is what takes longest."""
 
 
 def answer(label: int) -> int:
@@ -415,14 +407,13 @@ class Line:
             self.connect()
 
     def close(self) -> None:
-        self.state = "closed"
-        self.retry_at = None
         if self.link is not None:
             self.link.say_goodbye()
             self.flush()
         if self.pipe is not None:
             self.drop_link("closed")
-        self.session = None
+        self.state = "closed"
+        self.retry_at = self.session = None
 
 
 class Client(Machine):
@@ -472,7 +463,8 @@ class Client(Machine):
             self.pack()
         when = self.scheduler.deadline()
         assert when is None or when > self.world.now, "the I/O thread spins"
-        self.check()
+        if not self.world.steps % CHECK_EVERY:
+            self.check()
 
     def drive(self) -> None:
         while self.inbox:
@@ -508,6 +500,7 @@ class Client(Machine):
                 continue
             self.world.log(self, f"> task {task.id} of {task.items[0]}.. to {server}")
             self.attempts[task.id] = task
+            task.posted = True
             flags = task.flags
             if task.pinned is not None:
                 flags |= Flag.OPTIONED
@@ -542,6 +535,8 @@ class Client(Machine):
 
     def frames(self, line: Line, frames: list[Frame]) -> None:
         scheduler, server = self.scheduler, line.server
+        if line.link is not None and line.link.round_trip:
+            server.round_trip = line.link.round_trip
         for frame in frames:
             kind = frame.kind
             if kind in (Kind.RESULT, Kind.FAILURE):
@@ -605,7 +600,7 @@ class Client(Machine):
         task.size = len(body)
         return task
 
-    def map(self, labels: list[int], function: int, chunksize: int | None) -> Feed:
+    def map(self, labels: Sequence[int], function: int, chunksize: int | None) -> Feed:
         feed = Feed(labels, code(self.name, function), chunksize, lane=labels[0] % 2)
         feed.flags = int(Flag.BATCH)
         self.accepted.update(labels)
@@ -648,7 +643,8 @@ class Client(Machine):
     def abandon(self, feed: Feed) -> None:
         self.world.log(self, "= a map is abandoned at", feed.cut)
         self.unwanted.update(feed.sink)
-        self.scheduler.ask_back(self.scheduler.close_feed(feed))
+        left = self.scheduler.close_feed(feed)
+        self.scheduler.ask_back([task for task in left if not self.scheduler.drop(task)])
         self.drive()
 
     def idle(self) -> bool:
@@ -955,7 +951,8 @@ class Server(Machine):
         self.assign(now)
         for connection in list(self.connections):
             connection.flush()
-        self.check()
+        if not self.world.steps % CHECK_EVERY:
+            self.check()
 
     def assign(self, now: float) -> None:
         for action in self.pool.assign(now):
@@ -1107,253 +1104,3 @@ class Server(Machine):
         for entry in self.sessions.values():
             entry.wire.check()
             assert set(entry.frames) == set(entry.pool.tasks)
-
-
-# ------------------------------------------------------------------------- the histories
-
-
-class Farm:
-    """One history: some servers, some clients, what they want, and what befalls them."""
-
-    def __init__(self, seed: int) -> None:
-        self.world = world = World(seed)
-        self.random = chance = world.random
-        world.delay = chance.choice([0.0, 0.0, 0.0002, 0.003, 0.04])
-        world.capacity = chance.choice([600, 8192, 65536])
-        most = chance.choice([0, 0, 60, 3000])
-        world.stride = (lambda: chance.randint(1, most)) if most else None
-        # Bytes that go with a call: not many where all goes in small pieces.
-        self.paddings = [0, 0, 0, 0, 100, *([] if most == 60 else [5000, 50_000])]
-        world.grace = chance.choice([0.3, 5.0, 60.0])
-        self.seconds = chance.choice([0.1, 1.0, 1.0, 10.0])
-        self.scale = chance.choice([1e-5, 1e-3, 0.02, 0.3]) * self.seconds
-        self.calm = chance.random() < 0.1
-        for number in range(chance.randint(1, 3)):
-            server = Server(world, f"s{number}", chance.randint(1, 4))
-            server.bad_starts = 0.0 if self.calm else chance.choice([0.0, 0.0, 0.1])
-            world.servers.append(server)
-        for number in range(chance.choice([1, 1, 1, 2])):
-            client = Client(world, f"c{number}")
-            client.tasks_per_worker = chance.choice([None, None, None, 1, 3])
-            client.lines = [Line(client, server) for server in world.servers]
-            world.clients.append(client)
-
-    def at_some_time(self, call: Callable[..., object], *arguments: Any) -> None:
-        self.world.later(self.random.random() * self.seconds, call, *arguments)
-
-    def spec(self) -> int:
-        """Make up a call; return its label."""
-        chance = self.random
-        seconds = chance.expovariate(1 / self.scale) * (20 if chance.random() < 0.05 else 1)
-        how = "return"
-        if not self.calm and chance.random() < 0.08:
-            how = chance.choice(["raise", "die"])
-        self.world.specs.append(Spec(seconds, how))
-        return len(self.world.specs) - 1
-
-    def plan(self) -> None:
-        """Say what will be wanted, and what will go wrong."""
-        chance = self.random
-        for client in self.world.clients:
-            for line in client.lines:
-                self.at_some_time(line.connect)
-            for _ in range(chance.choice([0, 1, 3, 10])):
-                self.at_some_time(self.submit, client, chance.choice([1, 1, 5, 20]))
-            for _ in range(chance.choice([0, 0, 1, 2])):
-                self.at_some_time(self.map, client, chance.choice([1, 10, 150]))
-            if chance.random() < 0.2:
-                self.at_some_time(self.pin, client)
-            if not self.calm:
-                for _ in range(chance.choice([0, 0, 1, 4])):
-                    self.at_some_time(self.stop_one, client)
-        if self.calm:
-            return
-        self.world.flaky = chance.choice([0.0, 0.0, 0.3, 0.7])
-        for _ in range(chance.choice([0, 1, 2, 5, 10])):
-            self.at_some_time(self.cut)
-        for _ in range(chance.choice([0, 0, 0, 1])):
-            self.at_some_time(self.stall)
-        for server in self.world.servers:
-            if chance.random() < 0.3:
-                self.at_some_time(chance.choice([server.crash, server.shut_down]))
-                self.at_some_time(server.come_back)
-            if chance.random() < 0.15:
-                self.at_some_time(self.part, server)
-            for _ in range(chance.choice([0, 0, 0, 1, 2])):
-                self.at_some_time(self.kill_worker, server)
-
-    # --------------------------------------------------------------------- what happens
-
-    def submit(self, client: Client, number: int) -> None:
-        chance = self.random
-        for _ in range(number):
-            task = client.submit(
-                self.spec(),
-                chance.randrange(20),
-                padding=chance.choice(self.paddings),
-                retries=chance.choice([0, 3, 3]),
-            )
-            if chance.random() < 0.12 and not self.calm:
-                call = chance.choice([client.cancel, client.kill])
-                self.world.later(self.world.some(self.seconds / 2), call, task)
-
-    def stop_one(self, client: Client) -> None:
-        """Cancel or kill something that waits at a server or runs there."""
-        tasks = list(client.scheduler.tasks.values())
-        if tasks:
-            call = self.random.choice([client.cancel, client.kill, client.kill])
-            call(self.random.choice(tasks))
-
-    def map(self, client: Client, items: int) -> None:
-        chance = self.random
-        labels = [self.spec() for _ in range(items)]
-        feed = client.map(labels, chance.randrange(20), chance.choice([None, None, 1, 7]))
-        if chance.random() < 0.2 and not self.calm:
-            self.world.later(self.world.some(self.seconds), client.abandon, feed)
-
-    def pin(self, client: Client) -> None:
-        line = self.random.choice(client.lines)
-        for index in range(line.target.slots):
-            client.pin(line, index, self.spec())
-
-    def cut(self) -> None:
-        """Cut one of the younger streams, now or some bytes later."""
-        pipes = self.world.pipes[-4:]
-        if pipes:
-            after = self.random.choice([0, 1, 30, 200, 3000, 30_000])
-            self.world.log("! a stream is cut after", after, "bytes")
-            self.random.choice(self.random.choice(pipes)).cut(after)
-
-    def stall(self) -> None:
-        pipes = self.world.pipes[-4:]
-        if pipes:
-            pipe, _ = self.random.choice(pipes)
-            seconds = self.random.choice([0.1, 3.0, 20.0])
-            self.world.log("! a stream stalls for", seconds, "s")
-            pipe.stall()
-            self.world.later(seconds, pipe.resume)
-
-    def part(self, server: Server) -> None:
-        """Let nobody reach a server for a while."""
-        self.world.log(server, "! cannot be reached")
-        server.reachable = False
-        for connection in server.connections:
-            connection.pipe.cut()
-        self.world.later(self.world.grace * 2 * self.random.random(), self.join, server)
-
-    def join(self, server: Server) -> None:
-        self.world.log(server, "= can be reached")
-        server.reachable = True
-
-    def kill_worker(self, server: Server) -> None:
-        workers = [worker for worker in server.workers if worker.alive]
-        if workers:
-            self.random.choice(workers).die("died")
-
-    # ---------------------------------------------------------------------- from start to end
-
-    def live(self) -> None:
-        """Live through all of it."""
-        world = self.world
-        self.plan()
-        end = world.now + self.seconds
-        world.later(self.seconds, lambda: None)
-        world.run(lambda: world.now >= end, self.seconds + 1.0)
-        world.flaky = 0.0
-        for server in world.servers:
-            server.come_back()
-            server.reachable = True
-        world.log("= all faults are over")
-        world.run(lambda: all(client.idle() for client in world.clients), MOST_SECONDS)
-        for client in world.clients:
-            client.drive()  # a last look at failures
-            client.close()
-            client.check()
-        world.run(lambda: not any(server.busy() for server in world.servers), MOST_SECONDS)
-        self.check()
-
-    def check(self) -> None:
-        """Everybody has gone home: see whether all was as it was promised."""
-        for server in self.world.servers:
-            assert server.pool.holding == 0
-        for client in self.world.clients:
-            self.check_client(client)
-
-    def check_client(self, client: Client) -> None:
-        scheduler = client.scheduler
-        assert not scheduler.tasks
-        assert not any(server.bytes or server.begun for server in scheduler.servers.values())
-        tried: dict[int, list[str]] = {}
-        runs = {id: run for (name, id), run in self.world.runs.items() if name == client.name}
-        for id, task in client.attempts.items():
-            run, end = runs.pop(id, None), client.ends[id]
-            if run is not None:
-                assert list(run.labels) == task.items
-                for label in run.labels:
-                    tried.setdefault(label, []).append(end)
-            assert FATES[run.fate if run else "never ran"].issuperset([end]), (
-                f"attempt {id} of {task.items[:3]} ended by {end!r}, but {run or 'it never ran'}"
-            )
-        assert not runs, f"nobody sent {runs}"
-        for label, ends in tried.items():
-            # It ran twice only if a server was lost with it.
-            assert all(end == "lost" for end in ends[:-1]), f"{label} ran though {ends}"
-        wanted = client.accepted - client.unwanted
-        assert wanted <= client.outcomes.keys(), "a call was lost"
-        for label in wanted:
-            outcome = client.outcomes[label]
-            ends = tried.get(label, [])
-            assert ENDS[outcome].issuperset(ends[-1:]), f"{label} is {outcome!r}, but {ends}"
-            if outcome == "result":
-                assert self.world.specs[label].how == "return"
-                assert ends
-
-
-FATES = {
-    "never ran": {"taken back", "killed", "lost"},
-    "done": {"result", "lost"},
-    "died": {"died", "killed", "lost"},
-    "killed": {"killed", "lost"},
-    "lost": {"lost"},
-}
-"""What may become of an attempt, by what became of it at its worker."""
-
-ENDS = {
-    "result": {"result"},
-    "raised": {"result"},
-    "died": {"died"},
-    "killed": {"killed", "lost"},
-    "cancelled": {"lost"},
-    "lost": {"lost"},
-}
-"""How the last attempt that ran may have ended, by what the caller heard."""
-
-
-def run_farm(seed: int) -> Farm:
-    """
-    Live through the history of that seed.
-
-    Raises:
-        Broken: If something was not as it should be.
-    """
-    farm = Farm(seed)
-    try:
-        farm.live()
-    except Exception as exc:
-        raise Broken(
-            f"seed {seed}: {type(exc).__name__}: {exc}\n{farm.world.story()}\n"
-            f"Run it again by: python -m tests.support.sim {seed}"
-        ) from exc
-    return farm
-
-
-def main(seeds: list[str]) -> None:
-    """Run seeds again and tell their stories."""
-    for seed in map(int, seeds):
-        farm = run_farm(seed)
-        print(farm.world.story(last=10_000))
-        print(f"seed {seed}: {farm.world.steps} steps, {len(farm.world.runs)} runs, all well")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

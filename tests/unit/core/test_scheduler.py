@@ -50,10 +50,11 @@ class Farm:
         return feed
 
     def fill(self):
-        """Return what is sent, as (server's name, its tasks)."""
+        """Send what can be sent, and return it as (server's name, its tasks)."""
         sends = [(server.name, tasks) for server, tasks in self.scheduler.fill(self.now)]
         for _, tasks in sends:
             for task in tasks:
+                assert not task.posted
                 task.posted = True
         self.scheduler.check()
         return sends
@@ -456,6 +457,21 @@ def test_a_task_that_waits_here_is_dropped_and_never_sent():
     farm.up("a", 4)
     assert farm.sent() == {"a": ["t0", "t2"]}
     assert not farm.scheduler.drop(tasks[0])
+
+
+def test_a_batch_that_has_not_left_is_dropped_and_one_that_has_is_not():
+    farm = Farm(a=1)
+    farm.feed(2)
+    ((_, (packed, unpacked)),) = farm.scheduler.fill(farm.now)
+    packed.posted = True
+
+    assert farm.scheduler.drop(unpacked)
+    assert not farm.scheduler.drop(packed)
+    assert not farm.scheduler.drop(unpacked)
+
+    assert list(farm.a.inflight) == [packed.id]
+    assert unpacked.state is TaskState.SETTLED
+    farm.scheduler.check()
 
 
 def test_nothing_is_sent_if_all_that_waited_was_dropped():
@@ -1028,6 +1044,23 @@ def test_a_batch_that_is_taken_back_or_lost_goes_out_again_before_later_ones():
     assert batches[:2] == [first, second]
     assert [batch.first for batch in batches] == [0, 1, 2, 3]
     assert feed.returned == set()
+
+
+def test_a_batch_that_was_settled_can_be_tried_once_more():
+    """As when a server lacked a module: it goes out again, by value."""
+    farm = Farm(a=1)
+    feed = farm.feed(1)
+    ((_, (batch,)),) = farm.fill()
+    farm.done(batch)
+
+    batch.id, batch.state, batch.body = farm.scheduler.next_id(), TaskState.QUEUED, None
+    feed.open_batches += 1
+    farm.scheduler.submit(batch)
+    farm.scheduler.check()
+
+    assert farm.fill() == [("a", [batch])]
+    farm.done(batch)
+    assert farm.scheduler.unsettled == 0
 
 
 def test_a_batch_that_waits_again_can_be_dropped():

@@ -325,7 +325,7 @@ def test_a_wake_up_ends_the_next_wait_and_no_more(loop):
     loop.wake()
     loop.wake()
 
-    assert [key.data for key, _ in loop.poll(LIMIT)] == [None]
+    assert len(loop.poll(LIMIT)) == 1
     loop.run_once(LIMIT)
     assert loop.poll(0) == []
 

@@ -497,6 +497,28 @@ def test_an_open_link_pings_and_measures(role):
     assert link.deadline() == 104.0 + PING_SECONDS
 
 
+def test_a_client_measures_before_the_first_ping():
+    client, server = client_link(now=10.0), server_link(now=10.0)
+    feed(server, drain(client.outbox), now=10.1)
+    feed(client, drain(server.outbox), now=10.2)
+    feed(server, drain(client.outbox), now=10.3)
+
+    feed(client, drain(server.outbox), now=10.4)
+
+    assert client.state is LinkState.OPEN
+    assert client.round_trip == pytest.approx(0.2)
+
+
+def test_a_ping_that_waited_behind_a_large_frame_changes_little():
+    link = open_link("client", now=100.0)
+    for sent, answered in (100.0, 100.1), (104.0, 107.0), (108.0, 108.05):
+        feed(link, bytes_of(make_frame(Kind.PONG, int(sent * 1e6))), now=answered)
+        if sent == 104.0:
+            assert link.round_trip == pytest.approx(0.2)
+
+    assert link.round_trip == pytest.approx(0.05)
+
+
 @WAYS
 def test_a_ping_is_answered(steps):
     link = open_link("server")
