@@ -519,7 +519,7 @@ class Driver:
                     elif feed is None:
                         deliveries.append((_resolve, (task, frame)))
                     else:
-                        feed.measured(task.count, frame.aux * 1e-6)
+                        feed.measured(task.count, frame.aux * 1e-6, len(frame.raw))
                         deliveries.append((task.sink.arrived, (task, frame)))
 
     def _not_loaded(self, task: Task, frame: Frame) -> None:

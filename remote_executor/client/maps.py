@@ -10,21 +10,27 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import CancelledError, TimeoutError
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, cast
 
 from remote_executor.client.driver import open_failure
 from remote_executor.payload.pickles import load
 from remote_executor.wire.messages import Flag, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from remote_executor.client.driver import Driver
     from remote_executor.core.scheduler import Feed, Task
     from remote_executor.wire.frames import Frame
 
 __all__ = ["MapResults"]
+
+
+class _Items(chain[Any]):
+    """The items of batches, one after the other. Can be closed, as the stdlib's generator can."""
+
+    close: Callable[[], None]
 
 
 class MapResults:
@@ -145,25 +151,25 @@ class MapResults:
             TimeoutError: A result did not come in time.
             Exception: What the function raised for an item, at that item's turn.
         """
-        return self._results(None if timeout is None else time.monotonic() + timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        if self._buffersize is None:
+            # One step of ours a batch; from item to item it is C all the way.
+            batches = self._batches(until)
+            items = cast("_Items", _Items.from_iterable(batches))
+            items.close = batches.close
+            return items
+        return self._one_by_one(until)
 
-    def _results(self, until: float | None) -> Iterator[Any]:
+    def _batches(self, until: float | None) -> Generator[list[Any], None, None]:
         try:
             while True:
                 outcome = self._wait(until)
                 if outcome is None:
                     return
-                count, frame = outcome
-                values, error = _open(frame)
-                del outcome, frame
-                if error is None and self._buffersize is None:
-                    self._yielded += count
-                    yield from values
-                    continue
-                for value in values:
-                    self._yielded += 1
-                    self._pull()
-                    yield value
+                values, error = _open(outcome[1])
+                del outcome
+                yield values
+                del values
                 if error is not None:
                     try:
                         raise error
@@ -171,6 +177,14 @@ class MapResults:
                         del error  # else the exception would hold on to this frame
         finally:
             self.close()
+
+    def _one_by_one(self, until: float | None) -> Iterator[Any]:
+        """Read more of the source with each item that is taken."""
+        for values in self._batches(until):
+            for value in values:
+                self._yielded += 1
+                self._pull()
+                yield value
 
     def _wait(self, until: float | None) -> tuple[int, Frame | BaseException] | None:
         """Wait for the next batch; None if there is none left."""

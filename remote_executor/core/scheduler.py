@@ -45,8 +45,9 @@ QUICKEST = 5e-6
 MOST_BYTES = 128 * 1024 * 1024
 """Bytes of arguments under way to one server, beyond one task a slot."""
 BATCH_SECONDS = 0.020
-BATCH_BYTES = 8 * 1024 * 1024
-"""Bytes of arguments in a batch of several items, as far as items are alike."""
+BATCH_BYTES = 128 * 1024
+"""Bytes of arguments, or of results, in a batch of several items, as far as items are alike. What
+is larger leaves the caches of the processors, and its memory is not used again for the next."""
 BATCH_GROWTH = 8
 ANSWER_SECONDS = 0.002
 """Work that a server is through with sooner is not worth asking back."""
@@ -182,6 +183,7 @@ class Feed:
         "open_batches",
         "priority",
         "queued",
+        "result_bytes",
         "retries",
         "returned",
         "seconds",
@@ -228,6 +230,8 @@ class Feed:
         """Those of them that wait in the queue: they were sent before."""
         self.item_bytes = 0.0
         """Bytes of an item in the batch that was packed last."""
+        self.result_bytes = 0.0
+        """Bytes of an item's result in the batch that was done last."""
         self.seconds: float | None = None
         """Measured seconds an item takes."""
         self.span = 1
@@ -240,13 +244,22 @@ class Feed:
         if self.seconds is None:
             return 1
         wanted = min(int(BATCH_SECONDS / max(self.seconds, 1e-9)), self.span * BATCH_GROWTH)
-        if self.item_bytes:
-            wanted = min(wanted, int(BATCH_BYTES / self.item_bytes))
+        largest = max(self.item_bytes, self.result_bytes)
+        if largest:
+            wanted = min(wanted, int(BATCH_BYTES / largest))
         share = -(-self.available // (2 * slots))
         return max(1, min(wanted, share))
 
-    def measured(self, count: int, seconds: float) -> None:
-        """Learn from a finished batch of ``count`` items."""
+    def measured(self, count: int, seconds: float, size: int = 0) -> None:
+        """
+        Learn from a finished batch.
+
+        Args:
+            count: How many items it had.
+            seconds: How long they took on their worker, together.
+            size: The bytes of their results.
+        """
+        self.result_bytes = size / count
         each = seconds / count
         self.span = max(self.span, count)
         # Trust the larger batch: its share of fixed cost is smaller.

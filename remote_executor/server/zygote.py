@@ -82,7 +82,7 @@ def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]
 
 def await_zygote(pid: int) -> None:
     """Wait until the zygote, whose control socket was closed, has ended; kill it in the end."""
-    until = time.monotonic() + 2 * END_SECONDS
+    until = time.monotonic() + END_SECONDS + 1.0
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         if time.monotonic() > until:
             # It hangs in what it imports, say.

@@ -35,6 +35,7 @@ def blocks(number):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", blocks(12))
 def test_every_call_ends_once_and_as_it_should_whatever_befalls_the_farm(block):
+    """K58, K59, K63, K88: crashes, restarts, dead workers, cancels and kills, in any order."""
     for seed in block:
         run_farm(Farm(seed))
 
@@ -42,7 +43,7 @@ def test_every_call_ends_once_and_as_it_should_whatever_befalls_the_farm(block):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", blocks(4))
 def test_cut_and_stalled_streams_change_nothing(block):
-    """While the server lives, nothing is lost and nothing runs twice."""
+    """K28, K58: while the server lives, nothing is lost and nothing runs twice."""
     for seed in block[::4]:
         farm = Farm(seed, blips_only=True)
         run_farm(farm)
@@ -185,6 +186,7 @@ def test_a_view_that_comes_late_has_its_turn_at_once():
 
 
 def test_clients_share_the_slots_of_a_server():
+    """K62: a client that comes late has its share at once."""
     first, second = quiet_farm(2, clients=2).clients
     submit(first, [0.05] * 400)
     first.world.run(lambda: len(first.outcomes) > 20, 10)

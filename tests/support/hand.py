@@ -299,7 +299,11 @@ def remote(address: Address, token: bytes, attach: bool = True, **fields: Any) -
     def dial() -> socket.socket:
         if address.kind == "unix":
             sock = socket.socket(socket.AF_UNIX)
-            sock.connect(address.path)
+            try:
+                sock.connect(address.path)
+            except OSError:
+                sock.close()
+                raise
             return sock
         return socket.create_connection((address.host, address.port), scaled(LIMIT))
 

@@ -256,6 +256,7 @@ def test_a_draining_server_gets_nothing_new():
 
 
 def test_higher_priorities_are_sent_first():
+    """K51."""
     farm = Farm(a=1)
     farm.submit("low", priority=-1)
     farm.submit("normal0", "normal1")
@@ -356,6 +357,7 @@ def test_a_task_says_where_it_stands():
 
 
 def test_tasks_of_a_lost_server_go_to_another_in_their_order_as_new_attempts():
+    """K58."""
     farm = Farm(a=2)
     tasks = farm.submit("t0", "t1", "t2", "t3")
     farm.fill()
@@ -377,6 +379,7 @@ def test_tasks_of_a_lost_server_go_to_another_in_their_order_as_new_attempts():
 
 
 def test_tasks_wait_for_a_lost_server_to_come_back_if_there_is_no_other():
+    """K59."""
     farm = Farm(a=1)
     task = farm.submit("t")
     farm.fill()
@@ -901,19 +904,32 @@ def test_large_items_make_small_batches():
     feed = farm.feed(1000)
     ((_, tasks),) = farm.fill()
     for task in tasks:
-        farm.scheduler.packed(task, 1024 * 1024)
-    assert farm.a.bytes == 2 * 1024 * 1024
+        farm.scheduler.packed(task, 16 * 1024)
+    assert farm.a.bytes == 2 * 16 * 1024
 
     farm.done(tasks[0], seconds=1e-4)
     feed.measured(1, 1e-4)
     feed.measured(100, 1e-2)
 
     ((_, (batch, *_)),) = farm.fill()
-    assert batch.count == 8 == BATCH_BYTES // (1024 * 1024)
+    assert batch.count == 8 == BATCH_BYTES // (16 * 1024)
     assert batch.size == BATCH_BYTES  # until it is packed, as the last was
     farm.scheduler.packed(batch, 5)
     assert batch.size == 5
     farm.scheduler.check()
+
+
+def test_large_results_make_small_batches():
+    farm = Farm(a=1)
+    feed = farm.feed(1000)
+    ((_, (task, *_)),) = farm.fill()
+
+    farm.done(task, seconds=1e-4)
+    feed.measured(1, 1e-4, 16 * 1024)
+    feed.measured(100, 1e-2, 100 * 16 * 1024)
+
+    ((_, (batch, *_)),) = farm.fill()
+    assert batch.count == 8
 
 
 def test_batches_that_are_not_packed_yet_count_as_large_as_those_before():
