@@ -58,6 +58,9 @@ CLIENT_LIMIT = 16 * 1024**3
 MOST_STRANGERS = 64
 """Connections that have not authenticated; the oldest is dropped for one more."""
 
+QUICK_SECONDS = 60e-6
+"""A single task that takes less is waited for awake, for as long at most."""
+
 BEGUN_PERIOD = 0.02
 LINGER_SECONDS = 2.0
 """How long a peer has to read our last words, and a worker to end by itself."""
@@ -94,6 +97,9 @@ FAILURE = int(Kind.FAILURE)
 ACK = int(Kind.ACK)
 OPTIONED = int(Flag.OPTIONED)
 PAGE = 1 << 16
+
+
+_yield_processor = getattr(os, "sched_yield", lambda: None)
 
 
 class ClientSession:
@@ -403,6 +409,7 @@ class Supervisor:
         self._levels = ("debug", "info", "warning", "error")
         self._level = self._levels.index(log_level)
         self._frames = 0
+        self._quick = False
         self._readable: dict[WorkerProcess, None] = {}
         self._unflushed_workers: dict[WorkerProcess, None] = {}
         self._throttled: dict[ClientSession, None] = {}
@@ -450,7 +457,7 @@ class Supervisor:
         gc.set_threshold(50_000, 50, 50)
         try:
             while not self._over:
-                ready = loop.poll()
+                ready = self._await_quick() or loop.poll()
                 self._frames = 0
                 loop.dispatch(ready)
                 self._settle(loop.now)
@@ -458,6 +465,22 @@ class Supervisor:
                     time.sleep(COALESCE_SECONDS)
         finally:
             self._close()
+
+    def _await_quick(self) -> list[tuple[int, int]]:
+        """
+        Wait for the result of a very short task without going to sleep.
+
+        To be woken takes longer than such a task. If it takes longer than usual, sleep after all.
+        """
+        if not self._quick:
+            return []
+        self._quick = False
+        until = time.monotonic() + QUICK_SECONDS
+        while True:
+            ready = self.loop.poll(0.0)
+            if ready or self.loop.now >= until:
+                return ready
+            _yield_processor()
 
     def stop(self) -> None:
         """End now: say goodbye and kill all workers. A signal handler may call this."""
@@ -863,6 +886,8 @@ class Supervisor:
             put(frame)
         self._flush_worker(process)
         process.write_tokens(ids)
+        seconds = process.pool.session.seconds
+        self._quick = len(ids) == 1 and seconds is not None and seconds < QUICK_SECONDS
         if self._begun_timer.when is None:
             self._begun_timer.at(self.loop.now + BEGUN_PERIOD)
 

@@ -447,6 +447,6 @@ class SchedulerHistory(RuleBasedStateMachine):
                 assert sorted(items) == list(range(self.offered[feed]))
 
 
-SchedulerHistory.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
+SchedulerHistory.TestCase.settings = settings(max_examples=80, stateful_step_count=60)
 TestSchedulerHistory = SchedulerHistory.TestCase
 TestSchedulerHistory.pytestmark = [pytest.mark.timeout(120)]
