@@ -33,11 +33,12 @@ from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
+from remote_executor.errors import PayloadError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.failures import decode_failure
 from remote_executor.payload.modules import travels_by_value
-from remote_executor.payload.pickles import dump, load
+from remote_executor.payload.pickles import dump, holds_code, load
 from remote_executor.task_errors import (
     InitializerFailed,
     NoServerError,
@@ -279,7 +280,6 @@ class Driver:
                 task = inbox.popleft()
             except IndexError:
                 break
-            task.function = self.functions.number(task.encoded)
             scheduler.submit(task)
         for server, tasks in scheduler.fill(now):
             self._send(server, tasks)
@@ -300,15 +300,16 @@ class Driver:
         assert session is not None
         known = peer.known
         for task in tasks:
-            function = task.function
-            if function is None:
-                function = task.function = self.functions.number(task.encoded)
-            if function.number not in known:
-                self._send_function(peer, function)
             body = task.body
             if body is None:
                 self._to_pack.append((task, task.id))
                 continue
+            if peer.foreign and self._refuses(peer, task):
+                continue
+            # Numbered when it goes: until then it may be forgotten for want of room.
+            function = task.function = self.functions.number(task.encoded)
+            if function.number not in known:
+                self._send_function(peer, function)
             if task.buffers and peer.segments and task.segment is None and task.size >= WORTH:
                 self._to_pack.append((task, task.id))
                 continue
@@ -321,6 +322,22 @@ class Driver:
                 self._share(peer, task, frame)
             task.posted = True
             session.send(frame)
+
+    def _refuses(self, peer: Peer, task: Task) -> bool:
+        """Fail a task that carries code by value to another Python, where it would crash."""
+        assert task.server is not None
+        if not (holds_code(task.encoded.body) or holds_code(task.body or b"")):
+            return False
+        self.scheduler.ended(task.server, task.id)
+        python = ".".join(map(str, peer.fields.get("python", [])))
+        reason = (
+            f"{peer.name} runs {peer.fields.get('implementation')} {python}, and this is "
+            f"{sys.implementation.name} {'.'.join(map(str, sys.version_info[:3]))}: code by value "
+            "does not cross versions; put the function into a module that the server has, or give "
+            "both ends the same Python"
+        )
+        self._deliver_error(task, PayloadError(task.name or "task", reason))
+        return True
 
     def _send_function(self, peer: Peer, function: Function) -> None:
         assert peer.session is not None
@@ -536,7 +553,6 @@ class Driver:
                 else:
                     task.feed.encoded = task.encoded = self._cache.encode(fn)
                     task.body = None
-                    task.feed.open_batches += 1
             except Exception as exc:
                 error = exc
             else:

@@ -269,6 +269,8 @@ class Peer:
         self.trouble: str | None = None
         """Why there is no link, in words."""
         self.failures = 0
+        self.foreign = False
+        """Whether its Python is another one, which must not be sent code by value."""
         self.segments = False
         """Whether large buffers go there in shared memory."""
         self.lent: dict[int, Segment] = {}
@@ -369,14 +371,18 @@ class Peer:
         assert self.link is not None
         assert self.session is not None
         if self._begun and not fields["resumed"]:
-            self._owner.peer_lost(self, "the server was started anew")
+            self._owner.peer_lost(self, "it does not know our session: it was started anew")
             self._new_session(time.monotonic())
+            self._attach()
+            return
         self.state = PeerState.UP
         self.segments = fields.get("segments") is True
         self.trouble = None
         self.failures = 0
         self._pause = FIRST_PAUSE
         self.fields = fields
+        ours = self._config["implementation"], self._config["python"][:2]
+        self.foreign = (fields.get("implementation"), fields.get("python", [])[:2]) != ours
         self.session.attach(self.link.outbox, fields["received"])
         if not fields["resumed"]:
             self._begun = True

@@ -371,6 +371,7 @@ class Scheduler:
         self.unsettled += 1
         if task.feed is not None:
             task.feed.returned.add(task)
+            task.feed.open_batches += 1
         self.queue.push(task, task.priority, task.lane)
 
     def offer(self, feed: Feed, count: int) -> None:

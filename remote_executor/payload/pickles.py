@@ -19,7 +19,16 @@ from ..errors import PayloadError
 if TYPE_CHECKING:
     from .by_value import Visit
 
-__all__ = ["OUT_OF_BAND", "dump", "dump_result", "keeper", "load", "needs_by_value", "plainly"]
+__all__ = [
+    "OUT_OF_BAND",
+    "dump",
+    "dump_result",
+    "holds_code",
+    "keeper",
+    "load",
+    "needs_by_value",
+    "plainly",
+]
 
 #: Buffers of at least so many bytes travel apart from the pickle, without a copy.
 OUT_OF_BAND = 64 * 1024
@@ -150,6 +159,17 @@ def dump_result(obj: object, what: str = "result") -> tuple[bytes, list[memoryvi
     from . import by_value
 
     return _slowly(by_value.dump_for_client, obj, what)
+
+
+def holds_code(body: bytes | bytearray | memoryview) -> bool:
+    """
+    Tell whether a pickle may hold code by value, which only an equal Python can load.
+
+    Args:
+        body: The pickle. That it merely mentions the modules which rebuild code counts too.
+    """
+    data = bytes(body)
+    return b"cloudpickle" in data or b"remote_executor.payload.mains" in data
 
 
 def load(body: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) -> Any:

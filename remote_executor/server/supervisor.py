@@ -555,6 +555,7 @@ class Supervisor:
     def attach(self, connection: Connection, frame: Frame, now: float) -> ClientSession | None:
         """Give a connection its session, an old or a new one."""
         number = (int, float)
+        reply: dict[str, Any]
         fields = decode_fields(
             frame.body, session=str, received=int, resume=bool, grace=number, workers=int
         )
@@ -564,6 +565,11 @@ class Supervisor:
             self.end_session(client, "it began anew")
             client = None
         resumed = client is not None
+        if client is None and fields["resume"]:
+            # Make nothing yet: the client is to begin a new session, under another name.
+            reply = {"resumed": False, "received": 0, "slots": 0}
+            connection.link.outbox.put(make_frame(Kind.ATTACHED, body=encode_fields(reply)))
+            return None
         if client is None:
             if self._ending:
                 connection.link.outbox.put(
@@ -587,7 +593,7 @@ class Supervisor:
             # It has a new link; the old one is dead, though we had not noticed.
             client.connection.close()
         self.log("debug", f"= {connection.peer} {'resumed' if resumed else 'began'} {id[:8]}")
-        reply: dict[str, Any] = {
+        reply = {
             "resumed": resumed,
             "received": client.wire.received_count,
             "slots": client.pool.limit,

@@ -688,7 +688,8 @@ def test_a_session_ends_when_its_grace_is_over(server):
         client.connect()
         client.session = type(client.session)(time.monotonic(), 60)
         client.attach()
-        assert client.attached["resumed"] is False
+        assert client.attached["resumed"] is False, "and nothing was made"
+        client.attach(resume=False)
         assert client.run(tasks.pid) != worker
         client.goodbye()
 

@@ -104,7 +104,8 @@ class Hand:
         self.put(Kind.ATTACH, body=encode_fields(fields))
         frame = self.wait(Kind.ATTACHED)
         self.attached = decode_fields(frame.body)
-        self.session.attach(self.link.outbox, self.attached["received"])
+        if self.attached["resumed"] or not resume:
+            self.session.attach(self.link.outbox, self.attached["received"])
         self.flush()
 
     def cut(self) -> None:
