@@ -59,7 +59,7 @@ from remote_executor.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from remote_executor.core.known import Function
     from remote_executor.errors import FarmError
@@ -95,7 +95,7 @@ class Settings:
         self,
         *,
         config: dict[str, Any],
-        setup: tuple[bytes, list[Any]] | None,
+        setup: tuple[bytes, Sequence[Any]] | None,
         retries: int,
         grace: float,
         connect_timeout: float | None,
@@ -549,7 +549,9 @@ class Driver:
             try:
                 if task.feed is None:
                     task.encoded = self._cache.encode(fn)
-                    task.body, task.buffers = dump(task.call, "call")
+                    if task.body is not None and not holds_code(task.body):
+                        call = load(task.body, task.buffers)
+                        task.body, task.buffers = dump(call, "call")
                 else:
                     task.feed.encoded = task.encoded = self._cache.encode(fn)
                     task.body = None

@@ -98,8 +98,7 @@ class _Face(Executor):
         future: FarmFuture[T] = FarmFuture()
         try:
             encoded = self._cache.encode(fn)
-            call = args, kwargs
-            body, buffers = dump(call, "call")
+            body, buffers = dump((args, kwargs), "call")
         except Exception as exc:
             future.set_exception(exc)
             return future
@@ -116,7 +115,7 @@ class _Face(Executor):
             task.name = options.name or task.name
         task.lane = self._lane
         task.category = options.category
-        task.fn, task.call = fn, call
+        task.fn = fn
         future._driver = driver
         future._task = task
         if self._futures is not None:

@@ -28,22 +28,22 @@ class FarmFuture(Future[T]):
     """
     A ``concurrent.futures.Future`` of a task on a farm.
 
-    The standard library gives each future a condition with a lock of its own, which is two thirds
-    of what a future costs to make, to keep, and for the garbage collector to look at. Here the
-    condition is made when somebody waits, and all share one lock. Everything else is inherited;
-    ``wait`` and ``as_completed`` find the attributes that they use.
+    The standard library gives each future a condition with a lock of its own and two lists,
+    which is most of what a future costs to make, to keep, and for the garbage collector to look at.
+    Here these are made when somebody wants them, and all share one lock. Everything else is
+    inherited; ``wait`` and ``as_completed`` find the attributes that they use.
     """
 
     _driver: Driver | None = None
     _task: Task | None = None
     _lazy: threading.Condition | None = None
+    _lazy_waiters: list[Any] | None = None
+    _lazy_callbacks: list[Callable[[Future[T]], object]] | None = None
 
     def __init__(self) -> None:
         self._state = PENDING
         self._result: T | None = None
         self._exception: BaseException | None = None
-        self._waiters: list[Any] = []
-        self._done_callbacks: list[Callable[[Future[T]], object]] = []
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
@@ -54,6 +54,20 @@ class FarmFuture(Future[T]):
                 if condition is None:
                     condition = self._lazy = threading.Condition(GUARD)
         return condition
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        with GUARD:
+            if self._lazy_waiters is None:
+                self._lazy_waiters = []
+            return self._lazy_waiters
+
+    @property
+    def _done_callbacks(self) -> list[Callable[[Future[T]], object]]:
+        with GUARD:
+            if self._lazy_callbacks is None:
+                self._lazy_callbacks = []
+            return self._lazy_callbacks
 
     def done(self) -> bool:
         """Return whether the task is over: finished, failed or cancelled."""
@@ -82,11 +96,11 @@ class FarmFuture(Future[T]):
                 raise InvalidStateError(f"{self._state}: {self!r}")
             self._result = result
             self._state = FINISHED
-            for waiter in self._waiters:
+            for waiter in self._lazy_waiters or ():
                 waiter.add_result(self)
             if self._lazy is not None:
                 self._lazy.notify_all()
-        if self._done_callbacks:
+        if self._lazy_callbacks:
             self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def cancel(self) -> bool:

@@ -82,7 +82,6 @@ class Task:
     __slots__ = (
         "body",
         "buffers",
-        "call",
         "cancelling",
         "category",
         "count",
@@ -143,8 +142,7 @@ class Task:
         self.body = body
         self.buffers = buffers
         self.fn: Any = None
-        """The function, and below its arguments, to be pickled anew if they cannot be loaded."""
-        self.call: Any = None
+        """The function, to be pickled anew if it cannot be loaded."""
         self.items: Any = None
         self.segment: Any = None
         self.flags = 0

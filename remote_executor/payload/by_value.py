@@ -242,7 +242,7 @@ class WorkerPickler(_Pickler):
                 body = pickle.dumps(_Unsent(what, str(error) or type(error).__name__), 5)
                 entry = name, b"unsent", body, []
             else:
-                token, views = _freeze_global(name, body, views)
+                token, views = _freeze_global(name, body, list(views))
                 entry = name, token, body, [pickle.PickleBuffer(view.obj) for view in views]
             finally:
                 visit.open.discard(name)

@@ -188,7 +188,7 @@ class Captures:
         self._snapshot: tuple[bytes, list[memoryview]] | None = None
         if self._loose:
             body, views = dump([fetch() for fetch in self._loose])
-            self._snapshot = body, freeze(views)
+            self._snapshot = body, freeze(list(views))
 
     def _note_globals(
         self,

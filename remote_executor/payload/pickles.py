@@ -77,7 +77,7 @@ def needs_by_value(body: bytes) -> bool:
     return cloudpickle is not None and bool(cloudpickle._PICKLE_BY_VALUE_MODULES)
 
 
-def plainly(obj: object) -> tuple[bytes, list[memoryview]] | None:
+def plainly(obj: object) -> tuple[bytes, Sequence[memoryview]] | None:
     """
     Pickle with the C pickler.
 
@@ -88,12 +88,14 @@ def plainly(obj: object) -> tuple[bytes, list[memoryview]] | None:
         The pickle and its large buffers; None if it fails or would be wrong in another process.
     """
     # This is a hot path: most calls have no buffers, and a callback made for them costs a third.
-    buffers: list[memoryview] = []
+    buffers: Sequence[memoryview] = ()
     try:
         body = dumps(obj, 5, buffer_callback=_stop)
     except _HasBuffersError:
+        kept: list[memoryview] = []
+        buffers = kept
         try:
-            body = dumps(obj, 5, buffer_callback=keeper(buffers))
+            body = dumps(obj, 5, buffer_callback=keeper(kept))
         except Exception:
             return None
     except Exception:
@@ -108,7 +110,7 @@ def plainly(obj: object) -> tuple[bytes, list[memoryview]] | None:
 
 def dump(
     obj: object, what: str = "object", visit: Visit | None = None
-) -> tuple[bytes, list[memoryview]]:
+) -> tuple[bytes, Sequence[memoryview]]:
     """
     Pickle an object for a worker.
 
@@ -136,7 +138,7 @@ def dump(
     return _slowly(way, obj, what)
 
 
-def dump_result(obj: object, what: str = "result") -> tuple[bytes, list[memoryview]]:
+def dump_result(obj: object, what: str = "result") -> tuple[bytes, Sequence[memoryview]]:
     """
     Pickle an object in a worker, for the client.
 

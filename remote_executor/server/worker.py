@@ -299,7 +299,7 @@ class Worker:
         kind: int,
         id: int,
         body: bytes,
-        buffers: tuple[Buffer, ...] | list[memoryview] = (),
+        buffers: Sequence[Buffer] = (),
         micros: int = 0,
         flags: int = 0,
     ) -> None:

@@ -31,10 +31,6 @@ from tests.support.tools import REQUIRE_ALL, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "test.test_concurrent_futures"
-#: Where Debian's package of CPython's tests has it, for its own Python.
-DEBIANS = Path(
-    "/usr/lib", "python{}.{}".format(*sys.version_info), "test", "test_concurrent_futures.py"
-)
 #: The modules of the package since 3.12; before, everything is in the package itself.
 PARTS = (
     "executor",
@@ -220,17 +216,9 @@ def find() -> dict[str, ModuleType]:
 
     An interpreter without them (Debian keeps them in a package of their own) gives an empty dict.
     """
-    if importlib.util.find_spec(PACKAGE) is not None:
-        package = importlib.import_module(PACKAGE)
-    elif DEBIANS.exists() and importlib.util.find_spec("test.support") is not None:
-        # Some builds leave out this one test; Debian's is of the same minor version.
-        spec = importlib.util.spec_from_file_location(PACKAGE, DEBIANS)
-        assert spec is not None
-        assert spec.loader is not None
-        package = sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(package)
-    else:
+    if importlib.util.find_spec(PACKAGE) is None:
         return {}
+    package = importlib.import_module(PACKAGE)
     modules = [package]
     if hasattr(package, "__path__"):
         modules = [importlib.import_module(f"{PACKAGE}.{part}") for part in PARTS]

@@ -7,6 +7,7 @@ One body, three executors: what the standard library's two do, FarmExecutor does
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import multiprocessing
@@ -430,16 +431,33 @@ def test_map_whose_input_raises(executor):
     assert executor.submit(pow, 2, 3).result(LIMIT) == 8
 
 
+def test_map_that_is_closed_cancels_its_rest(executor, tmp_path):
+    path, now, later = tmp_path / "ran", tmp_path / "now", tmp_path / "later"
+    now.touch()
+    releases = [now] + [later] * 49
+    results = executor.map(tasks.record_and_wait, [path] * 50, range(50), releases, chunksize=1)
+    try:
+        assert next(results) == 0
+        results.close()
+    finally:
+        later.touch()
+
+    assert executor.submit(pow, 2, 3).result(LIMIT) == 8
+    assert len(path.read_text().split()) < 25
+
+
 def test_map_that_is_dropped_cancels_its_rest(executor, tmp_path):
     path, now, later = tmp_path / "ran", tmp_path / "now", tmp_path / "later"
     now.touch()
     releases = [now] + [later] * 49
     results = executor.map(tasks.record_and_wait, [path] * 50, range(50), releases, chunksize=1)
-    assert next(results) == 0
+    try:
+        assert next(results) == 0
+        del results
+        gc.collect()
+    finally:
+        later.touch()
 
-    results.close()
-
-    later.touch()
     assert executor.submit(pow, 2, 3).result(LIMIT) == 8
     assert len(path.read_text().split()) < 25
 
@@ -454,7 +472,6 @@ def test_map_with_a_buffer_is_lazy(make, executor):
 
     assert list(itertools.islice(results, 10)) == [i * i for i in range(10)]
     assert 10 <= next(taken) <= 20
-    results.close()
 
 
 @pytest.mark.parametrize(("size", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError)])

@@ -1065,7 +1065,7 @@ def test_a_batch_that_is_taken_back_or_lost_goes_out_again_before_later_ones():
 def test_a_batch_that_was_settled_can_be_tried_once_more():
     """As when a server lacked a module: it goes out again, by value."""
     farm = Farm(a=1)
-    feed = farm.feed(1)
+    farm.feed(1)
     ((_, (batch,)),) = farm.fill()
     farm.done(batch)
 

@@ -32,7 +32,7 @@ DUMPS = [dump, dump_result]
 def test_plain_objects_come_back(dumper, obj):
     body, buffers = dumper(obj)
 
-    assert buffers == []
+    assert not buffers
     assert obj == load(body, buffers)
 
 
@@ -107,7 +107,7 @@ def test_who_has_no_cloudpickle_loaded_needs_none(monkeypatch):
     monkeypatch.delitem(sys.modules, "cloudpickle.cloudpickle")
 
     assert not needs_by_value(b"plain")
-    assert dump(1) == (pickle.dumps(1, 5), [])
+    assert dump(1) == (pickle.dumps(1, 5), ())
 
 
 def test_an_endless_nesting_is_an_error_in_words():
