@@ -132,10 +132,3 @@ class FarmFuture(Future[T]):
             "a Future cannot be sent to a server: pass its result() instead, "
             "or submit the dependent task when it is done"
         )
-
-
-def describe(fn: Any) -> str:
-    """Return a short name of a callable for errors."""
-    name = getattr(fn, "__qualname__", None) or getattr(type(fn), "__qualname__", "task")
-    module = getattr(fn, "__module__", None)
-    return f"{module}.{name}" if module and module != "builtins" else str(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import CancelledError, TimeoutError
-from itertools import chain, islice
+from itertools import chain, islice, repeat, starmap
 from typing import TYPE_CHECKING, Any, cast
 
 from remote_executor.client.driver import open_failure
@@ -160,7 +160,7 @@ class MapResults:
             return items
         return self._one_by_one(until)
 
-    def _batches(self, until: float | None) -> Generator[list[Any], None, None]:
+    def _batches(self, until: float | None) -> Generator[Iterator[Any], None, None]:
         try:
             while True:
                 outcome = self._wait(until)
@@ -168,7 +168,9 @@ class MapResults:
                     return
                 values, error = _open(outcome[1])
                 del outcome
-                yield values
+                # Each value is let go of as it is taken, as the standard library does it.
+                values.reverse()
+                yield starmap(values.pop, repeat((), len(values)))
                 del values
                 if error is not None:
                     try:

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing.process import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -219,7 +220,11 @@ class Embedded:
     def wishes(self) -> dict[str, Any]:
         """Let workers import what this process can, from where it can."""
         here = os.getcwd()
-        return {"sys_path": [path or here for path in sys.path], "cwd": here}
+        return {
+            "sys_path": [path or here for path in sys.path],
+            "cwd": here,
+            "authkey": bytes(current_process().authkey).hex(),
+        }
 
     def _reap(self) -> None:
         self._processes = [process for process in self._processes if process.poll() is None]

@@ -951,6 +951,7 @@ class Supervisor:
             "initializer": client.setup is not None,
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
+            "authkey": client.config.get("authkey"),
         }
         try:
             process = WorkerProcess(worker, self._number)

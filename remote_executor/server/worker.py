@@ -36,6 +36,7 @@ from remote_executor.payload.failures import encode_failure
 from remote_executor.payload.functions import PURE, FunctionTable
 from remote_executor.payload.mains import prepare_main
 from remote_executor.payload.pickles import dump_result, load
+from remote_executor.server.managers import share_key
 from remote_executor.wire.frames import HEADER, LARGE, FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind
 from remote_executor.wire.outbox import Outbox, WithSegment
@@ -385,6 +386,8 @@ def _prepare(config: dict[str, Any], wire: int, tokens: int, out: int, err: int)
     if config.get("sys_path") is not None:
         sys.path[:] = config["sys_path"]
     sys.argv[:] = [""]
+    if config.get("authkey") is not None:
+        share_key(bytes.fromhex(config["authkey"]))
     random = sys.modules.get("numpy.random")
     if random is not None:
         # It was imported before the fork: without this all workers draw the same numbers.

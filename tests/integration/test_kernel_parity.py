@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import multiprocessing
 import operator
 import sys
 import threading
@@ -459,3 +460,12 @@ def test_repr_tells_the_state(farm):
     with FarmExecutor(1) as other:
         assert "FarmExecutor" in repr(other)
     assert "FarmExecutor" in repr(other)
+
+
+def test_objects_of_a_manager():
+    """As under ProcessPoolExecutor, tasks may use the queues and locks of a Manager."""
+    with multiprocessing.Manager() as manager, FarmExecutor(2) as executor:
+        queue = manager.Queue()
+        for future in [executor.submit(queue.put, i) for i in range(4)]:
+            future.result(LIMIT)
+        assert sorted(queue.get(timeout=LIMIT) for _ in range(4)) == [0, 1, 2, 3]

@@ -1,0 +1,1 @@
+"""Tests of the client, as far as it needs no server."""
