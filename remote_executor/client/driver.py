@@ -1,5 +1,5 @@
 """
-The client's shell around the scheduler: one I/O thread, one mutex.
+The client's shell around the scheduler: one I/O thread, and a mutex for who looks in from outside.
 
 ::
 
@@ -7,13 +7,13 @@ The client's shell around the scheduler: one I/O thread, one mutex.
     ------                          ----------
     submit: pickle, Future          poll            (no mutex)
        inbox.append                 with mutex:     read, decide, write
-       idle slot? mutex free?       then:           pickle batches, unpickle results,
-         -> decide and write here                   resolve futures, run callbacks
-       else wake the I/O thread
+       wake it if it sleeps         then:           pickle batches, unpickle results,
+                                                    resolve futures, run callbacks
 
-The mutex guards the scheduler, the peers and the loop's registrations. Whoever holds it drives
-them; user code never runs while it is held. ``inbox`` needs no lock: a caller appends to it even
-when it is interrupted in the middle of the core, by a ``__del__`` that submits.
+The I/O thread alone changes the scheduler, the peers and the loop; all others post to it. So a ^C
+in the middle of a caller's ``submit`` costs that call at most, and a ``__del__`` may submit
+wherever it runs. The mutex is held while the core changes, and by those who read more than one
+thing of it. User code never runs while it is held.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import time
 import weakref
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 __all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
 
 log = logging.getLogger("remote_executor.client")
+
+T = TypeVar("T")
 
 AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 BURST = 64
@@ -112,30 +114,6 @@ class Settings:
         """Whether lines that tasks print are marked with host and task."""
 
 
-class _Locked:
-    """Holds a driver's mutex, and notes which thread does."""
-
-    __slots__ = ("_driver",)
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-
-    def __enter__(self) -> None:
-        driver = self._driver
-        me = threading.get_ident()
-        if driver._holder == me:
-            raise RuntimeError(
-                "the executor was used by a __del__ or signal handler that interrupted it; "
-                "only submit() and shutdown() may be called there"
-            )
-        driver.mutex.acquire()
-        driver._holder = me
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._driver._holder = None
-        self._driver.mutex.release()
-
-
 class Driver:
     """
     Drives the scheduler and the peers of one executor.
@@ -151,8 +129,9 @@ class Driver:
         self.scheduler = Scheduler()
         self.functions = Functions()
         self._cache = cache
-        self.inbox: deque[Task] = deque()
-        self.mutex = threading.Lock()
+        self.inbox: deque[Task | tuple[Feed, int]] = deque()
+        """Tasks, and feeds that have so many more items."""
+        self.mutex = threading.RLock()
         self.loop = Loop()
         self.closed = False
         """Whether nothing is accepted any more, and the I/O thread is gone or never was."""
@@ -161,8 +140,8 @@ class Driver:
         self.up = threading.Condition(self.mutex)
         """Notified when a server comes or goes; shares the mutex."""
         self._peers: dict[Peer, Server] = {}
-        self._locked = _Locked(self)
-        self._holder: int | None = None
+        self._busy = False
+        """Whether the I/O thread is in the core: a __del__ that runs there now must not enter."""
         self._deliveries: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._to_pack: list[tuple[Task, int]] = []
         self._segments = SegmentPool()
@@ -189,36 +168,29 @@ class Driver:
 
     def start(self) -> None:
         """Start the I/O thread, which connects to the servers. Does nothing the second time."""
-        with self.locked():
+        with self.mutex:
             if self.thread is not None or self.closed:
                 return
-            self._started_at = time.monotonic()
-            self._watchdog.at(self._started_at + min(WARN_SECONDS, self._timeout_or(WARN_SECONDS)))
             thread = threading.Thread(target=self._run, name="remote_executor I/O")
             # It ends by itself, since it is told to when the interpreter ends; see _at_exit.
             thread.daemon = True
             self.thread = thread
-            for peer in list(self._peers):
-                if peer.state is PeerState.IDLE:
-                    peer.connect()
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # there are too many threads: it may work later
+                self.thread = None
+                raise
+
+    def _connect_all(self) -> None:
+        self._started_at = time.monotonic()
+        self._watchdog.at(self._started_at + min(WARN_SECONDS, self._timeout_or(WARN_SECONDS)))
+        for peer in list(self._peers):
+            if peer.state is PeerState.IDLE:
+                peer.connect()
 
     def _timeout_or(self, default: float) -> float:
         given = self.settings.connect_timeout
         return default if given is None else given
-
-    def locked(self) -> _Locked:
-        """
-        Hold the mutex in a ``with`` statement.
-
-        Raises:
-            RuntimeError: If this very thread was interrupted while holding it.
-        """
-        return self._locked
-
-    def interrupted(self) -> bool:
-        """Whether this thread is inside the core already: a __del__ or a signal handler."""
-        return self._holder == threading.get_ident()
 
     def in_io_thread(self) -> bool:
         """Whether the caller is a callback that the I/O thread runs."""
@@ -233,66 +205,108 @@ class Driver:
         Raises:
             RuntimeError: If the driver has ended.
         """
-        self.inbox.append(task)
+        self._take_in(task)
+
+    def offer(self, feed: Feed, count: int) -> None:
+        """
+        Say that a feed has ``count`` more items.
+
+        Raises:
+            RuntimeError: If the driver has ended.
+        """
+        self._take_in((feed, count))
+
+    def _take_in(self, entry: Task | tuple[Feed, int]) -> None:
+        self.inbox.append(entry)
         if self.closed:
             self._refuse_inbox()
             raise RuntimeError(AFTER_SHUTDOWN)
-        scheduler = self.scheduler
-        if scheduler.idle_slots or len(self.inbox) >= BURST:
-            if self.mutex.acquire(False):
-                self._holder = threading.get_ident()
-                try:
-                    self._drive(time.monotonic())
-                finally:
-                    self._holder = None
-                    self.mutex.release()
-                if self._to_pack:
-                    self._pack()
-                return
-            # The I/O thread has it, and looks into the inbox before it sleeps again.
-        elif scheduler.tasks:
-            return  # an answer is to come, which wakes it soon enough
-        if self.loop.asleep:
+        # While all slots are busy an answer is to come, and that wakes it soon enough.
+        if self.loop.asleep and (
+            self.scheduler.idle_slots or not self.scheduler.tasks or len(self.inbox) >= BURST
+        ):
             self.loop.wake()
 
     def _refuse_inbox(self) -> None:
         while self.inbox:
             try:
-                task = self.inbox.popleft()
+                entry = self.inbox.popleft()
             except IndexError:
                 return
-            task.sink.finish_cancelled()
+            if not isinstance(entry, Task):
+                entry[0].sink.dropped(None)
+            elif entry.feed is not None:
+                entry.sink.dropped(entry)
+            else:
+                entry.sink.finish_cancelled()
 
-    def offer(self, feed: Feed, count: int) -> None:
-        """Say that a feed has ``count`` more items, and send what can be sent."""
-        with self.locked():
-            if self.closed:
-                raise RuntimeError(AFTER_SHUTDOWN)
-            self.scheduler.offer(feed, count)
-            self._drive(time.monotonic())
-        self._pack()
+    def ask(
+        self, call: Callable[[], T], default: T, limit: float | None = ANSWER_SECONDS
+    ) -> T:
+        """
+        Have the I/O thread call something, with the core in its hands.
+
+        Args:
+            call: What to call; quick, and not the user's. It must be right as well if nobody
+                waits for its answer any more, after a ^C or the limit.
+            default: What to return if it cannot be called now.
+            limit: Seconds for which the I/O thread may be in user code; None for any time.
+
+        Returns:
+            What the call returned.
+        """
+        if self.in_io_thread():
+            if self._busy:
+                return default
+            with self.mutex:
+                self._busy = True
+                try:
+                    answer = call()
+                    self._drive(time.monotonic())
+                finally:
+                    self._busy = False
+            return answer
+        if self.thread is None:
+            return default
+        answers: list[T] = []
+        event = threading.Event()
+
+        def answer_it() -> None:
+            if given_up.is_set():
+                return
+            try:
+                answers.append(call())
+            finally:
+                event.set()
+
+        given_up = threading.Event()
+        self.loop.post(answer_it)
+        until = None if limit is None else time.monotonic() + limit
+        while not event.wait(0.1):
+            if self.closed or (until is not None and time.monotonic() >= until):
+                given_up.set()
+                break
+        return answers[0] if answers else default
 
     def _drive(self, now: float) -> None:
-        """Move tasks from the inbox to servers. The mutex is held."""
+        """Move what is in the inbox to servers."""
         scheduler, inbox = self.scheduler, self.inbox
         while inbox:
-            try:
-                task = inbox.popleft()
-            except IndexError:
-                break
-            scheduler.submit(task)
+            entry = inbox.popleft()
+            if isinstance(entry, Task):
+                scheduler.submit(entry)
+            else:
+                scheduler.offer(*entry)
         for server, tasks in scheduler.fill(now):
             self._send(server, tasks)
         if scheduler.asks:
             self._send_asks()
         if self.functions.crowded():
             self._evict()
-        drained = True
         for peer in self._peers:
-            if peer.link is not None and peer.link.outbox.size and not peer.flush():
-                drained = False
-        if not drained and not self.in_io_thread():
-            self.loop.wake()  # only the loop's thread may ask to be told when there is room
+            if peer.link is not None and peer.link.outbox.size:
+                peer.flush()
+            peer.settle_interest()
 
     def _send(self, server: Server, tasks: list[Task]) -> None:
         peer: Peer = server.key
@@ -371,8 +385,7 @@ class Driver:
     def _pack(self) -> None:
         """Pickle batches and copy large buffers, without the mutex, and send what is ready."""
         while self._to_pack:
-            with self.locked():
-                tasks, self._to_pack = self._to_pack, []
+            tasks, self._to_pack = self._to_pack, []
             for task, _ in tasks:
                 server = task.server
                 try:
@@ -382,21 +395,28 @@ class Driver:
                     if shares and sum(map(len, task.buffers)) >= WORTH:
                         task.segment = self._segments.lend(task.buffers) or INLINE
                 except BaseException as exc:
-                    with self.locked():
-                        if task.server is not None:
-                            self.scheduler.ended(task.server, task.id)
-                    self._deliver_error(task, exc)
-            with self.locked():
-                for task, attempt in tasks:
-                    if task.body is None:
-                        continue
-                    size = len(task.body) + sum(map(len, task.buffers))
-                    self.scheduler.packed(task, size)
-                    # Its server may have been lost meanwhile; then it has another id by now.
-                    if task.id == attempt and task.state is TaskState.SENT:
-                        assert task.server is not None
-                        self._send(task.server, [task])
-                self._drive(time.monotonic())
+                    with self.mutex:
+                        mine = self.scheduler.drop(task)
+                    if mine:  # else it was killed or cancelled by what its pickling called
+                        self._deliver_error(task, exc)
+            with self.mutex:
+                self._busy = True
+                try:
+                    self._send_packed(tasks)
+                    self._drive(time.monotonic())
+                finally:
+                    self._busy = False
+
+    def _send_packed(self, tasks: list[tuple[Task, int]]) -> None:
+        for task, attempt in tasks:
+            if task.body is None:
+                continue
+            size = len(task.body) + sum(map(len, task.buffers))
+            self.scheduler.packed(task, size)
+            # User code ran meanwhile: it may have been cancelled, and then has another id.
+            if task.id == attempt and task.state is TaskState.SENT:
+                assert task.server is not None
+                self._send(task.server, [task])
 
     def _send_asks(self) -> None:
         asks, self.scheduler.asks = self.scheduler.asks, []
@@ -417,6 +437,8 @@ class Driver:
 
     def _run(self) -> None:
         try:
+            with self.mutex:
+                self._connect_all()
             while True:
                 self._round(None)
                 while self._deliveries:
@@ -433,24 +455,29 @@ class Driver:
     def _round(self, timeout: float | None) -> None:
         """Wait, read, decide, write, pickle. Deliveries are left for later."""
         ready = self.loop.poll(0.0 if self._deliveries else timeout, self.inbox)
-        with self.locked():
-            self.loop.dispatch(ready)
-            now = self.loop.now
-            if self._mappings and now >= self._release_at:
-                self._release_at = now + RELEASE_SECONDS
-                self._release_mappings()
-            self._drive(now)
-            self._refill.at(self.scheduler.deadline())
-            for peer in self._peers:
-                peer.settle_interest()
-            if self.scheduler.failures:
-                self._fail_lost()
-            if self._cancel_pending:
-                self._cancel_all()
-            if self.broken is not None:
-                self._fail_all(self.broken)
+        with self.mutex:
+            self._busy = True
+            try:
+                self.loop.dispatch(ready)
+                self._settle(self.loop.now)
+            finally:
+                self._busy = False
         if self._to_pack:
             self._pack()
+
+    def _settle(self, now: float) -> None:
+        """Act upon all that this round has brought."""
+        if self._mappings and now >= self._release_at:
+            self._release_at = now + RELEASE_SECONDS
+            self._release_mappings()
+        self._drive(now)
+        self._refill.at(self.scheduler.deadline())
+        if self.scheduler.failures:
+            self._fail_lost()
+        if self._cancel_pending:
+            self._cancel_all()
+        if self.broken is not None:
+            self._fail_all(self.broken)
 
     def _deliver_one(self) -> None:
         try:
@@ -459,7 +486,7 @@ class Driver:
             return
         try:
             call(*arguments)
-        except Exception:
+        except BaseException:  # a callback's sys.exit() is no end for all the others
             log.exception("a result could not be delivered")
 
     def deliver(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -572,7 +599,7 @@ class Driver:
     def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
         for task in self.scheduler.begun(server, decode_ids(frame.body)):
             if task.feed is None and isinstance(task.sink, FarmFuture):
-                self.deliver(_set_running, task.sink)
+                self.deliver(task.sink.set_begun)
 
     def _on_taken_back(self, peer: Peer, server: Server, frame: Frame) -> None:
         cancelled = self.scheduler.taken_back(
@@ -673,17 +700,21 @@ class Driver:
     def _fail_all(self, error: BaseException) -> None:
         scheduler = self.scheduler
         while self.inbox:
-            scheduler.submit(self.inbox.popleft())
+            entry = self.inbox.popleft()
+            if isinstance(entry, Task):
+                scheduler.submit(entry)
+            else:
+                scheduler.offer(*entry)
         entries: list[Task | Feed] = scheduler.drop_queued()
         for server in list(scheduler.servers.values()):
             for task in list(server.inflight.values()):
                 scheduler.ended(server, task.id)
                 entries.append(task)
-        for entry in entries:
-            if isinstance(entry, Feed):
-                self.deliver(entry.sink.failed, None, error)
+        for failed in entries:
+            if isinstance(failed, Feed):
+                self.deliver(failed.sink.failed, None, error)
             else:
-                self._deliver_error(entry, error)
+                self._deliver_error(failed, error)
         self._to_pack = []
 
     def _cancel_all(self) -> None:
@@ -727,30 +758,35 @@ class Driver:
 
     def cancel(self, future: FarmFuture[Any], task: Task) -> bool:
         """Cancel a task that has not begun; see :meth:`FarmFuture.cancel`."""
-        if self.interrupted():
-            return False
-        event: threading.Event | None = None
-        with self.locked():
-            self._drive(time.monotonic())
-            if self.scheduler.drop(task):
-                pass
-            elif task.state is not TaskState.SENT or task.server is None:
-                return future.cancelled()
-            elif not task.server.key.attached:
-                return False  # nobody can tell now whether it has begun
-            else:
-                self.scheduler.ask_back([task])
-                event = threading.Event()
-                self._answers[self.scheduler.asks[-1][1]] = event
-                self._drive(time.monotonic())
-        if event is None:
+        event = threading.Event()
+        dropped = self.ask(lambda: self._begin_cancel(task, event), None)
+        if dropped:
             future.finish_cancelled()
             return True
+        if dropped is None:
+            return future.cancelled()
         self._wait_for(event)
-        with self.locked():
-            if task.state is not TaskState.SETTLED:
-                task.cancelling = False
+        self.ask(lambda: self._give_up_cancel(task), None)
         return future.cancelled()
+
+    def _begin_cancel(self, task: Task, event: threading.Event) -> bool | None:
+        """Return True if it is done, False if a server was asked, None if it cannot be."""
+        self._drive(time.monotonic())
+        if self.scheduler.drop(task):
+            self._deliver_cancel(task)  # once more, since the caller may have given up
+            return True
+        if task.state is not TaskState.SENT or task.server is None:
+            return None
+        if not task.server.key.attached:
+            return None  # nobody can tell now whether it has begun
+        self.scheduler.ask_back([task])
+        self._answers[self.scheduler.asks[-1][1]] = event
+        self._drive(time.monotonic())
+        return False
+
+    def _give_up_cancel(self, task: Task) -> None:
+        if task.state is not TaskState.SETTLED:
+            task.cancelling = False  # if it comes back after all, it is run
 
     def _wait_for(self, event: threading.Event) -> None:
         """Wait for an answer, also from within a callback that the I/O thread runs."""
@@ -773,22 +809,33 @@ class Driver:
 
     def kill(self, tasks: list[Task]) -> int:
         """Stop tasks wherever they are; return how many were told."""
+        return self.ask(lambda: self._kill(tasks), 0)
+
+    def _kill(self, tasks: list[Task]) -> int:
         told = 0
-        now = time.monotonic()
-        with self.locked():
-            self._drive(now)
-            for task in tasks:
-                if self.scheduler.drop(task):
-                    told += 1
-                    self._deliver_error(
-                        task, TaskKilled(task.name or "task", reason="while it waited")
-                    )
-                elif task.server is not None and task.server.key.session is not None:
-                    told += 1
-                    task.server.key.session.send(make_frame(Kind.KILL, task.id))
-            self._drive(now)
-            self.loop.wake()
+        self._drive(time.monotonic())
+        for task in tasks:
+            if self.scheduler.drop(task):
+                told += 1
+                self._deliver_error(task, TaskKilled(task.name or "task", reason="while it waited"))
+            elif task.server is not None and task.server.key.session is not None:
+                told += 1
+                task.server.key.session.send(make_frame(Kind.KILL, task.id))
+        self._drive(time.monotonic())
         return told
+
+    def close_feed(self, feed: Feed) -> None:
+        """Cut no more batches off a feed, and take back those that have not begun."""
+
+        def close() -> None:
+            tasks = [
+                task for task in self.scheduler.close_feed(feed) if not self.scheduler.drop(task)
+            ]
+            if tasks:
+                self.scheduler.ask_back(tasks)
+
+        if not self.closed:
+            self.loop.post(close)
 
     # ------------------------------------------------------------------------ ending
 
@@ -813,7 +860,7 @@ class Driver:
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the I/O thread; return whether it is gone. Returns at once inside of it."""
         thread = self.thread
-        if thread is None or self.in_io_thread() or self.interrupted() or self._pid != os.getpid():
+        if thread is None or self.in_io_thread() or self._pid != os.getpid():
             return True
         thread.join(timeout)
         return not thread.is_alive()
@@ -826,7 +873,7 @@ class Driver:
 
     def _finish(self) -> None:
         """The I/O thread's last act: close everything, leave nobody waiting."""
-        with self.locked():
+        with self.mutex:
             self.closed = True
             error = self.broken or RuntimeError(AFTER_SHUTDOWN)
             self._fail_all(error)
@@ -848,9 +895,8 @@ class Driver:
 
     def abandon(self) -> None:
         """This is a forked child: the threads, servers and tasks are the parent's."""
-        self.mutex = threading.Lock()
+        self.mutex = threading.RLock()
         self.up = threading.Condition(self.mutex)
-        self._holder = None
         self.closed = True
         self.thread = None
         self.inbox.clear()
@@ -869,6 +915,8 @@ class Driver:
 
     def drain(self, peer: Peer, server: Server) -> None:
         """Take back what waits at a server, and wait until the rest there is done."""
+        if self.thread is None:
+            return
         drained = threading.Event()
 
         def look(now: float) -> None:
@@ -888,10 +936,11 @@ class Driver:
 
     def add_server(self, way: Way) -> None:
         """Use one more server."""
-        with self.locked():
-            peer = self._add_way(way)
-            if self.thread is not None:
-                self.loop.post(peer.connect)
+        with self.mutex:
+            if self.thread is None:
+                self._add_way(way)
+                return
+        self.ask(lambda: self._add_way(way).connect(), None)
 
     def peers(self) -> list[tuple[Peer, Server]]:
         """Return the servers. The mutex should be held."""
@@ -910,6 +959,10 @@ class Driver:
             peer.close()
             self.deliver(peer.way.close)
 
+        with self.mutex:
+            if self.thread is None:
+                remove()
+                return
         self.loop.post(remove)
 
 
@@ -949,7 +1002,6 @@ def open_failure(frame: Frame) -> BaseException:
 
 def _resolve(task: Task, frame: Frame) -> None:
     future = task.sink
-    future._task = None
     try:
         if frame.kind == RESULT:
             try:
@@ -968,15 +1020,8 @@ def _resolve(task: Task, frame: Frame) -> None:
 
 
 def _set_exception(future: Future[Any], error: BaseException) -> None:
-    future._task = None  # type: ignore[attr-defined]
     with contextlib.suppress(InvalidStateError):
         future.set_exception(error)
-
-
-def _set_running(future: Future[Any]) -> None:
-    with contextlib.suppress(InvalidStateError, RuntimeError):
-        if not future.done() and not future.running():
-            future.set_running_or_notify_cancel()
 
 
 def _show(fd: int, label: str, data: bytes) -> None:

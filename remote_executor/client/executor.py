@@ -451,7 +451,7 @@ class FarmExecutor(_Face):
         driver.shutdown(True)
         if driver.thread is None or driver.closed:
             return
-        with driver.locked():
+        with driver.mutex:
             tasks = list(driver.scheduler.tasks.values())
         driver.kill(tasks)
 
@@ -497,7 +497,7 @@ class FarmExecutor(_Face):
         """
         if category is None:
             raise ValueError("category must not be None")
-        with self._driver.locked():
+        with self._driver.mutex:
             tasks = [
                 task
                 for task in self._driver.scheduler.tasks.values()
@@ -514,7 +514,7 @@ class FarmExecutor(_Face):
         A task counts as running some 20 ms after it began.
         """
         running: list[Any] = []
-        with self._driver.locked():
+        with self._driver.mutex:
             for _, server in self._driver.peers():
                 here = [
                     task.category
@@ -551,7 +551,8 @@ class FarmExecutor(_Face):
         driver = self._driver
         self.wait_for_workers(1, None)
         futures: list[FarmFuture[T]] = []
-        with driver.locked():
+
+        def pin_all() -> None:
             for _, server in driver.peers():
                 if not server.up:
                     continue
@@ -566,7 +567,8 @@ class FarmExecutor(_Face):
                     future._driver, future._task = driver, task
                     driver.pin(server, task)
                     futures.append(future)
-        driver.loop.wake()
+
+        driver.ask(pin_all, None, limit=None)
         _wait(list(futures))
         return [future.result() for future in futures]
 
@@ -627,7 +629,7 @@ class FarmExecutor(_Face):
         """
         name = str(parse_address(address))
         driver = self._driver
-        with driver.locked():
+        with driver.mutex:
             found = [pair for pair in driver.peers() if pair[0].name == name]
             if not found:
                 raise ValueError(f"{name} is not a server of this executor")
@@ -640,7 +642,7 @@ class FarmExecutor(_Face):
     def status(self) -> FarmStatus:
         """Return what the farm looks like at this moment, as frozen values. Cheap."""
         driver = self._driver
-        with driver.locked():
+        with driver.mutex:
             servers = tuple(
                 ServerStatus(
                     address=peer.name,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    PENDING,
+    RUNNING,
+)
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -20,6 +27,10 @@ T = TypeVar("T")
 
 GUARD = threading.RLock()
 """Guards the state of all our futures; each section that it guards is a few instructions long."""
+
+if hasattr(os, "register_at_fork"):
+    # Another thread may have it at that moment, and there is no such thread in the child.
+    os.register_at_fork(after_in_child=GUARD._at_fork_reinit)  # type: ignore[attr-defined]
 
 DONE = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
@@ -96,12 +107,34 @@ class FarmFuture(Future[T]):
                 raise InvalidStateError(f"{self._state}: {self!r}")
             self._result = result
             self._state = FINISHED
+            self._task = None  # not before: cancel() asks the driver for as long as it is there
             for waiter in self._lazy_waiters or ():
                 waiter.add_result(self)
             if self._lazy is not None:
                 self._lazy.notify_all()
         if self._lazy_callbacks:
             self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Finish with an error; for the driver."""
+        with GUARD:
+            if self._state in DONE:
+                raise InvalidStateError(f"{self._state}: {self!r}")
+            self._exception = exception
+            self._state = FINISHED
+            self._task = None
+            for waiter in self._lazy_waiters or ():
+                waiter.add_exception(self)
+            if self._lazy is not None:
+                self._lazy.notify_all()
+        if self._lazy_callbacks:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def set_begun(self) -> None:
+        """Say that a worker has begun with the task; for the driver."""
+        with GUARD:
+            if self._state == PENDING:
+                self._state = RUNNING
 
     def cancel(self) -> bool:
         """
@@ -119,13 +152,22 @@ class FarmFuture(Future[T]):
         return driver.cancel(self, task)
 
     def finish_cancelled(self) -> None:
-        """Become cancelled, and tell who waits. Called once, by whoever settled the task."""
-        self._task = None
-        if super().cancel():
-            with self._condition:
-                fresh = self._state == CANCELLED
-            if fresh:
-                self.set_running_or_notify_cancel()
+        """
+        Become cancelled, and tell who waits; for whoever settled the task. Done already is done.
+
+        It may have been running: on a server that was lost, so that it waited once more.
+        """
+        with GUARD:
+            if self._state in DONE:
+                return
+            self._state = CANCELLED_AND_NOTIFIED
+            self._task = None
+            for waiter in self._lazy_waiters or ():
+                waiter.add_cancelled(self)
+            if self._lazy is not None:
+                self._lazy.notify_all()
+        if self._lazy_callbacks:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

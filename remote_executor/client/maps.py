@@ -213,19 +213,8 @@ class MapResults:
     def close(self) -> None:
         """Nobody wants more: cut no more batches, and take back those that have not begun."""
         feed = self.feed
-        if feed is None or feed.closed or self._driver.interrupted() or self._driver.closed:
-            return
-        driver = self._driver
-        with driver.locked():
-            tasks = [
-                task
-                for task in driver.scheduler.close_feed(feed)
-                if not driver.scheduler.drop(task)
-            ]
-            if tasks:
-                driver.scheduler.ask_back(tasks)
-                driver.loop.wake()
-        self._waiting = []
+        if feed is not None and not feed.closed:
+            self._driver.close_feed(feed)
 
 
 def _open(outcome: Frame | BaseException) -> tuple[list[Any], BaseException | None]:

@@ -153,6 +153,8 @@ class Remote:
         except Exception as exc:
             outcome = exc
         loop.post(lambda: done(outcome))
+        if loop.closed and isinstance(outcome, socket.socket):
+            outcome.close()  # nobody is left who would
 
     def wishes(self) -> dict[str, Any]:
         """Nothing: a server elsewhere has paths of its own."""

@@ -66,6 +66,9 @@ class Loop:
             os.set_blocking(fd, False)
         self._poller.register(self._wake_read, READ)
         self._asleep = False
+        self._wait = 0
+        self._woken = 0
+        """The wait that somebody has ended, counting from 1."""
         self.now = time.monotonic()
         """The time in monotonic seconds when the last wait ended."""
 
@@ -115,21 +118,29 @@ class Loop:
     def post(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called by the loop's thread. Any thread may call this."""
         self._posted.append(callback)
-        if self._asleep:
+        if self.asleep:
             self.wake()
 
     def wake(self) -> None:
         """End the wait that is under way, or the next. Any thread and any signal handler may."""
-        self._asleep = False
+        wait = self._wait
         try:
             os.write(self._wake_write, b"\0")
         except OSError:
             pass  # it is full of wake-ups already, or the loop is closed
+        # Last, and for that wait only: a signal handler may raise right before this line, and the
+        # loop may be in its next wait by now.
+        self._woken = wait
 
     @property
     def asleep(self) -> bool:
         """Whether the loop waits and nobody has woken it yet."""
-        return self._asleep
+        return self._asleep and self._woken != self._wait
+
+    @property
+    def closed(self) -> bool:
+        """Whether it will never call anybody any more."""
+        return self._wake_write < 0
 
     # ----------------------------------------------------------------- the rounds
 
@@ -148,6 +159,7 @@ class Loop:
         if self._timers:
             until = max(0.0, self._timers[0][0] - time.monotonic())
             timeout = until if timeout is None else min(until, timeout)
+        self._wait += 1
         self._asleep = True
         if self._posted or inbox:
             timeout = 0.0

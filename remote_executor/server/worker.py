@@ -131,8 +131,10 @@ class Worker:
 
     def close_in_child(self) -> None:
         """A task forked: the child must not hold our ways open, nor write to them."""
-        self._sock.close()
-        os.close(self._tokens)
+        if self._tokens >= 0:  # else it is a grandchild, where that number may be another file's
+            self._sock.close()
+            os.close(self._tokens)
+            self._tokens = -1
         current.task = None
 
     # ------------------------------------------------------------------- the loop

@@ -140,6 +140,8 @@ class Zygote:
                 importlib.import_module(name)
             except BaseException as exc:
                 self._tell({"trouble": f"cannot preload {name}: {type(exc).__name__}: {exc}"})
+        # Before there is a worker: the very first task may make a daemon at once.
+        self._become_reaper()
         # Collections would write to every object's header, and so copy the pages shared.
         gc.freeze()
         poll = select.poll()
@@ -165,7 +167,6 @@ class Zygote:
     def _rest(self) -> None:
         """Prepare for later workers, now that nobody waits."""
         self._rested = True
-        self._become_reaper()
         for name in ("cloudpickle", "tblib.pickling_support"):
             try:
                 importlib.import_module(name)
@@ -251,20 +252,19 @@ class Zygote:
 
     def _kill(self, pid: int) -> None:
         if pid in self._workers:
-            self._become_reaper()
             _kill_group(pid)
 
     def _become_reaper(self) -> None:
         """Have the kernel give us the orphans of our workers, so that none gets away."""
-        if self._reaper or sys.platform != "linux":
+        if sys.platform != "linux":
             return
-        self._reaper = True
         try:
             import ctypes
 
-            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            status = ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         except (ImportError, OSError, AttributeError):
-            pass
+            return
+        self._reaper = status == 0
 
     def _sweep(self) -> None:
         """Kill what dead workers left behind: orphans are our children now."""
@@ -296,7 +296,6 @@ class Zygote:
 
     def _end(self) -> None:
         """Kill everybody."""
-        self._become_reaper()
         self._control.close()
         for pid in self._workers:
             _kill_group(pid)

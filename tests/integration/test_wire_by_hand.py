@@ -602,12 +602,36 @@ def daemon(seconds):
 
 
 def test_even_a_daemon_ends_with_its_session(client):
-    client.run(tasks.add, 1, 1)
-    time.sleep(0.3)  # the process that makes workers prepares itself when it has nothing to do
-    pid = client.run(daemon, 60)
+    pid = client.run(daemon, 60)  # by the first task of all
     assert alive(pid)
     client.goodbye()
     wait_until(lambda: not alive(pid), timeout=5)
+
+
+def fork_twice():
+    """Open files in a forked child, and return whether they are open in its child as well."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        files = [os.open(os.devnull, os.O_RDONLY)]
+        while files[-1] < 300:  # the worker's own were moved up, and closed in this process
+            files.append(os.open(os.devnull, os.O_RDONLY))
+        if os.fork() == 0:
+            try:
+                for fd in files:
+                    os.fstat(fd)
+            except OSError as exc:
+                os.write(write, str(exc).encode())
+        else:
+            os.wait()
+        os._exit(0)
+    os.wait()
+    os.close(write)
+    with open(read) as file:
+        return file.read()
+
+
+def test_a_task_that_forks_twice_keeps_the_files_that_it_opened(client):
+    assert client.run(fork_twice) == ""
 
 
 def test_a_grandchild_ends_with_its_worker(client):
