@@ -30,7 +30,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from remote_executor.client.futures import FarmFuture
-from remote_executor.client.peer import Embedded, Peer, PeerState, Way
+from remote_executor.client.peer import Peer, PeerState, Way
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
 from remote_executor.errors import PayloadError
@@ -240,9 +240,7 @@ class Driver:
             else:
                 entry.sink.finish_cancelled()
 
-    def ask(
-        self, call: Callable[[], T], default: T, limit: float | None = ANSWER_SECONDS
-    ) -> T:
+    def ask(self, call: Callable[[], T], default: T, limit: float | None = ANSWER_SECONDS) -> T:
         """
         Have the I/O thread call something, with the core in its hands.
 
@@ -516,9 +514,6 @@ class Driver:
         self.scheduler.server_lost(self._peers[peer])
         self._fail_lost()
         self.up.notify_all()
-        embedded = isinstance(peer.way, Embedded)
-        if embedded and peer.failures >= 3 and not self.ending:
-            self._break(NoServerError([peer.name], f"it ends again and again: {reason}"))
 
     def peer_refused(self, peer: Peer, error: FarmError) -> None:
         """A server will never take us. See :class:`~peer.Owner`."""

@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import weakref
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future, TimeoutError, wait
 from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
@@ -224,6 +224,8 @@ class _Face(Executor):
         feed.category = options.category
         feed.timeout = options.timeout
         feed.name = options.name or getattr(fn, "__qualname__", None)
+        if buffersize is not None:
+            results.keeper = self
         results.start(feed)
         return results.results(timeout)
 

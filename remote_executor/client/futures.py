@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures._base import (
-    CANCELLED,
-    CANCELLED_AND_NOTIFIED,
-    FINISHED,
-    PENDING,
-    RUNNING,
-)
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -26,7 +20,12 @@ T = TypeVar("T")
 
 
 GUARD = threading.RLock()
-"""Guards the state of all our futures; each section that it guards is a few instructions long."""
+"""
+Decides for all our futures who comes first: a result, or somebody who makes the condition to wait.
+
+Entered by ``with`` and nothing else, which no signal handler can come between. A Condition's own
+``with`` is Python code, where a ^C may leave the lock held: that must cost one future at most.
+"""
 
 if hasattr(os, "register_at_fork"):
     # Another thread may have it at that moment, and there is no such thread in the child.
@@ -41,8 +40,8 @@ class FarmFuture(Future[T]):
 
     The standard library gives each future a condition with a lock of its own and two lists,
     which is most of what a future costs to make, to keep, and for the garbage collector to look at.
-    Here these are made when somebody wants them, and all share one lock. Everything else is
-    inherited; ``wait`` and ``as_completed`` find the attributes that they use.
+    Here these are made when somebody wants them. Everything else is inherited; ``wait`` and
+    ``as_completed`` find the attributes that they use.
     """
 
     _driver: Driver | None = None
@@ -60,10 +59,11 @@ class FarmFuture(Future[T]):
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         condition = self._lazy
         if condition is None:
+            fresh = threading.Condition()
             with GUARD:
                 condition = self._lazy
                 if condition is None:
-                    condition = self._lazy = threading.Condition(GUARD)
+                    condition = self._lazy = fresh
         return condition
 
     @property
@@ -102,33 +102,25 @@ class FarmFuture(Future[T]):
 
     def set_result(self, result: T) -> None:
         """Finish with a result; for the driver."""
-        with GUARD:
-            if self._state in DONE:
-                raise InvalidStateError(f"{self._state}: {self!r}")
-            self._result = result
-            self._state = FINISHED
-            self._task = None  # not before: cancel() asks the driver for as long as it is there
-            for waiter in self._lazy_waiters or ():
-                waiter.add_result(self)
-            if self._lazy is not None:
-                self._lazy.notify_all()
-        if self._lazy_callbacks:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
+        if not self._finish_alone(result, None):
+            super().set_result(result)
+        self._task = None  # not before: cancel() asks the driver for as long as it is there
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Finish with an error; for the driver."""
+        if not self._finish_alone(None, exception):
+            super().set_exception(exception)
+        self._task = None
+
+    def _finish_alone(self, result: T | None, exception: BaseException | None) -> bool:
+        """Finish if nobody waits and there is no callback: both would need the condition."""
         with GUARD:
-            if self._state in DONE:
-                raise InvalidStateError(f"{self._state}: {self!r}")
+            if self._lazy is not None or self._state in DONE:
+                return False
+            self._result = result
             self._exception = exception
             self._state = FINISHED
-            self._task = None
-            for waiter in self._lazy_waiters or ():
-                waiter.add_exception(self)
-            if self._lazy is not None:
-                self._lazy.notify_all()
-        if self._lazy_callbacks:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
+        return True
 
     def set_begun(self) -> None:
         """Say that a worker has begun with the task; for the driver."""
@@ -158,14 +150,18 @@ class FarmFuture(Future[T]):
         It may have been running: on a server that was lost, so that it waited once more.
         """
         with GUARD:
-            if self._state in DONE:
-                return
-            self._state = CANCELLED_AND_NOTIFIED
-            self._task = None
-            for waiter in self._lazy_waiters or ():
-                waiter.add_cancelled(self)
-            if self._lazy is not None:
-                self._lazy.notify_all()
+            alone = self._lazy is None and self._state not in DONE
+            if alone:
+                self._state = CANCELLED_AND_NOTIFIED
+        if not alone:
+            with self._condition:
+                if self._state in DONE:
+                    return
+                self._state = CANCELLED_AND_NOTIFIED
+                for waiter in self._waiters:
+                    waiter.add_cancelled(self)
+                self._condition.notify_all()
+        self._task = None
         if self._lazy_callbacks:
             self._invoke_callbacks()  # type: ignore[attr-defined]
 

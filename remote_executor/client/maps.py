@@ -64,6 +64,8 @@ class MapResults:
         self._taken = 0
         self._pulled = 0
         self._yielded = 0
+        self.keeper: object = None
+        """The executor, which ends without references; kept until the source has been read."""
         self._changed = threading.Condition(threading.Lock())
         self._arrived: dict[int, tuple[int, Frame | BaseException]] = {}
         self._error: BaseException | None = None
@@ -104,6 +106,8 @@ class MapResults:
             self._pulled += len(fresh)
             self._waiting += fresh
             self._driver.offer(self.feed, len(fresh))
+        if self._source is None:
+            self.keeper = None  # the executor finishes what it has been offered
 
     # ------------------------------------------------------------ for the driver
 
@@ -112,7 +116,10 @@ class MapResults:
         start = self._taken
         if self._buffersize is None:
             self._taken += count
-            return self._waiting[start : start + count]
+            part = self._waiting[start : start + count]
+            if type(part) is list:
+                self._waiting[start : start + count] = repeat(None, len(part))  # let go of them
+            return part
         items, self._waiting[:count] = self._waiting[:count], []
         return items
 
@@ -212,9 +219,11 @@ class MapResults:
 
     def close(self) -> None:
         """Nobody wants more: cut no more batches, and take back those that have not begun."""
-        feed = self.feed
-        if feed is not None and not feed.closed:
-            self._driver.close_feed(feed)
+        feed, self.feed, self.keeper = self.feed, None, None  # the feed refers to us
+        if feed is not None:
+            if not feed.closed:
+                self._driver.close_feed(feed)
+            self._waiting = []
 
 
 def _open(outcome: Frame | BaseException) -> tuple[list[Any], BaseException | None]:

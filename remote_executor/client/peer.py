@@ -39,6 +39,7 @@ from remote_executor.errors import (
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream, Stream
 from remote_executor.net.tokens import load_token
+from remote_executor.task_errors import NoServerError
 from remote_executor.wire.auth import Mechanism, NoAuth, TokenAuth
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
@@ -60,6 +61,8 @@ LIMIT = 64 * 1024**3
 FIRST_PAUSE = 0.05
 LAST_PAUSE = 3.0
 CONNECT_SECONDS = 10.0
+MOST_STARTS = 6
+"""How often in a row an embedded server is started that ends before it takes tasks."""
 
 
 class PeerState(enum.Enum):
@@ -519,9 +522,15 @@ class Peer:
     def _cut(self, reason: str) -> None:
         """The link is gone; the session waits for the next."""
         self._drop_link(reason)
-        if isinstance(self.way, Embedded) and self._begun:
-            self._lose(reason)  # the socket pair was the only way
-            return
+        if isinstance(self.way, Embedded):
+            if self._begun:
+                self._lose(reason)  # the socket pair was the only way
+                return
+            if self.failures >= MOST_STARTS:
+                # Whoever waits for it would wait for ever.
+                text = f"{self.failures} times it did not come up: {reason}"
+                self._refused(NoServerError([self.name], text))
+                return
         self._wait()
 
     def _drop_link(self, reason: str) -> None:

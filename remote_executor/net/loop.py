@@ -180,8 +180,7 @@ class Loop:
                 # Either our own pipe, or a handler called before has let go of this one.
                 if fd == self._wake_read:
                     with contextlib.suppress(BlockingIOError):
-                        while os.read(fd, 4096):
-                            pass
+                        os.read(fd, 65536)  # as much as a pipe holds
                 continue
             wanted, on_read, on_write = watched
             if events & ~READ and wanted & WRITE and on_write is not None:

@@ -13,9 +13,12 @@ import copyreg
 import io
 import pickle
 from types import FunctionType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .pickles import needs_by_value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["decode_failure", "encode_failure"]
 
@@ -87,8 +90,14 @@ def decode_failure(summary: bytes, body: bytes | bytearray | memoryview) -> Base
 def _load(body: bytes | bytearray | memoryview) -> BaseException | None:
     if not len(body):
         return None
-    error = pickle.loads(body)
+    error = next(_loads(body))
     return error if isinstance(error, BaseException) else None
+
+
+def _loads(body: bytes | bytearray | memoryview) -> Iterator[Any]:
+    # A generator, since nobody called a finished one: the frames of a rebuilt traceback lead back
+    # to it, and not to our callers, whose locals would hold on to the exception and the task.
+    yield pickle.loads(body)
 
 
 def _read(summary: bytes) -> dict[str, Any]:
