@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import types
@@ -42,6 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["REMOTE_EXECUTOR_TOKEN_FILE"] = os.path.join(folder, "token")
     os.environ.pop("REMOTE_EXECUTOR_ADDRESSES", None)
     leaks.set_mark()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job: it would pass that on to the programs that tests interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -149,6 +149,8 @@ class Driver:
         self._release_at = 0.0
         self._cancel_pending = False
         self._answers: dict[int, threading.Event] = {}
+        self._silent: set[Server] = set()
+        """Servers that owe an answer to a cancel(): the next one does not wait for them."""
         self.ending = False
         self._started_at = 0.0
         self._warned = False
@@ -511,6 +513,7 @@ class Driver:
         if not self.ending or self.scheduler.tasks:
             log.warning("! %s is lost: %s", peer.name, reason)
         peer.lent.clear()  # somebody may map them still, so they are not used again
+        self._silent.discard(self._peers[peer])
         self.scheduler.server_lost(self._peers[peer])
         self._fail_lost()
         self.up.notify_all()
@@ -546,6 +549,7 @@ class Driver:
                 else:
                     handler(self, peer, server, frame)
         if finished:
+            peer.failures = 0
             if peer.link is not None and peer.link.round_trip:
                 server.round_trip = peer.link.round_trip
             tasks = self.scheduler.done(server, [frame.id for frame in finished], micros * 1e-6)
@@ -597,6 +601,7 @@ class Driver:
                 self.deliver(task.sink.set_begun)
 
     def _on_taken_back(self, peer: Peer, server: Server, frame: Frame) -> None:
+        self._silent.discard(server)
         cancelled = self.scheduler.taken_back(
             server, frame.id, decode_ids(frame.body), self.loop.now
         )
@@ -761,7 +766,7 @@ class Driver:
         if dropped is None:
             return future.cancelled()
         self._wait_for(event)
-        self.ask(lambda: self._give_up_cancel(task), None)
+        self.ask(lambda: self._end_cancel(task, event), None)
         return future.cancelled()
 
     def _begin_cancel(self, task: Task, event: threading.Event) -> bool | None:
@@ -772,16 +777,21 @@ class Driver:
             return True
         if task.state is not TaskState.SENT or task.server is None:
             return None
-        if not task.server.key.attached:
+        if not task.server.key.attached or task.server in self._silent:
             return None  # nobody can tell now whether it has begun
         self.scheduler.ask_back([task])
         self._answers[self.scheduler.asks[-1][1]] = event
         self._drive(time.monotonic())
         return False
 
-    def _give_up_cancel(self, task: Task) -> None:
+    def _end_cancel(self, task: Task, event: threading.Event) -> None:
+        owed = next((request for request, at in self._answers.items() if at is event), None)
         if task.state is not TaskState.SETTLED:
             task.cancelling = False  # if it comes back after all, it is run
+            if owed is not None and task.server is not None:
+                self._silent.add(task.server)
+        elif owed is not None:
+            del self._answers[owed]  # the server was lost
 
     def _wait_for(self, event: threading.Event) -> None:
         """Wait for an answer, also from within a callback that the I/O thread runs."""

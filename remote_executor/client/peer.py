@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -61,8 +62,10 @@ LIMIT = 64 * 1024**3
 FIRST_PAUSE = 0.05
 LAST_PAUSE = 3.0
 CONNECT_SECONDS = 10.0
+LAST_WORDS_SECONDS = 1.0
+"""How long the end may wait for a server that takes its time to read what was sent before."""
 MOST_STARTS = 6
-"""How often in a row an embedded server is started that ends before it takes tasks."""
+"""How often in a row an embedded server is started that ends before it has done a task."""
 
 
 class PeerState(enum.Enum):
@@ -388,8 +391,8 @@ class Peer:
         self.state = PeerState.UP
         self.segments = fields.get("segments") is True
         self.trouble = None
-        self.failures = 0
-        self._pause = FIRST_PAUSE
+        if not isinstance(self.way, Embedded):
+            self.failures = 0  # one of our own has to do something first; see Driver.peer_frames
         self.fields = fields
         ours = self._config["implementation"], self._config["python"][:2]
         self.foreign = (fields.get("implementation"), fields.get("python", [])[:2]) != ours
@@ -423,7 +426,8 @@ class Peer:
         except (AuthenticationFailed, ProtocolMismatch) as exc:
             self._refused(exc)
         except RemoteProtocolError as exc:
-            if self.state is PeerState.UP:
+            if self.state is PeerState.UP or self._begun:
+                # It has served us before: whatever answers there now may be gone soon.
                 self._cut(f"the link is corrupt: {exc}")
             else:
                 self._refused(ConnectionFailed(self.name, str(exc)))
@@ -460,6 +464,9 @@ class Peer:
             for index, frame in enumerate(frames):
                 if frame.kind == Kind.REPLY:
                     fields = decode_fields(frame.body, error=str)
+                    if fields["error"] == "ending":
+                        self._cut("the server is ending")  # the next one may be there soon
+                        return
                     self._refused(
                         ConnectionFailed(self.name, f"the server refuses: {fields['error']}")
                     )
@@ -522,19 +529,23 @@ class Peer:
     def _cut(self, reason: str) -> None:
         """The link is gone; the session waits for the next."""
         self._drop_link(reason)
-        if isinstance(self.way, Embedded):
-            if self._begun:
-                self._lose(reason)  # the socket pair was the only way
-                return
-            if self.failures >= MOST_STARTS:
-                # Whoever waits for it would wait for ever.
-                text = f"{self.failures} times it did not come up: {reason}"
-                self._refused(NoServerError([self.name], text))
-                return
+        if isinstance(self.way, Embedded) and self._begun:
+            self._lose(reason)  # the socket pair was the only way
+            return
+        self._try_again(reason)
+
+    def _try_again(self, reason: str) -> None:
+        if isinstance(self.way, Embedded) and self.failures >= MOST_STARTS:
+            # Whoever waits for it would wait for ever.
+            text = f"it ended {self.failures} times before it had done anything: {reason}"
+            self._refused(NoServerError([self.name], text))
+            return
         self._wait()
 
     def _drop_link(self, reason: str) -> None:
         self.trouble = reason
+        if not self.failures:
+            self._pause = FIRST_PAUSE
         self.failures += 1
         if self._stream is not None:
             self._loop.forget(self._stream.fileno())
@@ -549,7 +560,7 @@ class Peer:
         self._begun = False
         self._owner.peer_lost(self, reason)
         if self.state not in (PeerState.CLOSED, PeerState.REFUSED):
-            self._wait()
+            self._try_again(reason)
 
     def _wait(self) -> None:
         self.state = PeerState.WAITING
@@ -605,9 +616,21 @@ class Peer:
         self._timer.at(None)
         if self.link is not None:
             self.link.say_goodbye()
-            self.flush()
+            self._write_out()
         self._drop_link("closed")
         self.session = None
+
+    def _write_out(self) -> None:
+        """Write what is left, within limits: a server that hears no goodbye waits for the grace."""
+        patience = 0.0 if isinstance(self.way, Embedded) else LAST_WORDS_SECONDS
+        until = time.monotonic() + patience
+        while not self.flush() and self._stream is not None:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            room = select.poll()
+            room.register(self._stream.fileno(), select.POLLOUT)
+            room.poll(left * 1000)
 
     def abandon(self) -> None:
         """Let go of descriptors without a word: in a forked child the link is the parent's."""

@@ -7,6 +7,7 @@ starts a process that does it, and returns a :class:`ServerHandle`.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -99,9 +100,11 @@ def serve(
     zygote, control = fork_zygote(slots, preload)
     try:
         listener = _listen(where)
-    except BaseException:
+    except BaseException as exc:
         control.close()
         await_zygote(zygote)
+        if isinstance(exc, OSError):
+            raise OSError(exc.errno, f"cannot listen on {where}: {exc.strerror}") from exc
         raise
     if where.kind == "tcp":
         where = Address("tcp", where.host, listener.getsockname()[1])
@@ -187,6 +190,15 @@ BOOT = (
 
 # The running ones: a server should not end because nobody kept its handle.
 _running: set[ServerHandle] = set()
+
+
+def _stop_all() -> None:
+    """At the interpreter's exit, after that of executors: stop what this process has started."""
+    for handle in list(_running):
+        handle.stop()
+
+
+atexit.register(_stop_all)
 
 
 class ServerHandle:

@@ -55,7 +55,7 @@ def test_a_socket_that_a_dead_server_left_is_replaced(tmp_path):
 def test_a_socket_that_a_living_server_uses_is_not(tmp_path):
     path = tmp_path / "socket"
     with start_server(address=f"unix:{path}", workers=1) as server:
-        with pytest.raises(ConnectionFailed, match="in use"):
+        with pytest.raises(ConnectionFailed, match=f"listen on unix:{path}: .* in use"):
             start_server(address=f"unix:{path}", workers=1)
         assert answers(server.address)
 
@@ -77,6 +77,29 @@ def test_a_server_ends_with_the_process_that_started_it():
         process.kill()
         process.wait()
     wait_until(lambda: not answers(parse_address(address)))
+
+
+def test_a_server_that_nobody_stopped_ends_in_silence_at_the_exit():
+    """Not so in a forked child: there the server is its parent's."""
+    code = (
+        "import atexit, os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from remote_executor import ping, start_server\n"
+        "server = start_server(workers=1)\n"
+        "if os.fork() == 0:\n"
+        "    atexit._run_exitfuncs()\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "assert ping(server.address)\n"
+        "print(server.address)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(ROOT)],
+        capture_output=True,
+        text=True,
+        timeout=scaled(20),
+    )
+    assert process.stderr == ""
+    assert not answers(parse_address(process.stdout.strip()))
 
 
 def test_a_server_does_not_end_because_nobody_keeps_its_handle():
