@@ -310,3 +310,34 @@ if __name__ == "__main__":
         print(executor.submit(near.value).result(20))
 """
     ) == (0, "8\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_endless_map_holds_a_flat_memory(run_script):
+    """With ``buffersize``, what has been delivered or acknowledged is let go, at either end."""
+    code, out, err = run_script(
+        """
+import itertools
+from remote_executor import FarmExecutor
+
+def resident(pid="self"):
+    return int(open(f"/proc/{pid}/status").read().split("VmRSS:")[1].split()[0]) / 1024
+
+if __name__ == "__main__":
+    with FarmExecutor(2) as executor:
+        results = executor.map(abs, itertools.count(), buffersize=5000)
+        sizes = []
+        for _ in range(2):
+            assert sum(1 for _ in itertools.islice(results, 400_000)) == 400_000
+            sizes.append((resident(), resident(executor.status().servers[0].pid)))
+        results.close()
+    (client, server), (client_later, server_later) = sizes
+    print(round(client_later - client), round(server_later - server))
+""",
+        limit=50,
+    )
+
+    assert (code, err) == (0, "")
+    client, server = map(int, out.split())
+    assert client < 8, "megabytes at the client"
+    assert server < 8, "megabytes at the server"

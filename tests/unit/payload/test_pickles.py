@@ -14,6 +14,7 @@ from remote_executor.payload.pickles import (
     OUT_OF_BAND,
     dump,
     dump_result,
+    holds_code,
     keeper,
     load,
     needs_by_value,
@@ -135,3 +136,27 @@ def test_an_error_without_words_is_named_by_its_type():
 
     with pytest.raises(PayloadError, match="cannot be pickled: KeyError"):
         dump(Silent())
+
+
+class FailsBehindBuffers:
+    """Pickles its large buffer, and then something that cannot be."""
+
+    def __reduce__(self):
+        return list, ((pickle.PickleBuffer(bytearray(OUT_OF_BAND)), lambda: None),)
+
+
+def test_what_fails_behind_a_large_buffer_takes_the_slow_way():
+    body, buffers = dump(FailsBehindBuffers())
+
+    array, function = load(body, buffers)
+    assert len(array) == OUT_OF_BAND
+    assert function() is None
+
+
+def test_code_by_value_can_be_told():
+    """K68: another minor version of Python must not be sent it."""
+    captured = 3
+
+    assert holds_code(dump(lambda: captured)[0])
+    assert not holds_code(dump(((1, "two"), {"three": 3.0}))[0])
+    assert not holds_code(memoryview(dump(len)[0]))
