@@ -74,7 +74,7 @@ T = TypeVar("T")
 
 AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 BURST = 64
-"""Tasks in the inbox at which a caller sends them itself, without waiting for the I/O thread."""
+"""Tasks in the inbox at which the I/O thread is woken although all slots are busy."""
 ANSWER_SECONDS = 2.0
 """How long cancel() waits for a server to say whether a task has begun."""
 WARN_SECONDS = 3.0
