@@ -288,8 +288,7 @@ class Driver:
                 break
         return answers[0] if answers else default
 
-    def _drive(self, now: float) -> None:
-        """Move what is in the inbox to servers."""
+    def _empty_inbox(self) -> None:
         scheduler, inbox = self.scheduler, self.inbox
         while inbox:
             entry = inbox.popleft()
@@ -297,6 +296,11 @@ class Driver:
                 scheduler.submit(entry)
             else:
                 scheduler.offer(*entry)
+
+    def _drive(self, now: float) -> None:
+        """Move what is in the inbox to servers."""
+        scheduler = self.scheduler
+        self._empty_inbox()
         for server, tasks in scheduler.fill(now):
             self._send(server, tasks)
         if scheduler.asks:
@@ -699,12 +703,7 @@ class Driver:
 
     def _fail_all(self, error: BaseException) -> None:
         scheduler = self.scheduler
-        while self.inbox:
-            entry = self.inbox.popleft()
-            if isinstance(entry, Task):
-                scheduler.submit(entry)
-            else:
-                scheduler.offer(*entry)
+        self._empty_inbox()
         entries: list[Task | Feed] = scheduler.drop_queued()
         for server in list(scheduler.servers.values()):
             for task in list(server.inflight.values()):
@@ -721,6 +720,7 @@ class Driver:
         """Drop what waits, here and at the servers."""
         self._cancel_pending = False
         scheduler = self.scheduler
+        self._empty_inbox()
         for entry in scheduler.drop_queued():
             if isinstance(entry, Feed):
                 self.deliver(entry.sink.dropped, None)
@@ -828,6 +828,18 @@ class Driver:
                 task.server.key.session.send(make_frame(Kind.KILL, task.id))
         self._drive(time.monotonic())
         return told
+
+    def terminate(self) -> None:
+        """Cancel what has not begun, here and at the servers, and kill the rest."""
+
+        def end_all() -> None:
+            self._cancel_all()
+            # In this order on the wire: a task that was taken back is not there to be killed.
+            for task in self.scheduler.tasks.values():
+                if task.server is not None and task.server.key.session is not None:
+                    task.server.key.session.send(make_frame(Kind.KILL, task.id))
+
+        self.ask(end_all, None)
 
     def close_feed(self, feed: Feed) -> None:
         """Cut no more batches off a feed, and take back those that have not begun."""
@@ -1050,10 +1062,15 @@ _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
-    """The interpreter ends: let every executor finish what it has, as the stdlib's do."""
+    """
+    The interpreter ends: let every executor finish what it has, as the stdlib's do.
+
+    If it ends by a ^C, only what runs is finished; a second one ends this wait.
+    """
     drivers = list(_drivers)
+    interrupted = isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
     for driver in drivers:
-        driver.shutdown(cancel=False)
+        driver.shutdown(cancel=interrupted and not hasattr(sys, "ps1"))
     for driver in drivers:
         driver.join()
 

@@ -446,16 +446,12 @@ class FarmExecutor(_Face):
         """
         Stop all workers at once and shut down, as in Python 3.14.
 
-        Futures of running tasks get TaskKilled; waiting ones are cancelled.
+        Futures of tasks that have begun get TaskKilled; the others are cancelled.
         """
         self._closed = True
         driver = self._driver
         driver.shutdown(True)
-        if driver.thread is None or driver.closed:
-            return
-        with driver.mutex:
-            tasks = list(driver.scheduler.tasks.values())
-        driver.kill(tasks)
+        driver.terminate()
 
     def kill_workers(self) -> None:
         """As :meth:`terminate_workers`: workers are ended by SIGKILL in either case."""

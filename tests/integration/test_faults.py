@@ -28,6 +28,7 @@ from remote_executor.wire.link import HANDSHAKE_SECONDS
 from tests.support import tasks
 from tests.support.faults import Babbler, alive
 from tests.support.scale import scaled
+from tests.support.tools import REQUIRE_ALL
 from tests.support.waiting import wait_until
 
 LIMIT = scaled(20)
@@ -404,16 +405,18 @@ def test_task_that_blocked_signals_and_returned():
     wait_until(lambda: not alive(pid), 5)
 
 
+@pytest.mark.timeout(120)
 def test_task_that_holds_the_gil(serve, tmp_path):
     """
     In one C call, for longer than any heartbeat of a tight setting.
 
     The server answers by itself, so neither it nor the worker is declared dead; other tasks run.
     """
+    seconds = 30 if REQUIRE_ALL else 2  # a link counts as dead after 15
     server = serve(workers=2)
     with FarmExecutor(addresses=[server.address], session_grace=1) as executor:
         executor.wait_for_workers(2, LIMIT)
-        future = executor.submit(tasks.hold_gil, tmp_path / "started", 2)
+        future = executor.submit(tasks.hold_gil, tmp_path / "started", seconds)
         wait_until((tmp_path / "started").exists, 20)
         done = 0
         while not future.done():
@@ -421,7 +424,7 @@ def test_task_that_holds_the_gil(serve, tmp_path):
             assert ping(server.address, timeout=scaled(2))
             done += 1
 
-        assert future.result(LIMIT) == 2
+        assert future.result(LIMIT) == seconds
         assert done > 5
 
 

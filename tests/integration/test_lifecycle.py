@@ -641,3 +641,34 @@ if __name__ == "__main__":
 
     assert (code, out) == (0, "8\n"), err
     assert "lost" not in err
+
+
+def test_ctrl_c_without_a_with_statement_drops_what_waits(start_script, tmp_path):
+    """At the end of the interpreter, too: what runs is finished, most others are not begun."""
+    script = start_script(
+        """
+import pathlib, sys
+from remote_executor import FarmExecutor
+from tests.support import tasks
+
+def hook(*error):
+    sys.__excepthook__(*error)
+    pathlib.Path(sys.argv[1], "told").touch()
+
+sys.excepthook = hook
+executor = FarmExecutor(1)
+running = executor.submit(tasks.hold, f"{sys.argv[1]}/started", f"{sys.argv[1]}/release", 1)
+waiting = [executor.submit(tasks.record, f"{sys.argv[1]}/ran", i) for i in range(50)]
+waiting[-1].result()
+""",
+        args=[tmp_path],
+    )
+    wait_until((tmp_path / "started").exists, 20)
+    group_interrupt(script)
+    wait_until((tmp_path / "told").exists, 20)
+    (tmp_path / "release").touch()
+    code, _, _ = script.finish()
+
+    assert code in (-signal.SIGINT, 130, 1)
+    ran = (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
+    assert len(ran) < 25, "a few may begin before the interpreter comes to its end"
