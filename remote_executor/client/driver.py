@@ -75,6 +75,8 @@ T = TypeVar("T")
 AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"
 BURST = 64
 """Tasks in the inbox at which the I/O thread is woken although all slots are busy."""
+CROWD = 256
+"""Entries in the inbox at which a caller lets the I/O thread go first."""
 ANSWER_SECONDS = 2.0
 """How long cancel() waits for a server to say whether a task has begun."""
 WARN_SECONDS = 3.0
@@ -228,6 +230,8 @@ class Driver:
             self.scheduler.idle_slots or not self.scheduler.tasks or len(self.inbox) >= BURST
         ):
             self.loop.wake()
+        elif len(self.inbox) >= CROWD:
+            time.sleep(0)  # lets go of the GIL, for which the I/O thread waits
 
     def _refuse_inbox(self) -> None:
         while self.inbox:
