@@ -178,7 +178,7 @@ def uneven_first(factory: Factory, size: int) -> dict[str, float]:
 
 def start(factory: Factory, size: int) -> dict[str, float]:
     """Make the executor and wait for the first result; what a program imports is there already."""
-    import concurrent.futures.process
+    import concurrent.futures.process  # noqa: F401
 
     import remote_executor.client.executor  # noqa: F401
 
