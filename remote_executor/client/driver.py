@@ -33,7 +33,7 @@ from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Peer, PeerState, Way
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
-from remote_executor.errors import PayloadError
+from remote_executor.errors import ConnectionFailed, PayloadError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.failures import decode_failure
@@ -956,12 +956,18 @@ class Driver:
                 return
 
     def add_server(self, way: Way) -> None:
-        """Use one more server."""
+        """Use one more server. It also helps where all that there were had refused."""
+
+        def add() -> None:
+            if isinstance(self.broken, (ConnectionFailed, NoServerError)):
+                self.broken = None
+            self._add_way(way).connect()
+
         with self.mutex:
             if self.thread is None:
                 self._add_way(way)
                 return
-        self.ask(lambda: self._add_way(way).connect(), None)
+        self.ask(add, None)
 
     def peers(self) -> list[tuple[Peer, Server]]:
         """Return the servers. The mutex should be held."""
@@ -979,6 +985,10 @@ class Driver:
             self.scheduler.server_removed(server)
             peer.close()
             self.deliver(peer.way.close)
+            if self._peers and all(other.state is PeerState.REFUSED for other in self._peers):
+                troubles = "; ".join(str(other.trouble) for other in self._peers)
+                names = [other.name for other in self._peers]
+                self._break(NoServerError(names, f"those that are left refuse: {troubles}"))
 
         with self.mutex:
             if self.thread is None:

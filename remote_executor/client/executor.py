@@ -610,7 +610,8 @@ class FarmExecutor(_Face):
         Raises:
             AddressError: If the address cannot be meant; it is a ValueError too.
         """
-        self._check_open()
+        if self._closed or self._driver.ending:
+            raise RuntimeError(AFTER_SHUTDOWN)
         self._driver.add_server(Remote(parse_address(address), self._driver.settings.token))
 
     def remove_server(self, address: AddressLike, drain: bool = True) -> None:

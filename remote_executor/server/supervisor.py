@@ -975,9 +975,12 @@ class Supervisor:
             process.outbox.put(client.setup)
             self._unflushed_workers[process] = None
         line = json.dumps(config).encode() + b"\n"
-        sent = socket.send_fds(self._control, [line], process.theirs())
-        if sent < len(line):
-            self._control.sendall(line[sent:])
+        try:
+            sent = socket.send_fds(self._control, [line], process.theirs())
+            if sent < len(line):
+                self._control.sendall(line[sent:])
+        except OSError:
+            self._over = True  # the zygote is gone, and there are no workers without it
         process.close_theirs()
 
     def _watch_output(self, output: Output) -> None:

@@ -10,7 +10,7 @@ from concurrent import futures
 
 import pytest
 
-from remote_executor import FarmExecutor, TaskKilled, TaskTimeout
+from remote_executor import FarmExecutor, NoServerError, TaskKilled, TaskTimeout, start_server
 from tests.support import tasks
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
@@ -470,3 +470,29 @@ def test_public_names():
     assert [name for name in dir(remote_executor) if not hasattr(remote_executor, name)] == []
     with pytest.raises(AttributeError, match="no_such_name"):
         remote_executor.no_such_name  # noqa: B018
+
+
+def test_a_server_that_comes_later_helps_where_all_had_refused():
+    with start_server(workers=1, token="another") as strict, start_server(workers=1) as kind:
+        with FarmExecutor(addresses=[strict.address]) as executor:
+            assert isinstance(executor.submit(abs, -1).exception(LIMIT), ConnectionError)
+            with pytest.raises(ConnectionError):
+                executor.submit(abs, -1)
+
+            executor.add_server(kind.address)
+
+            assert executor.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_without_the_last_server_that_takes_us_nothing_waits(caplog):
+    with start_server(workers=1, token="another") as strict, start_server(workers=1) as kind:
+        with FarmExecutor(addresses=[strict.address, kind.address]) as executor:
+            assert executor.submit(abs, -1).result(LIMIT) == 1
+            wait_until(lambda: "refused" in {server.state for server in executor.status().servers})
+
+            executor.remove_server(kind.address)
+
+            wait_until(lambda: executor._driver.broken is not None)
+            with pytest.raises(NoServerError, match="token"):
+                executor.submit(abs, -1)
+    assert "is not used" in caplog.text
