@@ -23,9 +23,9 @@ from typing import Any
 import cloudpickle
 from cloudpickle.cloudpickle import _class_setstate, _get_or_create_tracker_id
 
-from . import mains
-from .captures import LRU_CACHE, facts, is_code, same_bytes
-from .pickles import keeper, plainly
+from remote_executor.payload import mains
+from remote_executor.payload.captures import LRU_CACHE, facts, is_code, same_bytes
+from remote_executor.payload.pickles import keeper, plainly
 
 __all__ = ["Visit", "digest", "dump_for_client", "dump_for_worker", "frozen"]
 

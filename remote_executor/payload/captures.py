@@ -19,8 +19,8 @@ from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple
 
-from ..errors import PayloadError
-from .pickles import dump
+from remote_executor.errors import PayloadError
+from remote_executor.payload.pickles import dump
 
 __all__ = ["Captures", "Facts", "facts", "is_code", "same_bytes"]
 

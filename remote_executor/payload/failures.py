@@ -15,7 +15,7 @@ import pickle
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .pickles import needs_by_value
+from remote_executor.payload.pickles import needs_by_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ def _read(summary: bytes) -> dict[str, Any]:
 
 
 def _stand_in(summary: bytes) -> BaseException:
-    from ..task_errors import RemoteError
+    from remote_executor.task_errors import RemoteError
 
     try:
         fields = _read(summary)
@@ -192,7 +192,7 @@ def _pickle(error: BaseException, links: bool) -> bytes:
     else:
         if not needs_by_value(body):
             return body
-    from .by_value import ClientPickler
+    from remote_executor.payload.by_value import ClientPickler
 
     class ByValue(ClientPickler):
         def reducer_override(self, obj: Any) -> Any:

@@ -14,12 +14,12 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import mains
-from .copies import PrivateCopies
-from .pickles import OUT_OF_BAND, dump, load, plainly
+from remote_executor.payload import mains
+from remote_executor.payload.copies import PrivateCopies
+from remote_executor.payload.pickles import OUT_OF_BAND, dump, load, plainly
 
 if TYPE_CHECKING:
-    from .captures import Captures
+    from remote_executor.payload.captures import Captures
 
 __all__ = ["PURE", "Encoded", "FunctionCache", "FunctionTable"]
 
@@ -56,7 +56,7 @@ class Encoded:
         if not buffers and len(body) <= _SHORT:
             self.key = body
         else:
-            from .by_value import digest
+            from remote_executor.payload.by_value import digest
 
             self.key = digest(body, buffers)
 
@@ -182,8 +182,8 @@ class FunctionCache:
 def _encode_by_value(
     function: Callable[..., Any], pool: Sequence[memoryview]
 ) -> tuple[Encoded, Captures | None]:
-    from . import by_value
-    from .captures import Captures, is_code
+    from remote_executor.payload import by_value
+    from remote_executor.payload.captures import Captures, is_code
 
     if not is_code(function):
         # A bound method, a partial, an object with __call__: it may change in ways that nobody

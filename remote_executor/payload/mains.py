@@ -27,7 +27,7 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
-from ..errors import PayloadError
+from remote_executor.errors import PayloadError
 
 __all__ = ["Unsent", "applied", "arrived", "namespace", "prepare_main", "record_into"]
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pickle import dumps, loads
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PayloadError
+from remote_executor.errors import PayloadError
 
 if TYPE_CHECKING:
-    from .by_value import Visit
+    from remote_executor.payload.by_value import Visit
 
 __all__ = [
     "OUT_OF_BAND",
@@ -130,7 +130,7 @@ def dump(
     found = plainly(obj)
     if found is not None:
         return found
-    from . import by_value
+    from remote_executor.payload import by_value
 
     def way(part: object) -> tuple[bytes, list[memoryview]]:
         return by_value.dump_for_worker(part, visit)
@@ -158,7 +158,7 @@ def dump_result(obj: object, what: str = "result") -> tuple[bytes, Sequence[memo
     found = plainly(obj)
     if found is not None:
         return found
-    from . import by_value
+    from remote_executor.payload import by_value
 
     return _slowly(by_value.dump_for_client, obj, what)
 
@@ -198,6 +198,6 @@ def _slowly(
     except PayloadError:
         raise
     except Exception as error:
-        from .culprits import blame
+        from remote_executor.payload.culprits import blame
 
         raise PayloadError(blame(obj, what, way), str(error) or type(error).__name__) from error
