@@ -41,7 +41,7 @@ WORTH = 256 * 1024
 ALIGN = 64
 MOST_OPEN = 256
 """Mappings held at a time; each holds a descriptor, so beyond that buffers are copied."""
-MOST_FREE = 512 * 1024 * 1024
+MOST_FREE = 256 * 1024 * 1024
 
 
 class Descriptor:

@@ -55,6 +55,9 @@ LIMIT = 64 * 1024**3
 HIGH = 200
 """Our descriptors are moved up here: tasks that close the low ones are not rare."""
 
+MOST_FREE = 128 * 1024 * 1024
+"""Bytes of shared memory that a worker keeps for its next large results."""
+
 MOST_MICROS = 2**32 - 1
 
 TASK = int(Kind.TASK)
@@ -126,7 +129,7 @@ class Worker:
         self._frames: deque[Frame] = deque()
         self._functions = FunctionTable()
         self._mappings = Mappings()
-        self._segments = SegmentPool()
+        self._segments = SegmentPool(MOST_FREE)
         self._lent: dict[int, Segment] = {}
 
     def close_in_child(self) -> None:
