@@ -128,6 +128,10 @@ class Remote:
         self.address = address
         self.name = str(address)
         self._token = token
+        self._lock = threading.Lock()
+        self._closed = False
+        self._outcome: socket.socket | Exception | None = None
+        """What the thread that dials has got, until the loop's thread takes it."""
 
     def mechanism(self) -> Mechanism:
         """Return the client's part in the token proof."""
@@ -158,16 +162,30 @@ class Remote:
                 )
         except Exception as exc:
             outcome = exc
-        loop.post(lambda: done(outcome))
-        if loop.closed and isinstance(outcome, socket.socket):
-            outcome.close()  # nobody is left who would
+        with self._lock:
+            self._outcome = outcome
+        if self._closed:
+            self.close()  # nobody is left who would take it
+        else:
+            loop.post(lambda: self._hand_over(done))
+
+    def _hand_over(self, done: Callable[[socket.socket | Exception], None]) -> None:
+        with self._lock:
+            outcome, self._outcome = self._outcome, None
+        if outcome is not None:
+            done(outcome)
 
     def wishes(self) -> dict[str, Any]:
         """Nothing: a server elsewhere has paths of its own."""
         return {}
 
     def close(self) -> None:
-        """Leave the server alone: it serves others."""
+        """Leave the server alone, it serves others; but a connection that nobody took is closed."""
+        self._closed = True
+        with self._lock:
+            outcome, self._outcome = self._outcome, None
+        if isinstance(outcome, socket.socket):
+            outcome.close()
 
 
 BOOT = (

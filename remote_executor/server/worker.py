@@ -52,6 +52,8 @@ __all__ = ["LIMIT", "Current", "Worker", "current", "run", "worker_index"]
 LIMIT = 64 * 1024**3
 """The largest frame in bytes that supervisor and worker accept from each other."""
 
+PR_SET_CHILD_SUBREAPER = 36
+
 HIGH = 200
 """Our descriptors are moved up here: tasks that close the low ones are not rare."""
 
@@ -391,6 +393,7 @@ def _prepare(config: dict[str, Any], wire: int, tokens: int, out: int, err: int)
     if config.get("sys_path") is not None:
         sys.path[:] = config["sys_path"]
     sys.argv[:] = [""]
+    become_reaper()
     if config.get("authkey") is not None:
         share_key(bytes.fromhex(config["authkey"]))
     random = sys.modules.get("numpy.random")
@@ -402,6 +405,24 @@ def _prepare(config: dict[str, Any], wire: int, tokens: int, out: int, err: int)
 
 def _stdin() -> io.TextIOWrapper:
     return io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", closefd=False)), "utf-8")
+
+
+def become_reaper() -> bool:
+    """
+    Have the kernel make the orphans of our descendants our children; return whether it will.
+
+    The zygote does, so that no process that a dead worker left behind gets away. Each worker does,
+    so that what its tasks leave behind stays with it while it lives, and is told from the others'.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        import ctypes
+
+        status: int = ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        return False
+    return status == 0
 
 
 def _text(fd: int) -> io.TextIOWrapper:

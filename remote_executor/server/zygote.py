@@ -22,7 +22,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -47,7 +46,6 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-PR_SET_CHILD_SUBREAPER = 36
 
 
 def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]:
@@ -141,7 +139,7 @@ class Zygote:
             except BaseException as exc:
                 self._tell({"trouble": f"cannot preload {name}: {type(exc).__name__}: {exc}"})
         # Before there is a worker: the very first task may make a daemon at once.
-        self._become_reaper()
+        self._reaper = worker.become_reaper()
         # Collections would write to every object's header, and so copy the pages shared.
         gc.freeze()
         poll = select.poll()
@@ -253,18 +251,6 @@ class Zygote:
     def _kill(self, pid: int) -> None:
         if pid in self._workers:
             _kill_group(pid)
-
-    def _become_reaper(self) -> None:
-        """Have the kernel give us the orphans of our workers, so that none gets away."""
-        if sys.platform != "linux":
-            return
-        try:
-            import ctypes
-
-            status = ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        except (ImportError, OSError, AttributeError):
-            return
-        self._reaper = status == 0
 
     def _sweep(self) -> None:
         """Kill what dead workers left behind: orphans are our children now."""

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
@@ -431,3 +432,36 @@ if __name__ == "__main__":
     script.process.send_signal(signal.SIGCONT)
 
     assert script.finish() == (0, "ok\n", "")
+
+
+def test_a_daemon_of_a_living_worker_outlives_the_others(tmp_path):
+    """It ends with the worker that made it, not with one next to it."""
+
+    def leave_daemon():
+        read, write = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.write(write, str(os.getpid()).encode())
+                time.sleep(60)
+            os._exit(0)
+        os.wait()
+        return os.getpid(), int(os.read(read, 100))
+
+    with FarmExecutor(2) as executor:
+        worker, daemon = executor.submit(leave_daemon).result(LIMIT)
+        places = [tmp_path / "a", tmp_path / "b"]
+        release = tmp_path / "release"
+        held = [executor.submit(tasks.tell_and_hold, place, release) for place in places]
+        wait_until(lambda: all(place.exists() for place in places), 20)
+        pids = [int(place.read_text()) for place in places]
+        (other,) = set(pids) - {worker}
+
+        os.kill(other, signal.SIGKILL)
+
+        with pytest.raises(WorkerDied):
+            held[pids.index(other)].result(LIMIT)
+        release.touch()
+        assert held[pids.index(worker)].result(LIMIT) == worker
+        assert alive(daemon)
+    wait_until(lambda: not alive(daemon), 5)

@@ -224,9 +224,26 @@ def test_a_connection_that_comes_after_the_end_is_closed():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(5)
         way = Remote(parse_address(listener.getsockname()[:2]), b"x" * 32)
+        way.close()
         loop.close()
         way._connect(loop, lambda outcome: None)
         connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(5)
+            assert connection.recv(1) == b""
+
+
+def test_a_connection_that_nobody_took_is_closed_with_its_way():
+    """The executor ended between the connect and the next round of its loop."""
+    loop = Loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        way = Remote(parse_address(listener.getsockname()[:2]), b"x" * 32)
+        way._connect(loop, lambda outcome: None)
+        connection, _ = listener.accept()
+        way.close()
+        loop.run_once(0)  # too late
+        loop.close()
         with connection:
             connection.settimeout(5)
             assert connection.recv(1) == b""
