@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -172,6 +173,10 @@ def test_a_map_keeps_no_items_when_it_is_over(ex):
         gc.enable()
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 12),
+    reason="3.12 links a closed generator's frame to its caller: the garbage collector has to help",
+)
 def test_an_exception_is_kept_by_nobody_else(ex):
     """No cycle: its traceback's frames lead to no frame that holds it."""
     gc.collect()
