@@ -19,7 +19,13 @@ Every error that the library raises, in one tree.
     ├── NoServerError                 also a BrokenExecutor: there is no server to run tasks
     ├── TaskKilled                    also a BrokenExecutor: the task was stopped by request
     ├── TaskTimeout                   also a concurrent.futures.TimeoutError
-    └── RemoteError                   stands in for an exception that could not be rebuilt here
+    ├── RemoteError                   stands in for an exception that could not be rebuilt here
+    ├── NoKernelError                 also a RuntimeError: there is no current kernel
+    ├── UnsupportedError              also a TypeError: the kernel's executor cannot do that
+    ├── CycleError                    also a RuntimeError: it waits for itself
+    └── PtreeError                    a graph of computations is not as it should be
+        ├── PtreeRedefinedError       also a ValueError: a node has a function already
+        └── PtreeUndefinedError       also a LookupError: a node has no function
 
 ``CancelledError``, ``TimeoutError``, ``BrokenExecutor`` are those of ``concurrent.futures``.
 

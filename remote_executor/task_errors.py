@@ -1,8 +1,8 @@
 """
-The errors that a task's future can hold. The tree is drawn in :mod:`remote_executor.errors`.
+The errors that only clients raise: those that a task's future can hold, and those of ``parallel``.
 
-They are apart because they need ``concurrent.futures.process``, which servers and workers
-shall not pay for.
+The tree is drawn in :mod:`remote_executor.errors`. They are apart because they need
+``concurrent.futures.process``, which servers and workers shall not pay for.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ from concurrent.futures.process import BrokenProcessPool
 from .errors import FarmError
 
 __all__ = [
+    "CycleError",
     "InitializerFailed",
+    "NoKernelError",
     "NoServerError",
+    "PtreeError",
+    "PtreeRedefinedError",
+    "PtreeUndefinedError",
     "RemoteError",
     "ServerLost",
     "TaskKilled",
     "TaskTimeout",
+    "UnsupportedError",
     "WorkerDied",
 ]
 
@@ -203,3 +209,99 @@ class RemoteError(FarmError):
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class NoKernelError(FarmError, RuntimeError):
+    """
+    Something needs the current kernel, and there is none.
+
+    Attributes:
+        reason: What became of it, in words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.reason}: make one with make_kernel(4) or make_kernel(['host:port']), or use "
+            "'with executor.as_kernel():', or pass executor="
+        )
+
+
+class UnsupportedError(FarmError, TypeError):
+    """
+    The current kernel's executor cannot do what was asked for.
+
+    Attributes:
+        executor: The name of the executor's class.
+        wanted: What was asked for, in words.
+    """
+
+    def __init__(self, executor: str, wanted: str) -> None:
+        super().__init__(executor, wanted)
+        self.executor = executor
+        self.wanted = wanted
+
+    def __str__(self) -> str:
+        if self.executor == "SerialExecutor":
+            return f"a task cannot {self.wanted} on the kernel that runs it"
+        return f"{self.executor} cannot {self.wanted}; a FarmExecutor can"
+
+
+class CycleError(FarmError, RuntimeError):
+    """
+    Something would have to wait for itself.
+
+    Attributes:
+        what: Which things wait for each other, in words.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"it would wait for itself for ever: {self.what}"
+
+
+class PtreeError(FarmError):
+    """
+    A graph of named computations is not as it should be.
+
+    Attributes:
+        id: The name of the node.
+    """
+
+    def __init__(self, id: object) -> None:
+        super().__init__(id)
+        self.id = id
+
+
+class PtreeRedefinedError(PtreeError, ValueError):
+    """A node was given a function, and has one already."""
+
+    def __str__(self) -> str:
+        return f"node {self.id!r} has a function already"
+
+
+class PtreeUndefinedError(PtreeError, LookupError):
+    """
+    A node has no function.
+
+    Attributes:
+        id: The name of the node.
+        users: The names of the nodes that take its result.
+    """
+
+    def __init__(self, id: object, users: Sequence[object] = ()) -> None:
+        FarmError.__init__(self, id, tuple(users))
+        self.id = id
+        self.users = tuple(users)
+
+    def __str__(self) -> str:
+        words = f"node {self.id!r} has no function"
+        if self.users:
+            words += f"; it is asked for by {', '.join(map(repr, self.users))}"
+        return words

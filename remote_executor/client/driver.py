@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Peer, PeerState, Way
+from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
 from remote_executor.errors import ConnectionFailed, PayloadError
@@ -175,7 +176,7 @@ class Driver:
         with self.mutex:
             if self.thread is not None or self.closed:
                 return
-            thread = threading.Thread(target=self._run, name="remote_executor I/O")
+            thread = IOThread(target=self._run, name="remote_executor I/O")
             # It ends by itself, since it is told to when the interpreter ends; see _at_exit.
             thread.daemon = True
             self.thread = thread
@@ -857,6 +858,15 @@ class Driver:
 
         if not self.closed:
             self.loop.post(close)
+
+    def kill_feed(self, feed: Feed) -> None:
+        """Stop what is left of a feed that was closed."""
+
+        def kill() -> None:
+            self._kill([task for task in self.scheduler.tasks.values() if task.feed is feed])
+
+        if not self.closed:
+            self.loop.post(kill)
 
     # ------------------------------------------------------------------------ ending
 

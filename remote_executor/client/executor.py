@@ -17,6 +17,7 @@ from concurrent.futures import Executor, Future, TimeoutError, wait
 from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
+from remote_executor.client.current import AsKernel
 from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
@@ -228,6 +229,163 @@ class _Face(Executor):
             results.keeper = self
         results.start(feed)
         return results.results(timeout)
+
+    # ------------------------------------------------------------------- killing
+
+    def kill(self, future: Future[Any]) -> bool:
+        """
+        Stop a task, also while it runs, by ending its worker. Other tasks are not affected.
+
+        Args:
+            future: One that this executor or a view of it returned.
+
+        Returns:
+            True if the task was told to stop: its future gets TaskKilled unless it is done first.
+
+        Raises:
+            ValueError: If the future is not one of this executor.
+        """
+        if not isinstance(future, FarmFuture) or future._driver not in (self._driver, None):
+            raise ValueError(f"{future!r} is not a future of this executor")
+        task = future._task
+        if task is None or future.done():
+            return False
+        return self._driver.kill([task]) > 0
+
+    def kill_tasks(self, category: Any, dry_run: bool = False) -> int:
+        """
+        Stop all running tasks of a category (lfarm's kill-tasks). Waiting ones are not touched.
+
+        Args:
+            category: As given to :meth:`options`; "default" for tasks without one.
+            dry_run: Only count.
+
+        Returns:
+            How many tasks were stopped.
+
+        Raises:
+            ValueError: If the category is None.
+        """
+        if category is None:
+            raise ValueError("category must not be None")
+        with self._driver.mutex:
+            tasks = [
+                task
+                for task in self._driver.scheduler.tasks.values()
+                if task.state is TaskState.BEGUN and task.category == category
+            ]
+        if dry_run or not tasks:
+            return len(tasks)
+        return self._driver.kill(tasks)
+
+    def task_categories_running(self) -> list[Any]:
+        """
+        Return the categories of the tasks that run now, with None for each idle slot.
+
+        A task counts as running some 20 ms after it began.
+        """
+        running: list[Any] = []
+        with self._driver.mutex:
+            for _, server in self._driver.peers():
+                here = [
+                    task.category
+                    for task in server.inflight.values()
+                    if task.state is TaskState.BEGUN
+                ]
+                running += here + [None] * (server.slots - len(here))
+        return running
+
+    def broadcast(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
+        """
+        Run ``fn(*args, **kwargs)`` exactly once in each worker of each server, and wait for all.
+
+        State that it leaves in a worker is there for later tasks; a worker that is replaced has
+        lost it (use an initializer for that). Comes from lparallel's broadcast-task.
+
+        Args:
+            fn: Any callable.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            The results, one a worker.
+
+        Raises:
+            Exception: The first error, in order of the workers, after all have finished.
+            TypeError: If ``fn`` is not callable.
+        """
+        self._check_open()
+        if not callable(fn):
+            raise TypeError(f"a task must be callable, not {fn!r}")
+        encoded = self._cache.encode(fn)
+        body, buffers = dump((args, kwargs), "call")
+        driver = self._driver
+        self.wait_for_workers(1, None)
+        futures: list[FarmFuture[T]] = []
+
+        def pin_all() -> None:
+            for _, server in driver.peers():
+                if not server.up:
+                    continue
+                for index in range(server.slots):
+                    future: FarmFuture[T] = FarmFuture()
+                    task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
+                    task.pinned = index
+                    task.retries = 0
+                    task.size = len(body)
+                    task.category = self._options.category
+                    task.name = getattr(fn, "__qualname__", None)
+                    future._driver, future._task = driver, task
+                    driver.pin(server, task)
+                    futures.append(future)
+
+        driver.ask(pin_all, None, limit=None)
+        _wait(list(futures))
+        return [future.result() for future in futures]
+
+    def wait_for_workers(self, n: int = 1, timeout: float | None = None) -> None:
+        """
+        Wait until the servers that are up have at least ``n`` slots together.
+
+        Args:
+            n: How many slots.
+            timeout: Seconds; None for as long as it takes.
+
+        Raises:
+            TimeoutError: If they are not there in time.
+            BrokenExecutor: If they never will be.
+        """
+        self._check_open()
+        driver = self._driver
+        until = None if timeout is None else time.monotonic() + timeout
+        with driver.mutex:
+            while driver.scheduler.slots() < n:
+                if driver.broken is not None:
+                    raise copy(driver.broken).with_traceback(None)
+                if driver.closed:
+                    raise RuntimeError(AFTER_SHUTDOWN)
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(
+                        f"{driver.scheduler.slots()} of {n} workers within {timeout:g} s"
+                    )
+                driver.up.wait(left)
+
+    # ------------------------------------------------------------ for parallel
+
+    def as_kernel(self) -> AsKernel[Executor]:
+        """
+        Return a block in which this is the current kernel of ``remote_executor.parallel``.
+
+        ::
+
+            with FarmExecutor() as ex, ex.as_kernel():
+                total = preduce(operator.add, numbers)
+
+        The block neither starts nor ends the executor. For a kernel that is there for good see
+        ``remote_executor.parallel.make_kernel``.
+        """
+        return AsKernel(self)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -457,148 +615,7 @@ class FarmExecutor(_Face):
         """As :meth:`terminate_workers`: workers are ended by SIGKILL in either case."""
         self.terminate_workers()
 
-    # ------------------------------------------------------------------- killing
-
-    def kill(self, future: Future[Any]) -> bool:
-        """
-        Stop a task, also while it runs, by ending its worker. Other tasks are not affected.
-
-        Args:
-            future: One that this executor or a view of it returned.
-
-        Returns:
-            True if the task was told to stop: its future gets TaskKilled unless it is done first.
-
-        Raises:
-            ValueError: If the future is not one of this executor.
-        """
-        if not isinstance(future, FarmFuture) or future._driver not in (self._driver, None):
-            raise ValueError(f"{future!r} is not a future of this executor")
-        task = future._task
-        if task is None or future.done():
-            return False
-        return self._driver.kill([task]) > 0
-
-    def kill_tasks(self, category: Any, dry_run: bool = False) -> int:
-        """
-        Stop all running tasks of a category (lfarm's kill-tasks). Waiting ones are not touched.
-
-        Args:
-            category: As given to :meth:`options`; "default" for tasks without one.
-            dry_run: Only count.
-
-        Returns:
-            How many tasks were stopped.
-
-        Raises:
-            ValueError: If the category is None.
-        """
-        if category is None:
-            raise ValueError("category must not be None")
-        with self._driver.mutex:
-            tasks = [
-                task
-                for task in self._driver.scheduler.tasks.values()
-                if task.state is TaskState.BEGUN and task.category == category
-            ]
-        if dry_run or not tasks:
-            return len(tasks)
-        return self._driver.kill(tasks)
-
-    def task_categories_running(self) -> list[Any]:
-        """
-        Return the categories of the tasks that run now, with None for each idle slot.
-
-        A task counts as running some 20 ms after it began.
-        """
-        running: list[Any] = []
-        with self._driver.mutex:
-            for _, server in self._driver.peers():
-                here = [
-                    task.category
-                    for task in server.inflight.values()
-                    if task.state is TaskState.BEGUN
-                ]
-                running += here + [None] * (server.slots - len(here))
-        return running
-
-    def broadcast(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
-        """
-        Run ``fn(*args, **kwargs)`` exactly once in each worker of each server, and wait for all.
-
-        State that it leaves in a worker is there for later tasks; a worker that is replaced has
-        lost it (use an initializer for that). Comes from lparallel's broadcast-task.
-
-        Args:
-            fn: Any callable.
-            args: Its positional arguments.
-            kwargs: Its keyword arguments.
-
-        Returns:
-            The results, one a worker.
-
-        Raises:
-            Exception: The first error, in order of the workers, after all have finished.
-            TypeError: If ``fn`` is not callable.
-        """
-        self._check_open()
-        if not callable(fn):
-            raise TypeError(f"a task must be callable, not {fn!r}")
-        encoded = self._cache.encode(fn)
-        body, buffers = dump((args, kwargs), "call")
-        driver = self._driver
-        self.wait_for_workers(1, None)
-        futures: list[FarmFuture[T]] = []
-
-        def pin_all() -> None:
-            for _, server in driver.peers():
-                if not server.up:
-                    continue
-                for index in range(server.slots):
-                    future: FarmFuture[T] = FarmFuture()
-                    task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
-                    task.pinned = index
-                    task.retries = 0
-                    task.size = len(body)
-                    task.category = self._options.category
-                    task.name = getattr(fn, "__qualname__", None)
-                    future._driver, future._task = driver, task
-                    driver.pin(server, task)
-                    futures.append(future)
-
-        driver.ask(pin_all, None, limit=None)
-        _wait(list(futures))
-        return [future.result() for future in futures]
-
     # ----------------------------------------------------------------- the farm
-
-    def wait_for_workers(self, n: int = 1, timeout: float | None = None) -> None:
-        """
-        Wait until the servers that are up have at least ``n`` slots together.
-
-        Args:
-            n: How many slots.
-            timeout: Seconds; None for as long as it takes.
-
-        Raises:
-            TimeoutError: If they are not there in time.
-            BrokenExecutor: If they never will be.
-        """
-        self._check_open()
-        driver = self._driver
-        until = None if timeout is None else time.monotonic() + timeout
-        with driver.mutex:
-            while driver.scheduler.slots() < n:
-                if driver.broken is not None:
-                    raise copy(driver.broken).with_traceback(None)
-                if driver.closed:
-                    raise RuntimeError(AFTER_SHUTDOWN)
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(
-                        f"{driver.scheduler.slots()} of {n} workers within {timeout:g} s"
-                    )
-                driver.up.wait(left)
 
     def add_server(self, address: AddressLike) -> None:
         """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from remote_executor.client.driver import open_failure
 from remote_executor.payload.pickles import load
+from remote_executor.payload.slices import Columns
 from remote_executor.wire.messages import Flag, Kind
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MapResults"]
 
+SLICED = (range, list, tuple, Columns)
+
 
 class _Items(chain[Any]):
     """The items of batches, one after the other. Can be closed, as the stdlib's generator can."""
 
     close: Callable[[], None]
+    kill: Callable[[], None]
+    """As ``close``, and stops batches that run."""
 
 
 class MapResults:
@@ -55,6 +60,8 @@ class MapResults:
         ordered: bool,
     ) -> None:
         self.feed: Feed | None = None
+        self._started: Feed | None = None
+        """The feed, also after nobody wants more of it."""
         self._driver = driver
         self._star = star
         self._ordered = ordered
@@ -71,8 +78,8 @@ class MapResults:
         self._error: BaseException | None = None
         self._next = 0
         if buffersize is None:
-            # A range, a list, a tuple: each batch is a slice, cut when there is room for it.
-            self._waiting = items if type(items) in (range, list, tuple) else list(items)
+            # What can be sliced: each batch is a slice, cut when there is room for it.
+            self._waiting = items if type(items) in SLICED else list(items)
             if type(items) is list:
                 self._waiting = items[:]  # as of now, whatever the caller does to it later
             self._pulled = len(self._waiting)
@@ -82,7 +89,7 @@ class MapResults:
 
     def start(self, feed: Feed) -> None:
         """Take a feed into use and offer it the first items."""
-        self.feed = feed
+        self.feed = self._started = feed
         feed.flags = Flag.BATCH | (Flag.STAR if self._star else 0)
         if self._source is None:
             if self._pulled:
@@ -117,7 +124,7 @@ class MapResults:
         if self._buffersize is None:
             self._taken += count
             part = self._waiting[start : start + count]
-            if type(part) is list:
+            if type(self._waiting) is list:
                 self._waiting[start : start + count] = repeat(None, len(part))  # let go of them
             return part
         items, self._waiting[:count] = self._waiting[:count], []
@@ -164,6 +171,7 @@ class MapResults:
             batches = self._batches(until)
             items = cast("_Items", _Items.from_iterable(batches))
             items.close = batches.close
+            items.kill = self.kill
             return items
         return self._one_by_one(until)
 
@@ -214,7 +222,7 @@ class MapResults:
                     return None
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
-                    raise TimeoutError
+                    raise TimeoutError(f"only {self._next} results had come in time")
                 self._changed.wait(left)
 
     def close(self) -> None:
@@ -224,6 +232,13 @@ class MapResults:
             if not feed.closed:
                 self._driver.close_feed(feed)
             self._waiting = []
+
+    def kill(self) -> None:
+        """Nobody wants more, not even of what runs: end the workers that run it."""
+        self.close()
+        started, self._started = self._started, None
+        if started is not None:
+            self._driver.kill_feed(started)
 
 
 def _open(outcome: Frame | BaseException) -> tuple[list[Any], BaseException | None]:

@@ -137,11 +137,6 @@ class Loop:
         """Whether the loop waits and nobody has woken it yet."""
         return self._asleep and self._woken != self._wait
 
-    @property
-    def closed(self) -> bool:
-        """Whether it will never call anybody any more."""
-        return self._wake_write < 0
-
     # ----------------------------------------------------------------- the rounds
 
     def poll(self, timeout: float | None = None, inbox: Sized = ()) -> list[tuple[int, int]]:

@@ -96,7 +96,6 @@ RESULT = int(Kind.RESULT)
 FAILURE = int(Kind.FAILURE)
 ACK = int(Kind.ACK)
 OPTIONED = int(Flag.OPTIONED)
-PAGE = 1 << 16
 
 
 _yield_processor = getattr(os, "sched_yield", lambda: None)

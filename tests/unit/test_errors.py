@@ -23,12 +23,18 @@ from remote_executor.errors import (
     RemoteProtocolError,
 )
 from remote_executor.task_errors import (
+    CycleError,
     InitializerFailed,
+    NoKernelError,
     NoServerError,
+    PtreeError,
+    PtreeRedefinedError,
+    PtreeUndefinedError,
     RemoteError,
     ServerLost,
     TaskKilled,
     TaskTimeout,
+    UnsupportedError,
     WorkerDied,
     exit_words,
 )
@@ -56,6 +62,29 @@ ALL = [
     (TaskTimeout("f", 2.5), "f ran for longer than 2.5 s and was stopped"),
     (RemoteError("m.E", "bad", "Traceback ..."), "m.E: bad"),
     (RemoteError("m.E", ""), "m.E"),
+    (
+        NoKernelError("there is no current kernel"),
+        (
+            "there is no current kernel: make one with make_kernel(4) or "
+            "make_kernel(['host:port']), or use 'with executor.as_kernel():', or pass executor="
+        ),
+    ),
+    (
+        UnsupportedError("ThreadPoolExecutor", "kill tasks"),
+        "ThreadPoolExecutor cannot kill tasks; a FarmExecutor can",
+    ),
+    (
+        UnsupportedError("SerialExecutor", "broadcast"),
+        "a task cannot broadcast on the kernel that runs it",
+    ),
+    (CycleError("'a', 'b'"), "it would wait for itself for ever: 'a', 'b'"),
+    (PtreeError("a"), "a"),
+    (PtreeRedefinedError("a"), "node 'a' has a function already"),
+    (PtreeUndefinedError("a"), "node 'a' has no function"),
+    (
+        PtreeUndefinedError("a", ["b", "c"]),
+        "node 'a' has no function; it is asked for by 'b', 'c'",
+    ),
 ]
 
 
@@ -100,6 +129,11 @@ def test_every_error_has_an_example_and_a_place_in_the_tree():
         (NoServerError, BrokenExecutor),
         (TaskKilled, BrokenExecutor),
         (TaskTimeout, concurrent.futures.TimeoutError),
+        (NoKernelError, RuntimeError),
+        (UnsupportedError, TypeError),
+        (CycleError, RuntimeError),
+        (PtreeRedefinedError, ValueError),
+        (PtreeUndefinedError, LookupError),
     ],
 )
 def test_errors_are_what_the_standard_library_would_raise(error, base):

@@ -1,0 +1,87 @@
+"""
+Which executor is the current one: that of a block, or else the process's own.
+
+``FarmExecutor.as_kernel`` and ``remote_executor.parallel`` use it. A block's choice is a context
+variable, so that threads and asyncio tasks do not disturb each other; threads that made no choice
+see the process's. Neither is inherited by a forked child, which could not use it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from contextvars import Token
+    from types import TracebackType
+
+__all__ = ["AsKernel", "Current", "choose", "current", "forget"]
+
+E = TypeVar("E", bound="Executor")
+
+
+class Current:
+    """An executor that was chosen, by which process, and the kernel that was made around it."""
+
+    __slots__ = ("executor", "kernel", "pid")
+
+    def __init__(self, executor: Executor, kernel: Any = None) -> None:
+        self.executor = executor
+        self.kernel = kernel
+        self.pid = os.getpid()
+
+
+_block: ContextVar[Current | None] = ContextVar("executor of the block", default=None)
+_process: Current | None = None
+
+
+def current() -> Current | None:
+    """Return the choice of the block, or else the process's; None if there is neither."""
+    for found in (_block.get(), _process):
+        if found is not None and found.pid == os.getpid():
+            return found
+    return None
+
+
+def choose(choice: Current) -> None:
+    """Make a choice: for the rest of the block if there is one, and for the process otherwise."""
+    global _process
+    block = _block.get()
+    if block is None or block.pid != choice.pid:
+        _process = choice
+    else:
+        _block.set(choice)
+
+
+def forget(choice: Current) -> None:
+    """The process's choice is over, if it is this one."""
+    global _process
+    if _process is choice:
+        _process = None
+
+
+class AsKernel(Generic[E]):
+    """
+    A block in which an executor is the current one. It may be entered again inside itself.
+
+    Args:
+        executor: Which one. It is neither started nor ended here.
+    """
+
+    def __init__(self, executor: E) -> None:
+        self.executor = executor
+        self._tokens: list[Token[Current | None]] = []
+
+    def __enter__(self) -> E:
+        self._tokens.append(_block.set(Current(self.executor)))
+        return self.executor
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _block.reset(self._tokens.pop())
