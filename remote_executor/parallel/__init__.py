@@ -1,0 +1,261 @@
+"""
+lparallel's kernel, channels, promises and cognates, on any ``concurrent.futures.Executor``.
+
+::
+
+    from remote_executor.parallel import make_kernel, pmap, preduce
+
+    with make_kernel(4):                       # or ["host:port"], or any executor
+        squares = pmap(square, range(1000))
+        total = preduce(operator.add, squares)
+
+==========  =====================================================================================
+kernel      make_kernel, end_kernel, check_kernel, kernel_name, kernel_worker_count, task_category,
+            task_priority, kill_tasks, task_categories_running, broadcast_task, Kernel
+channel     Channel
+promises    promise, future, delay, speculate, chain, force, fulfill, fulfill_with, fulfilled
+maps        pmap, pmap_into, pmapc, pmapcan, pdotimes
+reduces     preduce, preduce_partial, pmap_reduce
+finds       pevery, psome, pnotany, pnotevery, pfind, pcount, premove, each with _if and _if_not
+sorts       psort
+lets        plet, pfuncall, pand, por
+trees       ptree
+==========  =====================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "Chain",
+    "Channel",
+    "Delay",
+    "Kernel",
+    "Promise",
+    "Ptree",
+    "broadcast_task",
+    "chain",
+    "check_kernel",
+    "delay",
+    "end_kernel",
+    "force",
+    "fulfill",
+    "fulfill_with",
+    "fulfilled",
+    "future",
+    "kernel_name",
+    "kernel_worker_count",
+    "kill_tasks",
+    "make_kernel",
+    "pand",
+    "pcount",
+    "pcount_if",
+    "pcount_if_not",
+    "pdotimes",
+    "pevery",
+    "pfind",
+    "pfind_if",
+    "pfind_if_not",
+    "pfuncall",
+    "plet",
+    "pmap",
+    "pmap_into",
+    "pmap_reduce",
+    "pmapc",
+    "pmapcan",
+    "pnotany",
+    "pnotevery",
+    "por",
+    "preduce",
+    "preduce_partial",
+    "premove",
+    "premove_if",
+    "premove_if_not",
+    "promise",
+    "psome",
+    "psort",
+    "ptree",
+    "speculate",
+    "task_categories_running",
+    "task_category",
+    "task_priority",
+]
+
+# Loaded when first used: workers import this package for the few lines that run on them.
+_WHERE = {
+    **dict.fromkeys(
+        [
+            "Kernel",
+            "broadcast_task",
+            "check_kernel",
+            "end_kernel",
+            "kernel_name",
+            "kernel_worker_count",
+            "kill_tasks",
+            "make_kernel",
+            "task_categories_running",
+            "task_category",
+            "task_priority",
+        ],
+        "kernel",
+    ),
+    "Channel": "channel",
+    **dict.fromkeys(
+        [
+            "Chain",
+            "Delay",
+            "Promise",
+            "chain",
+            "delay",
+            "force",
+            "fulfill",
+            "fulfill_with",
+            "fulfilled",
+            "future",
+            "promise",
+            "speculate",
+        ],
+        "promises",
+    ),
+    **dict.fromkeys(
+        [
+            "pdotimes",
+            "pmap",
+            "pmap_into",
+            "pmapc",
+            "pmapcan",
+        ],
+        "maps",
+    ),
+    **dict.fromkeys(
+        [
+            "pmap_reduce",
+            "preduce",
+            "preduce_partial",
+        ],
+        "reduces",
+    ),
+    **dict.fromkeys(
+        [
+            "pcount",
+            "pcount_if",
+            "pcount_if_not",
+            "pevery",
+            "pfind",
+            "pfind_if",
+            "pfind_if_not",
+            "pnotany",
+            "pnotevery",
+            "premove",
+            "premove_if",
+            "premove_if_not",
+            "psome",
+        ],
+        "finds",
+    ),
+    "psort": "sorts",
+    **dict.fromkeys(
+        [
+            "pand",
+            "pfuncall",
+            "plet",
+            "por",
+        ],
+        "lets",
+    ),
+    **dict.fromkeys(
+        [
+            "Ptree",
+            "ptree",
+        ],
+        "trees",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from remote_executor.parallel.channel import (
+        Channel,
+    )
+    from remote_executor.parallel.finds import (
+        pcount,
+        pcount_if,
+        pcount_if_not,
+        pevery,
+        pfind,
+        pfind_if,
+        pfind_if_not,
+        pnotany,
+        pnotevery,
+        premove,
+        premove_if,
+        premove_if_not,
+        psome,
+    )
+    from remote_executor.parallel.kernel import (
+        Kernel,
+        broadcast_task,
+        check_kernel,
+        end_kernel,
+        kernel_name,
+        kernel_worker_count,
+        kill_tasks,
+        make_kernel,
+        task_categories_running,
+        task_category,
+        task_priority,
+    )
+    from remote_executor.parallel.lets import (
+        pand,
+        pfuncall,
+        plet,
+        por,
+    )
+    from remote_executor.parallel.maps import (
+        pdotimes,
+        pmap,
+        pmap_into,
+        pmapc,
+        pmapcan,
+    )
+    from remote_executor.parallel.promises import (
+        Chain,
+        Delay,
+        Promise,
+        chain,
+        delay,
+        force,
+        fulfill,
+        fulfill_with,
+        fulfilled,
+        future,
+        promise,
+        speculate,
+    )
+    from remote_executor.parallel.reduces import (
+        pmap_reduce,
+        preduce,
+        preduce_partial,
+    )
+    from remote_executor.parallel.sorts import (
+        psort,
+    )
+    from remote_executor.parallel.trees import (
+        Ptree,
+        ptree,
+    )

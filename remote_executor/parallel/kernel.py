@@ -1,0 +1,420 @@
+"""
+The kernel: the executor that channels, promises and cognates use when none is named.
+
+lparallel's ``*kernel*``, on any ``concurrent.futures.Executor``. What a kernel needs beyond
+``submit`` (categories, priorities, killing, broadcast) comes by the small protocol :class:`Farm`,
+which ``FarmExecutor`` and its views satisfy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from concurrent.futures import Executor, Future
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, final, runtime_checkable
+
+from remote_executor.client.current import Current, choose, current, forget
+from remote_executor.client.executor import FarmExecutor
+from remote_executor.options import Options
+from remote_executor.parallel.calls import Call
+from remote_executor.parallel.engines import worker_count
+from remote_executor.parallel.serial import SerialExecutor
+from remote_executor.server.worker import worker_index
+from remote_executor.task_errors import NoKernelError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from remote_executor.net.addresses import AddressLike
+
+__all__ = [
+    "Farm",
+    "Kernel",
+    "broadcast_task",
+    "check_kernel",
+    "end_kernel",
+    "kernel_name",
+    "kernel_of",
+    "kernel_worker_count",
+    "kill_tasks",
+    "make_kernel",
+    "task_categories_running",
+    "task_category",
+    "task_priority",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MOST_VIEWS = 64
+"""Views kept for the pairs of priority and category that were used last."""
+
+_priority: ContextVar[int | str] = ContextVar("task priority", default=0)
+_category: ContextVar[Any] = ContextVar("task category", default="default")
+
+
+@runtime_checkable
+class Farm(Protocol):
+    """What an executor must have beside ``submit`` for tasks to be told apart and stopped."""
+
+    def options(self, **options: Any) -> Executor:
+        """Return an executor that gives its tasks these options: priority, category."""
+
+    def kill(self, future: Future[Any]) -> bool:
+        """Stop one task, also while it runs."""
+
+    def kill_tasks(self, category: Any, dry_run: bool = False) -> int:
+        """Stop all running tasks of a category; return how many there are."""
+
+    def task_categories_running(self) -> list[Any]:
+        """Return the categories of the tasks that run now, None for each idle worker."""
+
+    def broadcast(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
+        """Run a function once in each worker and return the results."""
+
+
+@final
+class Kernel:
+    """
+    An executor as channels, promises and cognates see it.
+
+    Made by :func:`make_kernel`; ``with`` ends it with the block.
+
+    Args:
+        executor: Any executor.
+        name: For people.
+        owned: Whether the executor was made for this kernel, and ends with it.
+    """
+
+    def __init__(self, executor: Executor, name: str = "default", *, owned: bool = False) -> None:
+        self.executor = executor
+        self.name = name
+        self.ended = False
+        """Whether it takes no more tasks."""
+        self.farm: Farm | None = executor if isinstance(executor, Farm) else None
+        """The executor again, if it can kill and broadcast."""
+        self._owned = owned
+        self._here = executor.submit if self.farm or _is_serial(executor) else None
+        self._views: dict[tuple[int | str, Any], Executor] = {}
+
+    def __repr__(self) -> str:
+        state = "ended " if self.ended else ""
+        return f"<Kernel {self.name!r} {state}workers={self.worker_count} on {self.executor!r}>"
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.end(wait=True)
+
+    @property
+    def worker_count(self) -> int:
+        """How many tasks run at a time, as far as the executor tells."""
+        return worker_count(self.executor)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """
+        Run ``fn(*args, **kwargs)`` on the executor, with the block's priority and category.
+
+        Args:
+            fn: Any callable that the executor takes.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments; all of them are the task's.
+
+        Returns:
+            The executor's future.
+
+        Raises:
+            RuntimeError: If the kernel or its executor was ended.
+            TypeError: If ``fn`` is not callable.
+        """
+        if self.ended:
+            raise NoKernelError(f"kernel {self.name!r} was ended")
+        submit = self._here
+        if submit is None:
+            if not callable(fn):
+                raise TypeError(f"a task must be callable, not {fn!r}")
+            return self.executor.submit(Call(fn, args, kwargs))
+        if self.farm is not None:
+            priority, category = _priority.get(), _category.get()
+            if priority != 0 or category != "default":
+                submit = self._view(priority, category).submit
+        return submit(fn, *args, **kwargs)
+
+    def view(self) -> Executor:
+        """Return the executor with the block's priority and category, where it knows of such."""
+        priority, category = _priority.get(), _category.get()
+        if self.farm is None or (priority == 0 and category == "default"):
+            return self.executor
+        return self._view(priority, category)
+
+    def _view(self, priority: int | str, category: Any) -> Executor:
+        assert self.farm is not None
+        view = self._views.pop((priority, category), None)
+        if view is None:
+            if len(self._views) >= MOST_VIEWS:
+                self._views.pop(next(iter(self._views)), None)
+            view = self.farm.options(priority=priority, category=category)
+        self._views[priority, category] = view
+        return view
+
+    def end(self, wait: bool = False) -> None:
+        """
+        Take no more tasks; what was submitted is finished. A second time it does nothing.
+
+        An executor that :func:`make_kernel` made is shut down; one that was given to it is not.
+
+        Args:
+            wait: Whether to return only when all is finished.
+        """
+        self.ended = True
+        self._views.clear()
+        found = current()
+        if found is not None and found.kernel is self:
+            forget(found)
+        if self._owned:
+            self.executor.shutdown(wait)
+
+
+def _is_serial(executor: Executor) -> bool:
+    return isinstance(executor, SerialExecutor)
+
+
+SERIAL = Kernel(SerialExecutor(), "serial")
+"""The kernel inside a task."""
+
+
+# ------------------------------------------------------------------ the current kernel
+
+
+def make_kernel(
+    what: int | Executor | AddressLike | Iterable[AddressLike] | None = None,
+    *,
+    name: str = "default",
+    **options: Any,
+) -> Kernel:
+    """
+    Make a kernel and make it the current one, for this process or the rest of the block.
+
+    Comes from lparallel's and lfarm's make-kernel. End it with :func:`end_kernel`, or use it in a
+    ``with`` statement.
+
+    Args:
+        what: How many workers to have on this machine, addresses of servers, or an executor;
+            None for a worker for each core.
+        name: For people.
+        options: More arguments for ``FarmExecutor``, such as ``initializer``.
+
+    Returns:
+        The kernel.
+
+    Raises:
+        TypeError: If options are given for an executor that exists.
+        ValueError: If the number or an address cannot be meant.
+    """
+    if isinstance(what, Executor):
+        if options:
+            raise TypeError(f"an executor that exists takes no options: {', '.join(options)}")
+        kernel = Kernel(what, name)
+    elif what is None or isinstance(what, int):
+        kernel = Kernel(FarmExecutor(what, **options), name, owned=True)
+    else:
+        kernel = Kernel(FarmExecutor(addresses=what, **options), name, owned=True)
+    choose(Current(kernel.executor, kernel))
+    return kernel
+
+
+def end_kernel(wait: bool = False) -> None:
+    """
+    End the current kernel. Where there is none, do nothing.
+
+    Args:
+        wait: Whether to return only when all that was submitted is finished.
+    """
+    found = current()
+    if found is not None and not (found.kernel is not None and found.kernel.ended):
+        _kernel_in(found).end(wait)
+
+
+def check_kernel() -> Kernel:
+    """
+    Return the current kernel.
+
+    Inside a task it is a serial one, unless the task made its own: what is submitted runs at once
+    in that worker. So nested use is safe, and waits for nobody.
+
+    Raises:
+        NoKernelError: If there is none.
+    """
+    found = current()
+    if found is None:
+        if worker_index() is not None:
+            return SERIAL
+        raise NoKernelError("there is no current kernel")
+    kernel = _kernel_in(found)
+    if kernel.ended:
+        raise NoKernelError(f"kernel {kernel.name!r} was ended")
+    return _unless_inside(kernel)
+
+
+def kernel_of(executor: Executor | Kernel | None) -> Kernel:
+    """
+    Return the kernel for an ``executor=`` argument; the current one for None.
+
+    Raises:
+        NoKernelError: If there is none.
+        TypeError: If it is something else.
+    """
+    if executor is None:
+        return check_kernel()
+    if isinstance(executor, Kernel):
+        return _unless_inside(executor)
+    if not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor must be an Executor, not {executor!r}")
+    return _unless_inside(Kernel(executor))
+
+
+def _kernel_in(found: Current) -> Kernel:
+    kernel: Kernel | None = found.kernel
+    if kernel is None:
+        serial = isinstance(found.executor, SerialExecutor)
+        kernel = found.kernel = SERIAL if serial else Kernel(found.executor)
+    return kernel
+
+
+def _unless_inside(kernel: Kernel) -> Kernel:
+    """Return the serial kernel to a task that runs in a thread of this very executor."""
+    threads = getattr(kernel.executor, "_threads", None)
+    if isinstance(threads, set) and threading.current_thread() in threads:
+        return SERIAL
+    return kernel
+
+
+def kernel_name() -> str:
+    """
+    Return the current kernel's name.
+
+    Raises:
+        NoKernelError: If there is none.
+    """
+    return check_kernel().name
+
+
+def kernel_worker_count() -> int:
+    """
+    Return how many tasks the current kernel runs at a time.
+
+    Raises:
+        NoKernelError: If there is none.
+    """
+    return check_kernel().worker_count
+
+
+# ------------------------------------------------------------- what is said of tasks
+
+
+@contextlib.contextmanager
+def task_category(category: Any) -> Iterator[None]:
+    """
+    Give the tasks that are submitted in a block a category, for :func:`kill_tasks`.
+
+    Comes from lparallel's ``*task-category*``. An executor that cannot kill pays no heed to it.
+
+    Args:
+        category: Any hashable value but None.
+
+    Raises:
+        ValueError: If it is None.
+        TypeError: If it is not hashable.
+    """
+    token = _category.set(Options(category=category).category)
+    try:
+        yield
+    finally:
+        _category.reset(token)
+
+
+@contextlib.contextmanager
+def task_priority(priority: int | str) -> Iterator[None]:
+    """
+    Give the tasks that are submitted in a block a priority.
+
+    Comes from lparallel's ``*task-priority*``. An executor without priorities pays no heed to it.
+
+    Args:
+        priority: "high", "normal", "low", or any int; higher goes first.
+
+    Raises:
+        ValueError: If it is another word.
+        TypeError: If it is neither a word nor an int.
+    """
+    token = _priority.set(Options(priority=priority).priority)
+    try:
+        yield
+    finally:
+        _priority.reset(token)
+
+
+def _farm(wanted: str) -> Farm:
+    kernel = check_kernel()
+    if kernel.farm is None:
+        raise UnsupportedError(type(kernel.executor).__name__, wanted)
+    return kernel.farm
+
+
+def kill_tasks(category: Any, dry_run: bool = False) -> int:
+    """
+    Stop all running tasks of a category, by ending their workers. Waiting ones are not touched.
+
+    Args:
+        category: As given to :func:`task_category`; "default" for tasks without one.
+        dry_run: Only count.
+
+    Returns:
+        How many tasks were stopped.
+
+    Raises:
+        ValueError: If the category is None.
+        NoKernelError: If there is no kernel.
+        UnsupportedError: If the kernel's executor cannot kill.
+    """
+    return _farm("kill tasks").kill_tasks(category, dry_run)
+
+
+def task_categories_running() -> list[Any]:
+    """
+    Return the categories of the tasks that run now, with None for each idle worker.
+
+    Raises:
+        NoKernelError: If there is no kernel.
+        UnsupportedError: If the kernel's executor does not know.
+    """
+    return _farm("tell what runs").task_categories_running()
+
+
+def broadcast_task(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
+    """
+    Run ``fn(*args, **kwargs)`` exactly once in each worker, and wait for all.
+
+    Args:
+        fn: Any callable.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        The results, one a worker.
+
+    Raises:
+        Exception: The first error, in order of the workers, after all have finished.
+        TypeError: If ``fn`` is not callable.
+        NoKernelError: If there is no kernel.
+        UnsupportedError: If the kernel's executor cannot, or in a task.
+    """
+    return _farm("broadcast").broadcast(fn, *args, **kwargs)

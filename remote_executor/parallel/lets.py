@@ -1,0 +1,170 @@
+"""Several computations at once: their values, or the first that decides."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from remote_executor.parallel.kernel import Kernel, kernel_of
+from remote_executor.parallel.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+__all__ = ["pand", "pfuncall", "plet", "por"]
+
+T = TypeVar("T")
+
+
+def _check(thunks: tuple[Any, ...]) -> None:
+    for thunk in thunks:
+        if not callable(thunk):
+            raise TypeError(f"each computation must be callable with no argument, not {thunk!r}")
+
+
+def _values(
+    thunks: tuple[Callable[[], Any], ...],
+    timeout: float | None,
+    executor: Executor | Kernel | None,
+) -> list[Any]:
+    _check(thunks)
+    kernel = kernel_of(executor)
+    if not thunks:
+        return []
+    with Work(kernel, timeout) as work:
+        for thunk in thunks:
+            work.submit(thunk)
+        return list(work.in_order())
+
+
+def plet(
+    *thunks: Callable[[], Any],
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+    **named: Callable[[], Any],
+) -> Any:
+    """
+    Compute several values in parallel. Comes from lparallel's and lfarm's plet.
+
+    ::
+
+        low, high = plet(lambda: min(numbers), lambda: max(numbers))
+        found = plet(low=lambda: min(numbers), high=lambda: max(numbers))
+        print(found.low, found.high)
+
+    Args:
+        thunks: Functions of no argument.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
+        named: Functions of no argument, in place of the others.
+
+    Returns:
+        A tuple of the values in the order of the thunks; with names, a ``types.SimpleNamespace``.
+
+    Raises:
+        TypeError: If there are thunks of both kinds, or one is not callable.
+        TimeoutError: It took too long.
+        Exception: What the first thunk that failed raised, first in their order.
+    """
+    if thunks and named:
+        raise TypeError("give all computations names, or none of them")
+    values = _values((*thunks, *named.values()), timeout, executor)
+    return SimpleNamespace(**dict(zip(named, values, strict=True))) if named else tuple(values)
+
+
+def pfuncall(
+    fn: Callable[..., T],
+    /,
+    *thunks: Callable[[], Any],
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> T:
+    """
+    Compute the arguments of a call in parallel, then call here. Comes from lparallel's pfuncall.
+
+    ::
+
+        pfuncall(operator.add, lambda: slow(1), lambda: slow(2))
+
+    Args:
+        fn: Called in this thread with the values.
+        thunks: Functions of no argument, one for each argument.
+        timeout: Seconds for the arguments.
+        executor: An Executor or a Kernel; None for the current kernel.
+
+    Raises:
+        TypeError: If something is not callable.
+        TimeoutError: It took too long.
+        Exception: What the first thunk that failed raised, or ``fn``.
+    """
+    _check((fn,))
+    return fn(*_values(thunks, timeout, executor))
+
+
+def pand(
+    *thunks: Callable[[], Any],
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> Any:
+    """
+    Return the first false value, or the last one to come if all are true; of nothing True.
+
+    In order of completion, as lparallel's pand. What is not needed is cancelled, and on a farm
+    stopped.
+
+    Args:
+        thunks: Functions of no argument.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
+
+    Raises:
+        TypeError: If a thunk is not callable.
+        TimeoutError: It took too long.
+        Exception: What a thunk raised before the answer was there.
+    """
+    return _decide(thunks, False, True, timeout, executor)
+
+
+def por(
+    *thunks: Callable[[], Any],
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> Any:
+    """
+    Return the first true value, or the last one to come if all are false; of nothing None.
+
+    In order of completion, as lparallel's por. What is not needed is cancelled, and on a farm
+    stopped.
+
+    Args:
+        thunks: Functions of no argument.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
+
+    Raises:
+        TypeError: If a thunk is not callable.
+        TimeoutError: It took too long.
+        Exception: What a thunk raised before the answer was there.
+    """
+    return _decide(thunks, True, None, timeout, executor)
+
+
+def _decide(
+    thunks: tuple[Callable[[], Any], ...],
+    decisive: bool,
+    value: Any,
+    timeout: float | None,
+    executor: Executor | Kernel | None,
+) -> Any:
+    _check(thunks)
+    kernel = kernel_of(executor)
+    if not thunks:
+        return value
+    with Work(kernel, timeout) as work:
+        for thunk in thunks:
+            work.submit(thunk)
+        for _, value in work.as_completed():
+            if bool(value) is decisive:
+                break
+    return value

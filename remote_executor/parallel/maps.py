@@ -1,0 +1,486 @@
+"""
+Maps: a function over the items of one or more inputs, in parallel.
+
+On a farm the items travel in batches whose size follows the measured time of an item. Elsewhere,
+or with ``parts=``, the inputs are divided into parts and each part is one task.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from concurrent.futures import TimeoutError
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from remote_executor.client.waits import check_may_wait
+from remote_executor.parallel import calls
+from remote_executor.parallel.kernel import Kernel, kernel_of
+from remote_executor.parallel.parts import columns_of, count_of, part_bounds
+from remote_executor.parallel.progress import watched
+from remote_executor.parallel.timers import after
+from remote_executor.parallel.work import LAST_CHANCE, Work
+from remote_executor.payload.slices import Columns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Executor
+
+__all__ = ["pdotimes", "pmap", "pmap_into", "pmapc", "pmapcan"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+PARTS_PER_WORKER = 4
+"""Parts by default where the scheduler does not measure: some take longer than others."""
+CHUNK = 8192
+"""Results that are put into an array at a time."""
+
+
+class _Map:
+    """What a map was asked for, once its arguments are checked."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        inputs: tuple[Iterable[Any], ...],
+        executor: Executor | Kernel | None,
+        *,
+        parts: int | None = None,
+        size: int | None = None,
+        buffersize: int | None = None,
+        timeout: float | None = None,
+        progress: bool = False,
+    ) -> None:
+        if not callable(fn):
+            raise TypeError(f"the function must be callable, not {fn!r}")
+        self.fn = fn
+        self.inputs = inputs
+        self.parts = None if parts is None else count_of(parts, "parts", 1)
+        self.size = None if size is None else count_of(size, "size")
+        self.buffersize = None if buffersize is None else count_of(buffersize, "buffersize", 1)
+        if self.buffersize is not None and self.parts is not None:
+            raise ValueError("parts= divides what is known, buffersize= reads piece by piece")
+        self.timeout = timeout
+        self.progress = progress
+        self.kernel = kernel_of(executor)
+        self.star = len(inputs) > 1
+
+    def run(self, take: Callable[[Iterable[Any]], R]) -> R:
+        """Map, and return what ``take`` makes of the results, in order. It is called once."""
+        if self.buffersize is not None:
+            inputs = self.inputs
+            if self.size is not None:
+                inputs = (islice(inputs[0], self.size), *inputs[1:])
+            return self._run_piecemeal(inputs, take)
+        return self.run_over(columns_of(self.inputs, self.size), take)
+
+    def run_over(self, columns: Columns, take: Callable[[Iterable[Any]], R]) -> R:
+        """As :meth:`run`, with the inputs side by side."""
+        if not columns:
+            return take(())
+        if self.progress:
+            take = _watching(take, len(columns), self.fn)
+        if self.kernel.farm is None or self.parts is not None:
+            return self._run_parts(columns, take)
+        check_may_wait()
+        view = self.kernel.view()
+        if self.star:
+            results = view.starmap(self.fn, columns, timeout=self.timeout)  # type: ignore[attr-defined]
+        else:
+            results = view.map(self.fn, columns, timeout=self.timeout)
+        return _drain(results, take)
+
+    def _run_parts(self, columns: Columns, take: Callable[[Iterable[Any]], R]) -> R:
+        parts = self.parts or PARTS_PER_WORKER * self.kernel.worker_count
+        run = partial(calls.starmap_part if self.star else calls.map_part, self.fn)
+        with Work(self.kernel, self.timeout) as work:
+            for start, end in part_bounds(len(columns), parts):
+                work.submit(run, columns[start:end])
+            return take(chain.from_iterable(work.in_order()))
+
+    def _run_piecemeal(
+        self, inputs: tuple[Iterable[Any], ...], take: Callable[[Iterable[Any]], R]
+    ) -> R:
+        assert self.buffersize is not None
+        if self.progress:
+            take = _watching(take, None, self.fn)
+        if self.kernel.farm is not None:
+            check_may_wait()
+            results = self.kernel.view().map(  # type: ignore[call-arg]
+                self.fn, *inputs, timeout=self.timeout, buffersize=self.buffersize
+            )
+            return _drain(results, take)
+        return take(self._pieces(inputs, self.buffersize))
+
+    def _pieces(self, inputs: tuple[Iterable[Any], ...], most: int) -> Iterator[Any]:
+        """Map so many items, and then so many again."""
+        rows: Iterator[Any] = zip(*inputs, strict=False) if self.star else iter(inputs[0])
+        run = partial(calls.starmap_part if self.star else calls.map_part, self.fn)
+        with Work(self.kernel, self.timeout) as work:
+            while piece := list(islice(rows, most)):
+                for start, end in part_bounds(len(piece), self.kernel.worker_count):
+                    work.submit(run, piece[start:end])
+                yield from chain.from_iterable(work.in_order())
+
+
+def _drain(results: Any, take: Callable[[Iterable[Any]], R]) -> R:
+    """Take the results that a farm's map gives, and stop it if that fails."""
+    try:
+        return take(results)
+    except BaseException as exc:
+        results.close()
+        if not isinstance(exc, Exception) or isinstance(exc, TimeoutError):
+            after(LAST_CHANCE, results.kill)  # nobody wants what runs any more
+        raise
+
+
+def _watching(
+    take: Callable[[Iterable[Any]], R], total: int | None, fn: Callable[..., Any]
+) -> Callable[[Iterable[Any]], R]:
+    name = getattr(fn, "__name__", "pmap")
+    return lambda results: take(watched(results, total, name))
+
+
+@overload
+def pmap(
+    fn: Callable[..., T],
+    *iterables: Iterable[Any],
+    parts: int | None = None,
+    size: int | None = None,
+    buffersize: int | None = None,
+    timeout: float | None = None,
+    progress: bool = False,
+    executor: Executor | Kernel | None = None,
+) -> list[T]: ...
+@overload
+def pmap(
+    fn: Callable[..., Any],
+    *iterables: Iterable[Any],
+    result_type: Callable[[list[Any]], R],
+    parts: int | None = None,
+    size: int | None = None,
+    buffersize: int | None = None,
+    timeout: float | None = None,
+    progress: bool = False,
+    executor: Executor | Kernel | None = None,
+) -> R: ...
+@overload
+def pmap(
+    fn: Callable[..., Any],
+    *iterables: Iterable[Any],
+    result_type: None,
+    parts: int | None = None,
+    size: int | None = None,
+    buffersize: int | None = None,
+    timeout: float | None = None,
+    progress: bool = False,
+    executor: Executor | Kernel | None = None,
+) -> None: ...
+def pmap(
+    fn: Callable[..., Any],
+    *iterables: Iterable[Any],
+    result_type: Any = list,
+    parts: int | None = None,
+    size: int | None = None,
+    buffersize: int | None = None,
+    timeout: float | None = None,
+    progress: bool = False,
+    executor: Executor | Kernel | None = None,
+) -> Any:
+    """
+    Map a function over inputs in parallel, and return all results in order.
+
+    ::
+
+        pmap(math.sqrt, range(1000))
+        pmap(operator.add, names, ages, result_type=tuple)
+
+    Comes from lparallel's and lfarm's pmap. For an iterator over results see the executor's
+    ``map``; to fill something that exists, :func:`pmap_into`.
+
+    Args:
+        fn: Called with one item of each input.
+        iterables: At least one; the shortest ends it. Lists, tuples, ranges, strings, arrays,
+            memoryviews, numpy arrays and pandas Series are cut in slices, so do not change them
+            meanwhile. Whatever else is read to its end first.
+        result_type: What to make of the list of results; ``str`` joins them; None to run for
+            effect only and return None.
+        parts: In how many parts to divide the inputs, as even as can be; by default batches follow
+            the measured time on a farm, and there are four parts for each worker elsewhere.
+        size: How many items to map at most. No more are read, so inputs may be endless.
+        buffersize: Read the inputs piece by piece, at most so many items ahead of the results.
+        timeout: Seconds for all of it. After that the work is stopped on a farm's servers, too.
+        progress: Whether to show a bar on stderr (tqdm's, with the ``progress`` extra).
+        executor: An Executor or a Kernel; None for the current kernel.
+
+    Raises:
+        Exception: What ``fn`` raised, the first in order of the inputs. The rest is cancelled.
+        TimeoutError: It took too long.
+        NoKernelError: If there is no kernel.
+        TypeError: If ``fn`` is not callable, there is no input, or one is not iterable.
+        ValueError: If a number is out of range, or the inputs are endless without ``size``.
+    """
+    _need_inputs(iterables)
+    asked = _Map(
+        fn if result_type is not None else partial(calls.effect, _callable(fn)),
+        iterables,
+        executor,
+        parts=parts,
+        size=size,
+        buffersize=buffersize,
+        timeout=timeout,
+        progress=progress,
+    )
+    if result_type is None:
+        return asked.run(_exhaust)
+    results = asked.run(list)
+    if result_type is list:
+        return results
+    return "".join(results) if result_type is str else result_type(results)
+
+
+def pmapc(
+    fn: Callable[..., object],
+    first: Iterable[T],
+    *others: Iterable[Any],
+    parts: int | None = None,
+    size: int | None = None,
+    buffersize: int | None = None,
+    timeout: float | None = None,
+    progress: bool = False,
+    executor: Executor | Kernel | None = None,
+) -> Iterable[T]:
+    """
+    Map for effect, as lparallel's pmapc: results do not travel. Return the first input as it is.
+
+    Args:
+        fn: Called with one item of each input.
+        first: An input.
+        others: More of them.
+        parts: As for :func:`pmap`.
+        size: As for :func:`pmap`.
+        buffersize: As for :func:`pmap`.
+        timeout: As for :func:`pmap`.
+        progress: As for :func:`pmap`.
+        executor: As for :func:`pmap`.
+
+    Raises:
+        Exception: As :func:`pmap`.
+    """
+    pmap(
+        fn,
+        first,
+        *others,
+        result_type=None,
+        parts=parts,
+        size=size,
+        buffersize=buffersize,
+        timeout=timeout,
+        progress=progress,
+        executor=executor,
+    )
+    return first
+
+
+def pmapcan(
+    fn: Callable[..., Iterable[T]],
+    *iterables: Iterable[Any],
+    parts: int | None = None,
+    size: int | None = None,
+    buffersize: int | None = None,
+    timeout: float | None = None,
+    progress: bool = False,
+    executor: Executor | Kernel | None = None,
+) -> list[T]:
+    """
+    Map, and splice the results, which are iterables, into one list. lparallel's pmapcan, pmapcon.
+
+    Args:
+        fn: Called with one item of each input; returns something that travels, such as a list.
+        iterables: As for :func:`pmap`.
+        parts: As for :func:`pmap`.
+        size: As for :func:`pmap`.
+        buffersize: As for :func:`pmap`.
+        timeout: As for :func:`pmap`.
+        progress: As for :func:`pmap`.
+        executor: As for :func:`pmap`.
+
+    Raises:
+        Exception: As :func:`pmap`.
+    """
+    _need_inputs(iterables)
+    asked = _Map(
+        fn,
+        iterables,
+        executor,
+        parts=parts,
+        size=size,
+        buffersize=buffersize,
+        timeout=timeout,
+        progress=progress,
+    )
+    return asked.run(lambda results: list(chain.from_iterable(results)))
+
+
+def pdotimes(
+    n: int,
+    body: Callable[[int], object],
+    *,
+    parts: int | None = None,
+    timeout: float | None = None,
+    progress: bool = False,
+    executor: Executor | Kernel | None = None,
+) -> None:
+    """
+    Call ``body(i)`` for each i from 0 to before n, for effect, in any order.
+
+    Args:
+        n: How often; nothing is done if it is below 1.
+        body: What to call.
+        parts: As for :func:`pmap`.
+        timeout: As for :func:`pmap`.
+        progress: As for :func:`pmap`.
+        executor: As for :func:`pmap`.
+
+    Raises:
+        Exception: As :func:`pmap`.
+        TypeError: If ``n`` is not an int.
+    """
+    pmap(
+        body,
+        range(count_of(n, "n", -sys.maxsize)),
+        result_type=None,
+        parts=parts,
+        timeout=timeout,
+        progress=progress,
+        executor=executor,
+    )
+
+
+def pmap_into(
+    target: T,
+    fn: Callable[..., Any],
+    *iterables: Iterable[Any],
+    parts: int | None = None,
+    size: int | None = None,
+    resize: bool = False,
+    timeout: float | None = None,
+    progress: bool = False,
+    executor: Executor | Kernel | None = None,
+) -> T:
+    """
+    Map, and write the results into something that exists, from its start. Return that.
+
+    ::
+
+        squares = numpy.zeros(1000)
+        pmap_into(squares, square, range(1000))
+
+    All or nothing: if anything fails, the target is as it was. What is beyond the number of results
+    stays. Comes from lparallel's and lfarm's pmap-into.
+
+    Args:
+        target: A list, bytearray, array, writable memoryview of one dimension, or numpy array.
+        fn: Called with one item of each input, or, without inputs, with none for each slot.
+        iterables: The shortest of them and the target end it.
+        parts: As for :func:`pmap`.
+        size: How many items to map at most.
+        resize: Whether the target, a list, bytearray or array, takes all results and gets just
+            their number as its length.
+        timeout: As for :func:`pmap`.
+        progress: As for :func:`pmap`.
+        executor: As for :func:`pmap`.
+
+    Raises:
+        Exception: As :func:`pmap`, and what the target says to a value that does not fit.
+        TypeError: If nothing can be written into the target, or it cannot be resized.
+    """
+    room, stage = _target(target, resize)
+    if not iterables and not resize:
+        fn = partial(calls.thunk, _callable(fn))
+    asked = _Map(
+        fn, iterables, executor, parts=parts, size=size, timeout=timeout, progress=progress
+    )
+    if not iterables:
+        if resize:
+            raise TypeError("resize=True needs an input, whose length the target gets")
+        length = room if asked.size is None else min(asked.size, room)
+        columns = Columns([range(length)])
+    else:
+        most = asked.size
+        if not resize:
+            most = room if most is None else min(most, room)
+        columns = columns_of(iterables, most)
+    results = asked.run_over(columns, partial(stage, len(columns)))
+    if resize:
+        target[:] = results  # type: ignore[index]
+    else:
+        target[: len(columns)] = results  # type: ignore[index]
+    return target
+
+
+def _target(target: Any, resize: bool) -> tuple[int, Callable[[int, Iterable[Any]], Any]]:
+    """Return how many items a target has, and what collects results in a form that fits."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(target, numpy.ndarray):
+        if not target.ndim or not target.flags.writeable:
+            raise TypeError("the target must be an array that can be written to")
+        stage: Any = partial(_stage_numpy, target)
+    elif isinstance(target, memoryview):
+        if target.readonly or target.ndim != 1:
+            raise TypeError("the target must be a writable memoryview of one dimension")
+        form = "B" if target.format == "c" else target.format
+        stage = partial(_stage_array, form, True)
+    elif isinstance(target, array):
+        stage = partial(_stage_array, target.typecode, False)
+    elif isinstance(target, bytearray):
+        stage = _stage_bytes
+    elif isinstance(target, list):
+        stage = _stage_list
+    else:
+        raise TypeError(f"the target must be a list, bytearray or array, not {target!r}")
+    if resize and not isinstance(target, (list, bytearray, array)):
+        raise TypeError(f"a {type(target).__name__} cannot be resized")
+    return len(target), stage
+
+
+def _stage_list(_: int, results: Iterable[Any]) -> list[Any]:
+    return list(results)
+
+
+def _stage_bytes(_: int, results: Iterable[Any]) -> bytearray:
+    return bytearray(results)
+
+
+def _stage_array(typecode: str, as_view: bool, _: int, results: Iterable[Any]) -> Any:
+    staged = array(typecode)
+    staged.extend(results)
+    return memoryview(staged) if as_view else staged
+
+
+def _stage_numpy(target: Any, length: int, results: Iterable[Any]) -> Any:
+    staged = sys.modules["numpy"].empty((length, *target.shape[1:]), target.dtype)
+    source = iter(results)
+    start = 0
+    while chunk := list(islice(source, CHUNK)):
+        staged[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return staged
+
+
+def _exhaust(results: Iterable[Any]) -> None:
+    for _ in results:
+        pass
+
+
+def _need_inputs(iterables: tuple[Iterable[Any], ...]) -> None:
+    if not iterables:
+        raise TypeError("there must be at least one input")
+
+
+def _callable(fn: Callable[..., Any]) -> Callable[..., Any]:
+    if not callable(fn):
+        raise TypeError(f"the function must be callable, not {fn!r}")
+    return fn

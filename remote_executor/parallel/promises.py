@@ -1,0 +1,499 @@
+"""
+Promises, delays, futures and chains, with lparallel's meaning of each.
+
+=========  ======================================================================================
+promise    a box for a value that somebody will put in; a ``concurrent.futures.Future``
+future     a task on the kernel; the executor's own future
+speculate  a future of low priority
+delay      a call that is made by whoever forces it first, once
+chain      a link: what is done to it is done to what it holds, and a value that is a chain is
+           forced through
+=========  ======================================================================================
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future, InvalidStateError, TimeoutError
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+
+from remote_executor.client.waits import check_may_wait
+from remote_executor.parallel.kernel import kernel_of, task_priority
+from remote_executor.task_errors import CycleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Chain",
+    "Delay",
+    "Promise",
+    "chain",
+    "delay",
+    "force",
+    "fulfill",
+    "fulfill_with",
+    "fulfilled",
+    "future",
+    "promise",
+    "speculate",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_changed = threading.Condition(threading.Lock())
+"""Guards who fulfils what. Held for a few lines, never while something of the user's is called."""
+_waits: dict[int, Delay[Any]] = {}
+"""Which delay a thread waits for."""
+
+
+class Chain:
+    """
+    A link to another object, made by :func:`chain`.
+
+    Args:
+        object: A promise, a delay, a future, another chain, or anything.
+    """
+
+    __slots__ = ("object",)
+
+    def __init__(self, object: Any) -> None:
+        self.object = object
+
+    def __repr__(self) -> str:
+        return f"<Chain to {self.object!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Chain, (self.object,)
+
+
+class Promise(Future[T]):
+    """
+    A box for one value, made by :func:`promise`.
+
+    ``wait``, ``as_completed`` and ``asyncio.wrap_future`` take it as any future. It is done when
+    :func:`force` would not wait: one that was fulfilled with a chain, when that is done.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._claimed = False
+        """Whether somebody fulfils it, or did."""
+        self._link: Any = None
+        """What it is chained to."""
+
+    def result(self, timeout: float | None = None) -> T:
+        """
+        Return its value, as :func:`force` does.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            TimeoutError: It is not fulfilled in time.
+            Exception: If it failed.
+        """
+        value: T = force(self, timeout)
+        return value
+
+    def _claim(self) -> bool:
+        with _changed:
+            if self._claimed or self.done():
+                return False
+            self._claimed = True
+        return True
+
+    def _give_back(self) -> None:
+        with _changed:
+            self._claimed = False
+
+    def _settle(self, value: Any) -> bool:
+        """Take a value, or follow a chain to one; False if it was cancelled meanwhile."""
+        if not isinstance(value, Chain):
+            try:
+                self.set_result(value)
+            except InvalidStateError:
+                return False
+            return True
+        target = _end_of(value)
+        with _changed:
+            ring = _ring(self, target)
+            if ring is None:
+                self._link = target
+        if ring is not None:
+            raise CycleError(ring)
+        with self._condition:
+            self._condition.notify_all()  # who forces it follows the link
+        if isinstance(target, Delay):
+            target._inner.add_done_callback(self._resolve)
+        elif isinstance(target, Future):
+            target.add_done_callback(self._resolve)
+        else:
+            return self._settle(target)
+        return True
+
+    def _await(self, until: float | None) -> bool:
+        """Wait until it is done or chained to something; return whether it is only chained."""
+        with self._condition:
+            while not self.done() and self._link is None:
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError("the promise was not fulfilled in time")
+                self._condition.wait(left)
+        return not self.done()
+
+    def _resolve(self, source: Future[Any]) -> None:
+        """Take over what became of what it is chained to. A done-callback."""
+        try:
+            error = source.exception()
+        except BaseException as exc:  # cancelled
+            error = exc
+        try:
+            if error is not None:
+                self.set_exception(error)
+            else:
+                self._settle(Future.result(source))
+        except CycleError as exc:
+            self.set_exception(exc)
+        except InvalidStateError:
+            pass  # cancelled, or set from outside
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a promise cannot be sent to a server: force it, and send its value")
+
+
+class Delay(Future[T]):
+    """
+    A call that is made once, by whoever forces it first. Made by :func:`delay`.
+
+    Nobody else would make it, so ``wait``, ``as_completed`` and ``asyncio.wrap_future`` refuse it.
+
+    Args:
+        fn: What to call.
+        args: With which positional arguments.
+        kwargs: With which keyword arguments.
+    """
+
+    def __init__(
+        self, fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> None:
+        self._call: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = (fn, args, kwargs or {})
+        self._inner: Future[T] = Future()
+        self._runner: int | None = None
+        """The thread that makes the call now."""
+
+    def __repr__(self) -> str:
+        state = "forced" if self._inner.done() else "running" if self._runner else "not forced"
+        return f"<Delay {state}>"
+
+    @property
+    def _condition(self) -> NoReturn:  # type: ignore[override]
+        raise TypeError(
+            "a delay is computed by whoever forces it, so there is nothing to wait for: "
+            "force() it, or use future()"
+        )
+
+    def done(self) -> bool:
+        """Return whether it was forced."""
+        return self._inner.done()
+
+    def running(self) -> bool:
+        """Return whether somebody forces it now."""
+        return self._runner is not None
+
+    def cancelled(self) -> bool:
+        """Return False: a delay cannot be cancelled; not forcing it is enough."""
+        return False
+
+    def cancel(self) -> bool:
+        """Return False: a delay cannot be cancelled; not forcing it is enough."""
+        return False
+
+    def result(self, timeout: float | None = None) -> T:
+        """
+        Return its value, as :func:`force` does.
+
+        Args:
+            timeout: Seconds to wait for another thread that forces it; None for any time.
+
+        Raises:
+            TimeoutError: If that is not over in time.
+            Exception: What the call raised.
+        """
+        value: T = force(self, timeout)
+        return value
+
+    def _claim(self) -> bool:
+        with _changed:
+            if self._runner is not None or self._inner.done():
+                return False
+            self._runner = threading.get_ident()
+        return True
+
+    def _give_back(self) -> None:
+        with _changed:
+            self._runner = None
+            _changed.notify_all()
+
+    def _settle(self, value: T) -> bool:
+        self._call = None
+        self._inner.set_result(value)
+        self._give_back()
+        return True
+
+    def _fail(self, error: BaseException) -> None:
+        self._call = None
+        self._inner.set_exception(error)
+        self._give_back()
+
+    def _compute(self, until: float | None) -> None:
+        """Make the call, or wait for the thread that does."""
+        while not self._inner.done():
+            if self._claim():
+                call = self._call
+                assert call is not None
+                try:
+                    value = call[0](*call[1], **call[2])
+                except Exception as exc:
+                    self._fail(exc)
+                except BaseException:  # a ^C is the caller's; another may force it again
+                    self._give_back()
+                    raise
+                else:
+                    self._settle(value)
+                return
+            self._wait(until)
+
+    def _wait(self, until: float | None) -> None:
+        me = threading.get_ident()
+        with _changed:
+            while self._runner is not None and not self._inner.done():
+                delay: Delay[Any] | None = self
+                while delay is not None and delay._runner is not None:
+                    if delay._runner == me:
+                        raise CycleError("a delay is forced by its own computation")
+                    delay = _waits.get(delay._runner)
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError("the delay was not computed in time")
+                _waits[me] = self
+                try:
+                    _changed.wait(left)
+                finally:
+                    del _waits[me]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a delay cannot be sent to a server: force it, and send its value")
+
+
+def _end_of(value: Any) -> Any:
+    """Return what chains of chains lead to."""
+    while isinstance(value, Chain):
+        value = value.object
+    return value
+
+
+def _ring(start: Promise[Any], target: Any) -> str | None:
+    """Say how a promise would come to wait for itself, if it would."""
+    steps = 1
+    while isinstance(target, Promise):
+        if target is start:
+            return f"a ring of {steps} promise{'s' if steps > 1 else ''} chained to each other"
+        target = target._link
+        steps += 1
+    return None
+
+
+# ------------------------------------------------------------------------- making them
+
+
+def promise() -> Promise[Any]:
+    """
+    Return a promise: a box that :func:`fulfill` puts a value in, and :func:`force` takes it from.
+
+    It never leaves this process.
+    """
+    return Promise()
+
+
+def future(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """
+    Run ``fn(*args, **kwargs)`` on the current kernel.
+
+    Args:
+        fn: What to call.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        The executor's own future, a ``concurrent.futures.Future``.
+
+    Raises:
+        NoKernelError: If there is no kernel.
+        TypeError: If ``fn`` is not callable.
+    """
+    return kernel_of(None).submit(fn, *args, **kwargs)
+
+
+def speculate(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """
+    As :func:`future`, with low priority where the executor knows of such.
+
+    Args:
+        fn: What to call.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+
+    Raises:
+        NoKernelError: If there is no kernel.
+        TypeError: If ``fn`` is not callable.
+    """
+    with task_priority("low"):
+        return kernel_of(None).submit(fn, *args, **kwargs)
+
+
+def delay(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Delay[T]:
+    """
+    Return a call that is made when it is forced, in the thread that forces it, once.
+
+    Args:
+        fn: What to call.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+
+    Raises:
+        TypeError: If ``fn`` is not callable.
+    """
+    if not callable(fn):
+        raise TypeError(f"a delay must be of something callable, not {fn!r}")
+    return Delay(fn, args, kwargs)
+
+
+def chain(object: Any) -> Chain:
+    """
+    Return a link: forcing it forces the object, fulfilling it fulfils the object.
+
+    A promise, delay or future whose value is a chain is forced through it.
+
+    Args:
+        object: A promise, a delay, a future, another chain, or anything.
+    """
+    return Chain(object)
+
+
+# ------------------------------------------------------------------------- using them
+
+
+def force(object: Any, timeout: float | None = None) -> Any:
+    """
+    Return the value of a promise, delay, future or chain; anything else is its own value.
+
+    Args:
+        object: What to force.
+        timeout: Seconds to wait at most; None for as long as it takes.
+
+    Raises:
+        TimeoutError: It does not come in time.
+        CycleError: It would wait for itself.
+        Exception: If it failed; the same one each time.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    seen: set[int] = set()
+    while True:
+        if isinstance(object, Chain):
+            object = _end_of(object)
+            linked = True
+        else:
+            linked = False
+        if not isinstance(object, Future):
+            return object
+        if linked and id(object) in seen:
+            raise CycleError("chains that lead back to where they began")
+        seen.add(id(object))
+        if isinstance(object, Promise) and object._link is not None and not object.done():
+            object = Chain(object._link)
+            continue
+        value = _value(object, until)
+        if not isinstance(value, Chain):
+            return value
+        object = value
+
+
+def _value(object: Future[Any], until: float | None) -> Any:
+    """Return the value of one future, which may be a chain."""
+    if isinstance(object, Delay):
+        object._compute(until)
+        object = object._inner
+    left = None if until is None else max(0.0, until - time.monotonic())
+    if not object.done():
+        check_may_wait()
+        if isinstance(object, Promise) and object._await(until):
+            return Chain(object._link)  # it may be a delay, which must be forced
+        left = None if until is None else max(0.0, until - time.monotonic())
+    error = object.exception(left)
+    if error is None:
+        return Future.result(object)
+    # As it came: each raise would make its traceback longer.
+    first = object.__dict__.setdefault("_first_traceback", error.__traceback__)
+    try:
+        raise error.with_traceback(first)
+    finally:
+        del error, object  # else the exception would hold on to this frame
+
+
+def fulfill(object: Any, value: Any) -> bool:
+    """
+    Give a promise or an unforced delay its value.
+
+    Args:
+        object: What to fulfil; of a chain, what it holds.
+        value: The value, or a chain to where it will come from.
+
+    Returns:
+        True if it counts. False if it has a value, or somebody is about to give it one, and for
+        futures (see their ``cancel``) and whatever else is not a promise.
+
+    Raises:
+        CycleError: If it would be chained to itself. It is not fulfilled then.
+    """
+    return fulfill_with(object, lambda: value)
+
+
+def fulfill_with(object: Any, fn: Callable[[], Any]) -> bool:
+    """
+    As :func:`fulfill`, with a value that is computed only if it counts.
+
+    While ``fn`` runs, here, others that try to fulfil the promise get False. If it raises, that
+    goes to the caller and the promise is as before.
+
+    Args:
+        object: What to fulfil.
+        fn: Called with no argument.
+
+    Raises:
+        CycleError: If it would be chained to itself.
+        Exception: What ``fn`` raised.
+    """
+    object = _end_of(object)
+    if not isinstance(object, (Promise, Delay)) or not object._claim():
+        return False
+    try:
+        return object._settle(fn())
+    except BaseException:
+        object._give_back()
+        raise
+
+
+def fulfilled(object: Any) -> bool:
+    """
+    Return whether something has a value, or has failed. Never waits, raises or takes anything.
+
+    Args:
+        object: A promise, delay, future or chain; True for anything else.
+    """
+    object = _end_of(object)
+    if isinstance(object, Promise):
+        return object.done() or object._link is not None
+    return object.done() if isinstance(object, Future) else True

@@ -1,0 +1,112 @@
+"""Sorting: keys are computed and parts are sorted on the workers, and merged here."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.parallel import calls
+from remote_executor.parallel.kernel import Kernel, kernel_of
+from remote_executor.parallel.parts import count_of, part_bounds, sequence_of
+from remote_executor.parallel.work import Work
+from remote_executor.payload.slices import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Executor
+
+__all__ = ["psort"]
+
+
+PLAIN_KINDS = "biufcmMUS"
+"""The kinds of numpy arrays that hold values, which numpy sorts, and no objects."""
+
+
+def psort(
+    sequence: Iterable[Any],
+    *,
+    key: Callable[[Any], Any] | None = None,
+    reverse: bool = False,
+    parts: int | None = None,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> Any:
+    """
+    Return a sorted list of the items: always equal to that of ``sorted``, and stable as it is.
+    (Of items that have no order, such as NaN among floats, it is some list, as is that of sorted;
+    numpy puts NaN last.)
+
+    It pays when ``key`` is costly. Items are your own objects, not copies: what comes back from the
+    workers are places and keys. Unlike lparallel's psort it leaves its input as it was.
+
+    Args:
+        sequence: Any iterable.
+        key: What to compare items by; computed on the workers, once for each item.
+        reverse: Whether the largest come first.
+        parts: How many parts; by default one for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
+
+    Returns:
+        A new list; for a numpy array of one dimension, a new array.
+
+    Raises:
+        TypeError: If items cannot be compared, or ``key`` is not callable.
+        ValueError: If ``parts`` is below 1.
+        TimeoutError: It took too long.
+        Exception: What ``key`` raised, in the first part that failed.
+    """
+    if key is not None and not callable(key):
+        raise TypeError(f"key must be callable, not {key!r}")
+    kernel = kernel_of(executor)
+    count = kernel.worker_count if parts is None else count_of(parts, "parts", 1)
+    items = sequence_of(sequence, None, "the sequence")
+    spans = list(part_bounds(len(items), count))
+    numpy = sys.modules.get("numpy")
+    is_row = numpy is not None and type(items) is numpy.ndarray and items.ndim == 1
+    if is_row and key is None and items.dtype.kind in PLAIN_KINDS:
+        return _sort_array(kernel, items, spans, reverse, timeout)
+    places: list[int] = []
+    keys: list[Any] = []
+    if spans:
+        run = partial(calls.sort_part, key, reverse)
+        with Work(kernel, timeout) as work:
+            for start, end in spans:
+                work.submit(run, cut(items, start, end))
+            for (start, _), (order, ordered) in zip(spans, work.in_order(), strict=True):
+                places.extend(map(start.__add__, order))
+                keys.extend(ordered or ())
+    # What follows are runs that are sorted already: Timsort finds them and merges them. It is
+    # stable in either direction, so equal items stay in the order of the runs, which is theirs.
+    if key is not None:
+        merged = sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)
+        places = list(map(places.__getitem__, merged))
+    elif is_row:
+        places.sort(key=items.__getitem__, reverse=reverse)
+    else:
+        own = items if isinstance(items, list) else list(items)
+        return sorted(map(own.__getitem__, places), reverse=reverse)
+    if is_row:
+        return items[places] if places else items.copy()
+    own = items if isinstance(items, list) else list(items)
+    return list(map(own.__getitem__, places))
+
+
+def _sort_array(
+    kernel: Kernel, items: Any, spans: list[tuple[int, int]], reverse: bool, timeout: float | None
+) -> Any:
+    """Sort an array of plain values. To reverse it, all is sorted in the order from its end."""
+    if not spans:
+        return items.copy()
+    run = partial(calls.sort_array, reverse)
+    with Work(kernel, timeout) as work:
+        for start, end in spans:
+            work.submit(run, items[start:end])
+        runs = list(work.in_order())
+    if reverse:
+        runs.reverse()
+    merged = sys.modules["numpy"].concatenate(runs)
+    merged.sort(kind="stable")
+    merged = merged.astype(items.dtype, copy=False)  # concatenation changes the byte order
+    return merged[::-1].copy() if reverse else merged

@@ -1,0 +1,382 @@
+"""
+A graph of named computations: each is computed once, in parallel, when it is called for.
+
+::
+
+    tree = ptree()
+    tree.define("area", ["width", "height"], operator.mul)
+    tree.define("width", [], measure_width)
+    tree.define("height", [], measure_height)
+    tree.call("area")
+
+Whoever calls drives: it submits what can be computed and takes in what is done, one caller at a
+time. Done-callbacks only put into a queue, and no lock is held while something of the user's runs.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import queue
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, TimeoutError
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from remote_executor.client.waits import check_may_wait
+from remote_executor.parallel.kernel import SERIAL, Kernel, kernel_of
+from remote_executor.parallel.work import stop_all
+from remote_executor.task_errors import CycleError, PtreeRedefinedError, PtreeUndefinedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+    from concurrent.futures import Executor
+
+__all__ = ["Ptree", "ptree"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class _State(enum.Enum):
+    NEW = "new"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+NEW, RUNNING, DONE, FAILED = _State
+
+
+class _Node:
+    """One computation."""
+
+    __slots__ = ("children", "fn", "id", "outcome", "state", "users")
+
+    def __init__(self, id: Hashable) -> None:
+        self.id = id
+        self.fn: Callable[..., Any] | None = None
+        self.children: list[_Node] = []
+        """Whose results it takes, in order."""
+        self.users: list[_Node] = []
+        """Who takes its result."""
+        self.state = NEW
+        self.outcome: Any = None
+        """Its value, or its error."""
+
+
+class Ptree:
+    """
+    A graph of named computations. Made by :func:`ptree`; comes from lparallel's ptree.
+
+    Define nodes in any order, then :meth:`call` one. What it needs is computed on the kernel, each
+    node once; results are kept. An error is kept as well, and is the error of all that need it,
+    until :meth:`clear_errors`.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[Hashable, _Node] = {}
+        self._changed = threading.Condition(threading.Lock())
+        self._driven = False
+        """Whether a thread drives; it alone changes the nodes' states."""
+        self._running: dict[Future[Any], _Node] = {}
+        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+
+    def __repr__(self) -> str:
+        nodes = list(self._nodes.values())
+        states = ((state, sum(node.state is state for node in nodes)) for state in _State)
+        counts = " ".join(f"{state.value}={count}" for state, count in states)
+        return f"<Ptree nodes={len(nodes)} {counts}>"
+
+    # ------------------------------------------------------------------------ defining
+
+    def define(self, id: Hashable, args: Iterable[Hashable], fn: Callable[..., Any]) -> None:
+        """
+        Define a node (lparallel's ptree-fn).
+
+        Args:
+            id: Its name.
+            args: The names of the nodes whose results it takes, defined or not.
+            fn: Called with these results.
+
+        Raises:
+            PtreeRedefinedError: If the node has a function already.
+            TypeError: If ``fn`` is not callable, or a name is not hashable.
+        """
+        if not callable(fn):
+            raise TypeError(f"the function of node {id!r} must be callable, not {fn!r}")
+        names = list(args)
+        hash(tuple(names))
+        with self._changed:
+            node = self._node(id)
+            if node.fn is not None:
+                raise PtreeRedefinedError(id)
+            node.fn = fn
+            node.children = [self._node(name) for name in names]
+            for child in node.children:
+                child.users.append(node)
+
+    def node(self, fn: F) -> F:
+        """
+        Define a node as a decorator: it is named as the function, its arguments are its children.
+
+        ::
+
+            @tree.node
+            def area(width, height): ...
+
+        Args:
+            fn: A function with positional parameters only.
+
+        Raises:
+            PtreeRedefinedError: If the node has a function already.
+            ValueError: If it has parameters that no child could stand for.
+        """
+        parameters = inspect.signature(fn).parameters.values()
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        odd = [str(each) for each in parameters if each.kind not in plain]
+        if odd:
+            raise ValueError(f"no node can stand for {', '.join(odd)} of {fn.__name__}")
+        self.define(fn.__name__, [each.name for each in parameters], fn)
+        return fn
+
+    def _node(self, id: Hashable) -> _Node:
+        found = self._nodes.get(id)
+        if found is None:
+            found = self._nodes[id] = _Node(id)
+        return found
+
+    def _known(self, id: Hashable) -> _Node:
+        node = self._nodes.get(id)
+        if node is None:
+            raise PtreeUndefinedError(id)
+        return node
+
+    def check(self) -> None:
+        """
+        Check that all nodes can be computed (lparallel's check-ptree).
+
+        Raises:
+            PtreeUndefinedError: If a node has no function.
+            CycleError: If nodes need each other.
+        """
+        with self._changed:
+            self._order(list(self._nodes.values()))
+
+    def _order(self, roots: list[_Node]) -> list[_Node]:
+        """Return what is to be computed for some nodes, children first."""
+        order: list[_Node] = []
+        state: dict[_Node, bool] = {}  # False while its children are looked at, then True
+        for root in roots:
+            stack = [(root, iter(root.children))]
+            if root in state or root.state in (DONE, FAILED):
+                continue
+            self._defined(root)
+            state[root] = False
+            while stack:
+                node, children = stack[-1]
+                child = next(children, None)
+                if child is None:
+                    stack.pop()
+                    state[node] = True
+                    order.append(node)
+                elif child.state in (DONE, FAILED):
+                    continue
+                elif child not in state:
+                    self._defined(child)
+                    state[child] = False
+                    stack.append((child, iter(child.children)))
+                elif not state[child]:
+                    ring = [entry[0].id for entry in stack]
+                    ring = [*ring[ring.index(child.id) :], child.id]
+                    raise CycleError(" needs ".join(map(repr, ring)))
+        return order
+
+    def _defined(self, node: _Node) -> None:
+        if node.fn is None:
+            raise PtreeUndefinedError(node.id, [user.id for user in node.users])
+
+    # ------------------------------------------------------------------------ computing
+
+    def call(
+        self,
+        id: Hashable,
+        *,
+        timeout: float | None = None,
+        executor: Executor | Kernel | None = None,
+    ) -> Any:
+        """
+        Return the result of a node, and compute what is needed for it (lparallel's call-ptree).
+
+        Args:
+            id: Its name.
+            timeout: Seconds for all of it; after that, what runs is stopped on a farm's servers,
+                and what was computed stays.
+            executor: An Executor or a Kernel; None for the current kernel.
+
+        Raises:
+            PtreeUndefinedError: If it, or a node that it needs, has no function.
+            CycleError: If nodes need each other, or a node's function calls for its own tree.
+            TimeoutError: It took too long.
+            Exception: The error of the node, or of one that it needs; the same each time.
+        """
+        root = self._known(id)
+        until = None if timeout is None else time.monotonic() + timeout
+        if root.state not in (DONE, FAILED):
+            kernel = kernel_of(executor)
+            check_may_wait()
+            if self._take_over(kernel, root, until):
+                try:
+                    self._drive(root, kernel, until)
+                finally:
+                    self._let_go()
+        if root.state is FAILED:
+            raise root.outcome
+        return root.outcome
+
+    def __getitem__(self, id: Hashable) -> Any:
+        """Return the result of a node, as :meth:`call`."""
+        return self.call(id)
+
+    def _take_over(self, kernel: Kernel | None, root: _Node | None, until: float | None) -> bool:
+        """Wait until nobody drives and begin to; False if the root was computed meanwhile."""
+        with self._changed:
+            while self._driven:
+                if kernel is SERIAL:
+                    raise CycleError("a node's function calls for the tree that computes it")
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError("another thread computes the tree, and was not done in time")
+                self._changed.wait(left)
+                if root is not None and root.state in (DONE, FAILED):
+                    return False
+            self._driven = True
+        return True
+
+    def _let_go(self) -> None:
+        with self._changed:
+            self._driven = False
+            self._changed.notify_all()
+
+    def _drive(self, root: _Node, kernel: Kernel, until: float | None) -> None:
+        order = self._order([root])
+        needed = set(order)
+        missing: dict[_Node, int] = {}
+        ready: deque[_Node] = deque()
+        for node in order:
+            failed = next((child for child in node.children if child.state is FAILED), None)
+            if failed is not None:
+                node.state, node.outcome = FAILED, failed.outcome
+                continue
+            missing[node] = sum(child.state is not DONE for child in node.children)
+            if not missing[node] and node.state is NEW:
+                ready.append(node)
+        try:
+            while root.state not in (DONE, FAILED):
+                while ready:
+                    self._submit(ready.popleft(), kernel)
+                settled = self._next(until)
+                if settled is None:
+                    continue
+                if settled.state is FAILED:
+                    self._fail_users(settled, needed)
+                    continue
+                for user in settled.users:
+                    if user in missing and user.state is NEW:
+                        missing[user] -= 1
+                        if not missing[user]:
+                            ready.append(user)
+        except BaseException:
+            self._abandon(kernel, kill=True)
+            raise
+        self._abandon(kernel, kill=False)
+
+    def _submit(self, node: _Node, kernel: Kernel) -> None:
+        assert node.fn is not None
+        future = kernel.submit(node.fn, *(child.outcome for child in node.children))
+        node.state = RUNNING
+        self._running[future] = node
+        future.add_done_callback(self._done.put)
+
+    def _next(self, until: float | None) -> _Node | None:
+        """Wait for a computation and settle its node; None if nobody waits for it any more."""
+        left = None if until is None else max(0.0, until - time.monotonic())
+        try:
+            future = self._done.get(timeout=left)
+        except queue.Empty:
+            raise TimeoutError(f"{len(self._running)} nodes were not computed in time") from None
+        node = self._running.pop(future, None)
+        if node is None:
+            return None
+        try:
+            node.outcome = future.result()
+            node.state = DONE
+        except BaseException as exc:
+            if not future.done():  # a ^C, which is the caller's
+                self._running[future] = node
+                raise
+            node.state, node.outcome = FAILED, exc
+        return node
+
+    @staticmethod
+    def _fail_users(node: _Node, needed: set[_Node]) -> None:
+        stack = [node]
+        while stack:
+            for user in stack.pop().users:
+                if user in needed and user.state is NEW:
+                    user.state, user.outcome = FAILED, node.outcome
+                    stack.append(user)
+
+    def _abandon(self, kernel: Kernel, kill: bool) -> None:
+        """Take back what runs. A node that could not be taken back, and is not killed, goes on."""
+        for future, node in list(self._running.items()):
+            if kill or future.cancel():
+                node.state = NEW
+                del self._running[future]
+                if kill and not future.cancel():
+                    stop_all(kernel, [future])
+
+    # ------------------------------------------------------------------------ looking
+
+    def computed(self, id: Hashable) -> bool:
+        """
+        Return whether a node has a result or an error (lparallel's ptree-computed-p).
+
+        Args:
+            id: Its name.
+
+        Raises:
+            PtreeUndefinedError: If there is no such node.
+        """
+        return self._known(id).state in (DONE, FAILED)
+
+    def clear(self) -> None:
+        """Forget all results and errors, so that all is computed anew. Waits for who computes."""
+        self._forget({DONE, FAILED, RUNNING})
+
+    def clear_errors(self) -> None:
+        """Forget errors, so that a call goes on from where it stood. Results stay."""
+        self._forget({FAILED})
+
+    def _forget(self, states: set[_State]) -> None:
+        self._take_over(None, None, None)
+        try:
+            if RUNNING in states:
+                self._running.clear()  # what it gives later is nobody's
+            for node in self._nodes.values():
+                if node.state in states:
+                    node.state, node.outcome = NEW, None
+        finally:
+            self._let_go()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ptree cannot be sent to a server: call a node, and send its result")
+
+
+def ptree() -> Ptree:
+    """
+    Return an empty graph of computations.
+
+    Define its nodes with ``define`` or ``node``, then ``call`` one.
+    """
+    return Ptree()

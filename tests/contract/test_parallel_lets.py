@@ -1,0 +1,79 @@
+"""Several computations at once, on every engine."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import pytest
+
+from remote_executor.parallel import pand, pfuncall, plet, por
+from tests.support import parallel_tasks as tasks
+from tests.support import tasks as plain_tasks
+from tests.support.scale import scaled
+
+pytestmark = pytest.mark.usefixtures("kernel")
+
+
+def late(seconds, value):
+    return functools.partial(tasks.late, seconds, value)
+
+
+def test_plet():
+    """C1."""
+    first, second = plet(late(0.05, 1), late(0, 2))
+    assert (first, second) == (1, 2)
+    found = plet(low=functools.partial(min, [3, 1]), high=functools.partial(max, [3, 1]))
+    assert (found.low, found.high) == (1, 3)
+    assert plet() == ()
+
+
+def test_plet_errors():
+    with pytest.raises(ValueError, match="failed with 1"):
+        plet(functools.partial(tasks.nap_fail, 0.1, "failed with 1"), late(0, 2), tasks.fail)
+    with pytest.raises(TypeError, match="callable"):
+        plet(1, 2)
+    with pytest.raises(TypeError, match="or none of them"):
+        plet(int, name=int)
+    with pytest.raises(TimeoutError):
+        plet(late(scaled(0.5), 1), timeout=0.05)
+
+
+def test_pfuncall():
+    """C43."""
+    assert pfuncall(operator.sub, late(0.05, 5), late(0, 3)) == 2
+    assert pfuncall(dict) == {}
+    with pytest.raises(TypeError, match="callable"):
+        pfuncall(42, int)
+
+
+def test_por_gives_the_first_true_one_to_finish(tmp_path):
+    """C37."""
+    release = tmp_path / "release"
+    waits = functools.partial(plain_tasks.hold, tmp_path / "started", release, "late")
+    assert por(waits, late(0, "soon")) == "soon"
+    release.touch()
+    assert por(late(0, 0), late(0.05, ""), late(0.1, "true")) == "true"
+    assert por(late(0, 0), late(0.2, "")) == ""
+    assert por() is None
+
+
+def test_pand_gives_the_last_one_to_finish_or_the_first_false_one():
+    """C37."""
+    assert pand(late(0.6, "last"), late(0, "first")) == "last"
+    assert pand(late(0.3, "never waited for"), late(0, 0)) == 0
+    assert pand() is True
+
+
+def test_an_error_before_the_answer():
+    with pytest.raises(ValueError, match="failed"):
+        por(tasks.fail, late(0.5, True))
+
+
+def test_an_error_after_the_answer():
+    assert por(functools.partial(tasks.nap_fail, scaled(0.5), 1), late(0, True)) is True
+
+
+def test_a_decision_needs_functions():
+    with pytest.raises(TypeError, match="callable"):
+        pand(42)

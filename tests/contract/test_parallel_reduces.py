@@ -1,0 +1,172 @@
+"""Reductions, on every engine."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import random
+from array import array
+
+import pytest
+
+from remote_executor.parallel import pmap_reduce, preduce, preduce_partial
+from tests.support import parallel_tasks as tasks
+
+pytestmark = pytest.mark.usefixtures("kernel")
+
+NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+
+
+def matrices(count):
+    chance = random.Random(count)
+    return [tuple(tuple(chance.choices(range(5), k=2)) for _ in range(2)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("fn", [operator.add, operator.mul], ids=["add", "mul"])
+@pytest.mark.parametrize("parts", [None, *range(1, 11)])
+def test_it_equals_reduce(fn, parts):
+    """C17, C33: with key, bounds, a neutral initial value and from the end."""
+    neutral = 0 if fn is operator.add else 1
+    for start, end in ((0, None), (0, 1), (2, 7), (9, 10)):
+        for key in (None, tasks.square):
+            for recurse in (False, True):
+                items = list(map(key, NUMBERS)) if key else NUMBERS
+                found = preduce(
+                    fn,
+                    NUMBERS,
+                    key=key,
+                    start=start,
+                    end=end,
+                    initial=neutral,
+                    from_end=recurse,
+                    parts=parts,
+                    recurse=recurse,
+                )
+                assert found == functools.reduce(fn, items[start:end])
+
+
+@pytest.mark.parametrize("parts", [None, 1, 2, 3, 4, 7, 20])
+@pytest.mark.parametrize("recurse", [False, True])
+def test_it_need_not_be_commutative(parts, recurse):
+    """C18, C25: the order is kept, whatever order the parts come in."""
+    items = matrices(17)
+
+    found = preduce(tasks.matrix_product, items, parts=parts, recurse=recurse)
+
+    assert found == functools.reduce(tasks.matrix_product, items)
+
+
+def test_one_that_is_not_associative_shows_that_parts_are_reduced_apart():
+    """C33: it equals the serial only for one part, or a part for each item."""
+    items = [float(2**i) for i in range(8)]
+    serial = functools.reduce(tasks.average, items)
+
+    assert preduce(tasks.average, items, parts=1) == serial
+    assert preduce(tasks.average, items, parts=8) == serial
+    assert preduce(tasks.average, items, parts=2) != serial
+
+
+def test_partial_results():
+    """C16: in order of the parts, the first ones longer by one."""
+    items = range(3, 11)
+
+    assert preduce_partial(operator.add, items, parts=1) == [52]
+    assert preduce_partial(operator.add, items, parts=2) == [18, 34]
+    assert preduce_partial(operator.add, items, parts=3) == [12, 21, 19]
+    assert preduce_partial(operator.add, items, parts=3, from_end=True) == [12, 21, 19]
+    assert preduce_partial(operator.add, items, parts=99) == list(items)
+    assert preduce_partial(operator.add, items, parts=2, initial=100) == [118, 134]
+
+
+def test_partial_results_of_nothing():
+    """C15: an error, with or without an initial value."""
+    with pytest.raises(ValueError, match="empty"):
+        preduce_partial(operator.add, [])
+    with pytest.raises(ValueError, match="empty"):
+        preduce_partial(operator.add, [1, 2], initial=0, start=1, end=1)
+
+
+def test_the_initial_value_counts_once_a_part():
+    """C21."""
+    assert preduce(operator.add, [1, 2, 3, 4], initial=100, parts=2) == 210
+    assert preduce(operator.add, [1, 2, 3, 4], initial=100, parts=1) == 110
+
+
+def test_from_the_end_is_from_the_end_of_each_part():
+    """C22: f(x1, f(x2, initial))."""
+    assert preduce(operator.sub, [1, 2, 3], from_end=True, parts=1) == 1 - (2 - 3)
+    assert preduce(operator.sub, [1, 2, 3], from_end=True, parts=1, initial=10) == 1 - (
+        2 - (3 - 10)
+    )
+    assert preduce(operator.sub, [9, 2, 5, 1], from_end=True, parts=2) == (9 - 2) - (5 - 1)
+
+
+def test_nothing_at_all():
+    """C23, C6: the initial value, or functools.reduce's TypeError; the function is not touched."""
+    assert preduce(tasks.fail, [], initial=7) == 7
+    assert preduce(tasks.fail, [1, 2], initial=7, start=2) == 7
+    with pytest.raises(TypeError, match="empty sequence with no initial value"):
+        preduce(operator.add, [])
+
+
+def test_the_key_is_applied_once():
+    """C20."""
+    assert preduce(operator.add, range(10), key=tasks.square, parts=10, recurse=True) == 285
+
+
+@pytest.mark.parametrize("bounds", [(0, 11), (11, None), (3, 2), (-1, None), (0, -1)])
+def test_bounds_are_not_clipped(bounds):
+    """C24."""
+    start, end = bounds
+    with pytest.raises(ValueError, match=r"do not fit|at least"):
+        preduce(operator.add, NUMBERS, start=start, end=end)
+    with pytest.raises(ValueError, match=r"do not fit|at least"):
+        preduce_partial(operator.add, NUMBERS, start=start, end=end)
+
+
+def test_map_and_reduce():
+    """C26: preduce with a key."""
+    assert pmap_reduce(len, operator.add, ["a", "bc", "def"]) == 6
+    assert pmap_reduce(len, operator.add, [], initial=0) == 0
+    assert pmap_reduce(tasks.square, operator.add, NUMBERS, start=1, end=4, parts=2) == 18
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter, lambda items: array("i", items), bytes, set])
+def test_inputs_of_any_kind(kind):
+    """C28: each part is sent by itself."""
+    assert preduce(operator.add, kind([1, 2, 3, 4]), parts=3) == 10
+
+
+def test_numpy(require_module):
+    numpy = require_module("numpy")
+
+    assert preduce(operator.add, numpy.arange(1000.0)) == 499_500
+    assert preduce(max, numpy.arange(10)) == 9
+    assert preduce(operator.add, numpy.ones((5, 2)), parts=3).tolist() == [5, 5]
+
+
+def test_wrong_arguments():
+    for wrong in (
+        lambda: preduce(42, []),
+        lambda: preduce(operator.add, [1], key=42),
+        lambda: pmap_reduce(42, operator.add, [1]),
+        lambda: preduce(operator.add, 42),
+        lambda: preduce(operator.add, [1], parts=1.5),
+        lambda: preduce(operator.add, [1], start="a"),
+    ):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(ValueError, match="parts"):
+        preduce(operator.add, [1], parts=0)
+
+
+def test_errors_of_the_function_and_the_key():
+    with pytest.raises(ValueError, match="failed with 3"):
+        preduce(operator.add, [3, 4], key=tasks.fail, parts=2)
+    with pytest.raises(TypeError):
+        preduce(operator.add, [1, "a"])
+
+
+def test_a_timeout():
+    with pytest.raises(TimeoutError):
+        preduce(operator.add, [0.5, 0.5], key=functools.partial(tasks.late, 0.5), timeout=0.05)

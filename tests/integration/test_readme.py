@@ -1,0 +1,57 @@
+"""The programs in README.md do what they say, in a folder where nothing is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.scale import scaled
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
+HERE = [block for block in BLOCKS if "\nmake_kernel" in block or "with make_kernel" in block]
+
+
+def run(block, folder):
+    program = folder / "program.py"
+    program.write_text(block, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(program)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=scaled(40),
+    )
+
+
+def test_the_programs_are_found():
+    assert len(HERE) >= 4
+
+
+@pytest.mark.parametrize("block", HERE, ids=range(len(HERE)))
+def test_a_program_runs(block, tmp_path):
+    done = run(block, tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("block", [block for block in HERE if "  # 14\n" in block])
+def test_the_comments_are_true(block, tmp_path):
+    lines = []
+    for line in block.splitlines():
+        found = re.match(r"    (p\w+\(.*\))  # (.*)", line)
+        if found and "all or nothing" not in line:
+            value = re.search(r'\d+$|\[.*\]|"\w+"', found[2])[0]
+            line = f"    assert {found[1]} == {value}"
+            lines.append(line)
+        else:
+            lines.append(line)
+    assert sum("assert" in line for line in lines) == 4
+
+    done = run("\n".join(lines), tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
