@@ -1,0 +1,1 @@
+"""Other libraries' engines, each in the one module that imports its library."""
