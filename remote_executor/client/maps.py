@@ -168,12 +168,14 @@ class MapResults:
         until = None if timeout is None else time.monotonic() + timeout
         if self._buffersize is None:
             # One step of ours a batch; from item to item it is C all the way.
-            batches = self._batches(until)
-            items = cast("_Items", _Items.from_iterable(batches))
-            items.close = batches.close
-            items.kill = self.kill
-            return items
-        return self._one_by_one(until)
+            source: Generator[Any, None, None] = self._batches(until)
+            items = cast("_Items", _Items.from_iterable(source))
+        else:
+            source = self._one_by_one(until)
+            items = _Items(source)
+        items.close = source.close
+        items.kill = self.kill
+        return items
 
     def _batches(self, until: float | None) -> Generator[Iterator[Any], None, None]:
         try:
@@ -195,7 +197,7 @@ class MapResults:
         finally:
             self.close()
 
-    def _one_by_one(self, until: float | None) -> Iterator[Any]:
+    def _one_by_one(self, until: float | None) -> Generator[Any, None, None]:
         """Read more of the source with each item that is taken."""
         for values in self._batches(until):
             for value in values:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.payload.failures import decode_failure, encode_failure
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
-__all__ = ["call_in_dask", "worker_count"]
+__all__ = ["call_in_dask", "runs_here", "worker_count"]
 
 
 def worker_count(executor: Executor) -> int:
@@ -26,6 +28,15 @@ def worker_count(executor: Executor) -> int:
         threads = executor._client.nthreads()  # type: ignore[attr-defined]
         return sum(threads.values()) or 1  # workers may come later
     return os.cpu_count() or 1
+
+
+def runs_here(executor: Executor) -> bool:
+    """Return whether the current thread is one of a thread pool's own."""
+    if not isinstance(executor, ThreadPoolExecutor):
+        return False
+    # Not by executor._threads, which has a thread only a moment after it began to work.
+    arguments: tuple[Any, ...] = getattr(threading.current_thread(), "_args", ())
+    return any(each is executor._work_queue for each in arguments)
 
 
 def call_in_dask(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

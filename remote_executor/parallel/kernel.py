@@ -9,7 +9,6 @@ which ``FarmExecutor`` and its views satisfy.
 from __future__ import annotations
 
 import contextlib
-import threading
 from concurrent.futures import Executor, Future
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, final, runtime_checkable
@@ -18,7 +17,7 @@ from remote_executor.client.current import Current, choose, current, forget
 from remote_executor.client.executor import FarmExecutor
 from remote_executor.options import Options
 from remote_executor.parallel.calls import Call
-from remote_executor.parallel.engines import worker_count
+from remote_executor.parallel.engines import runs_here, worker_count
 from remote_executor.parallel.serial import SerialExecutor
 from remote_executor.server.worker import worker_index
 from remote_executor.task_errors import NoKernelError, UnsupportedError
@@ -291,10 +290,7 @@ def _kernel_in(found: Current) -> Kernel:
 
 def _unless_inside(kernel: Kernel) -> Kernel:
     """Return the serial kernel to a task that runs in a thread of this very executor."""
-    threads = getattr(kernel.executor, "_threads", None)
-    if isinstance(threads, set) and threading.current_thread() in threads:
-        return SERIAL
-    return kernel
+    return SERIAL if runs_here(kernel.executor) else kernel
 
 
 def kernel_name() -> str:

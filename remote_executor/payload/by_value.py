@@ -168,7 +168,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if type(obj) is LRU_CACHE:
             return self._lru_cache_reduce(obj)
         futures = sys.modules.get("concurrent.futures._base")
-        if futures is not None:
+        reduce: object = type(obj).__reduce__
+        if futures is not None and reduce is object.__reduce__:  # else it says itself why not
             if isinstance(obj, futures.Future):
                 raise TypeError("a Future cannot be sent, send its result()")
             if isinstance(obj, futures.Executor):

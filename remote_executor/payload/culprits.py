@@ -80,7 +80,9 @@ def _parts(obj: object) -> Iterator[tuple[str, object]]:
         yield from _captures(obj)
     elif isinstance(obj, types.MethodType):
         yield "the object it is bound to", obj.__self__
-    elif not isinstance(obj, type) and type(obj).__module__.split(".")[0] not in _STOP:
+    elif isinstance(obj, type) or type(obj).__module__.split(".")[0] in _STOP:
+        return
+    elif type(obj).__reduce__ is object.__reduce__:  # else it is not sent part by part
         for name, value in getattr(obj, "__dict__", {}).items():
             yield f".{name}", value
 
