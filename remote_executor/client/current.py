@@ -30,19 +30,28 @@ class Current:
     def __init__(self, executor: Executor, kernel: Any = None) -> None:
         self.executor = executor
         self.kernel = kernel
-        self.pid = os.getpid()
+        self.pid = _pid
 
 
 _block: ContextVar[Current | None] = ContextVar("executor of the block", default=None)
 _process: Current | None = None
+_pid = os.getpid()
+
+
+def _after_fork() -> None:
+    global _pid, _process
+    _pid, _process = os.getpid(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def current() -> Current | None:
     """Return the choice of the block, or else the process's; None if there is neither."""
-    for found in (_block.get(), _process):
-        if found is not None and found.pid == os.getpid():
-            return found
-    return None
+    # On the way of each future, so there is not much of it.
+    block = _block.get()
+    return block if block is not None and block.pid == _pid else _process
 
 
 def choose(choice: Current) -> None:

@@ -50,8 +50,9 @@ T = TypeVar("T")
 MOST_VIEWS = 64
 """Views kept for the pairs of priority and category that were used last."""
 
-_priority: ContextVar[int | str] = ContextVar("task priority", default=0)
-_category: ContextVar[Any] = ContextVar("task category", default="default")
+_said: ContextVar[tuple[int | str, Any] | None] = ContextVar("priority, category", default=None)
+"""What the block says of its tasks; None for the usual."""
+_USUAL: tuple[int | str, Any] = (0, "default")
 
 
 @runtime_checkable
@@ -95,7 +96,8 @@ class Kernel:
         self.farm: Farm | None = executor if isinstance(executor, Farm) else None
         """The executor again, if it can kill and broadcast."""
         self._owned = owned
-        self._here = executor.submit if self.farm or _is_serial(executor) else None
+        self.direct = executor.submit if self.farm or _is_serial(executor) else None
+        """What takes a task as it is; None if it must be wrapped, and once the kernel was ended."""
         self._views: dict[tuple[int | str, Any], Executor] = {}
 
     def __repr__(self) -> str:
@@ -134,34 +136,33 @@ class Kernel:
             RuntimeError: If the kernel or its executor was ended.
             TypeError: If ``fn`` is not callable.
         """
+        return self.submitter()(fn, *args, **kwargs)
+
+    def submitter(self) -> Callable[..., Future[Any]]:
+        """Return what submits with the block's priority and category: often the executor's own."""
+        if self.direct is None:
+            return self._submit_call
+        return self.direct if _said.get() is None else self.view().submit
+
+    def _submit_call(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         if self.ended:
             raise NoKernelError(f"kernel {self.name!r} was ended")
-        submit = self._here
-        if submit is None:
-            if not callable(fn):
-                raise TypeError(f"a task must be callable, not {fn!r}")
-            return self.executor.submit(Call(fn, args, kwargs))
-        if self.farm is not None:
-            priority, category = _priority.get(), _category.get()
-            if priority != 0 or category != "default":
-                submit = self._view(priority, category).submit
-        return submit(fn, *args, **kwargs)
+        if not callable(fn):
+            raise TypeError(f"a task must be callable, not {fn!r}")
+        return self.executor.submit(Call(fn, args, kwargs))
 
     def view(self) -> Executor:
         """Return the executor with the block's priority and category, where it knows of such."""
-        priority, category = _priority.get(), _category.get()
-        if self.farm is None or (priority == 0 and category == "default"):
+        said = _said.get()
+        if said is None or self.farm is None:
             return self.executor
-        return self._view(priority, category)
-
-    def _view(self, priority: int | str, category: Any) -> Executor:
-        assert self.farm is not None
-        view = self._views.pop((priority, category), None)
+        view = self._views.pop(said, None)
         if view is None:
             if len(self._views) >= MOST_VIEWS:
                 self._views.pop(next(iter(self._views)), None)
+            priority, category = said
             view = self.farm.options(priority=priority, category=category)
-        self._views[priority, category] = view
+        self._views[said] = view
         return view
 
     def end(self, wait: bool = False) -> None:
@@ -174,6 +175,7 @@ class Kernel:
             wait: Whether to return only when all is finished.
         """
         self.ended = True
+        self.direct = None
         self._views.clear()
         found = current()
         if found is not None and found.kernel is self:
@@ -257,10 +259,21 @@ def check_kernel() -> Kernel:
         if worker_index() is not None:
             return SERIAL
         raise NoKernelError("there is no current kernel")
-    kernel = _kernel_in(found)
+    kernel: Kernel = found.kernel or _kernel_in(found)
     if kernel.ended:
         raise NoKernelError(f"kernel {kernel.name!r} was ended")
-    return _unless_inside(kernel)
+    return kernel if kernel.farm is not None else _unless_inside(kernel)
+
+
+def submitter() -> Callable[..., Future[Any]]:
+    """Return what submits to the current kernel, with the block's priority and category."""
+    # As check_kernel().submitter(), in fewer steps where nothing is special.
+    found = current()
+    if found is not None and found.kernel is not None and _said.get() is None:
+        direct: Callable[..., Future[Any]] | None = found.kernel.direct
+        if direct is not None:
+            return direct
+    return check_kernel().submitter()
 
 
 def kernel_of(executor: Executor | Kernel | None) -> Kernel:
@@ -281,10 +294,9 @@ def kernel_of(executor: Executor | Kernel | None) -> Kernel:
 
 
 def _kernel_in(found: Current) -> Kernel:
-    kernel: Kernel | None = found.kernel
-    if kernel is None:
-        serial = isinstance(found.executor, SerialExecutor)
-        kernel = found.kernel = SERIAL if serial else Kernel(found.executor)
+    if found.kernel is None:
+        found.kernel = SERIAL if _is_serial(found.executor) else Kernel(found.executor)
+    kernel: Kernel = found.kernel
     return kernel
 
 
@@ -330,11 +342,12 @@ def task_category(category: Any) -> Iterator[None]:
         ValueError: If it is None.
         TypeError: If it is not hashable.
     """
-    token = _category.set(Options(category=category).category)
+    priority, _ = _said.get() or _USUAL
+    token = _said.set((priority, Options(category=category).category))
     try:
         yield
     finally:
-        _category.reset(token)
+        _said.reset(token)
 
 
 @contextlib.contextmanager
@@ -351,11 +364,12 @@ def task_priority(priority: int | str) -> Iterator[None]:
         ValueError: If it is another word.
         TypeError: If it is neither a word nor an int.
     """
-    token = _priority.set(Options(priority=priority).priority)
+    _, category = _said.get() or _USUAL
+    token = _said.set((Options(priority=priority).priority, category))
     try:
         yield
     finally:
-        _priority.reset(token)
+        _said.reset(token)
 
 
 def _farm(wanted: str) -> Farm:

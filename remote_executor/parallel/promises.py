@@ -19,7 +19,7 @@ from concurrent.futures import Future, InvalidStateError, TimeoutError
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from remote_executor.client.waits import check_may_wait
-from remote_executor.parallel.kernel import kernel_of, task_priority
+from remote_executor.parallel.kernel import submitter, task_priority
 from remote_executor.task_errors import CycleError
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ def future(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T
         NoKernelError: If there is no kernel.
         TypeError: If ``fn`` is not callable.
     """
-    return kernel_of(None).submit(fn, *args, **kwargs)
+    return submitter()(fn, *args, **kwargs)
 
 
 def speculate(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -351,7 +351,7 @@ def speculate(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Futur
         TypeError: If ``fn`` is not callable.
     """
     with task_priority("low"):
-        return kernel_of(None).submit(fn, *args, **kwargs)
+        return submitter()(fn, *args, **kwargs)
 
 
 def delay(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Delay[T]:

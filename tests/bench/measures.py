@@ -10,67 +10,21 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.bench import memory, tasks
-from tests.bench.peers import WORKERS
+from tests.bench.bars import Bar, Measure
+from tests.bench.parallel import PARALLEL
+from tests.bench.peers import POOLS, WORKERS
+from tests.bench.tasks import warm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from tests.bench.bars import Factory
 
-    Factory = Callable[[], AbstractContextManager[Any]]
-
-__all__ = ["MEASURES", "Bar", "Measure"]
+__all__ = ["EXECUTOR", "GROUPS", "MEASURES"]
 
 ARRAY_MB = 50
 CLOSURE_MB = 20
-
-
-@dataclass(frozen=True)
-class Bar:
-    """
-    What a number is held to.
-
-    Args:
-        number: Its name in what the measurement returns.
-        what: Words for the table.
-        unit: Its unit.
-        kind: ``ratio`` (ours / theirs), ``above`` (ours - theirs), or ``plain`` (ours alone).
-        limit: The bar.
-        least: True if the result must be at least the limit, False if at most.
-        against: The peers to compare with; the best of them counts.
-        ours: Which of our peers is measured.
-    """
-
-    number: str
-    what: str
-    unit: str
-    kind: str
-    limit: float
-    least: bool
-    against: tuple[str, ...] = ("fork",)
-    ours: str = "farm"
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A measurement: what to call, on whom, how large, and the bars."""
-
-    function: Callable[[Factory, int], dict[str, float]]
-    peers: tuple[str, ...]
-    size: int
-    quick: int
-    rounds: int
-    bars: tuple[Bar, ...]
-    touches: int = 0  # bytes of memory that it uses, touched before the first round
-
-
-def warm(executor: Any) -> None:
-    """Have every worker started and once used."""
-    for future in [executor.submit(tasks.nap, 0.05) for _ in range(4 * WORKERS)]:
-        future.result()
 
 
 def noop(factory: Factory, size: int) -> dict[str, float]:
@@ -232,9 +186,7 @@ def _loopback() -> int:
     return 0
 
 
-POOLS = ("pool", "pool-1000", "pool-10000", "pool-125000")
-
-MEASURES: dict[str, Measure] = {
+EXECUTOR: dict[str, Measure] = {
     "noop": Measure(
         noop,
         ("farm", "fork", "pool"),
@@ -414,3 +366,7 @@ MEASURES: dict[str, Measure] = {
         ),
     ),
 }
+
+GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL}
+
+MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL}

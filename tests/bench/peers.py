@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from multiprocessing.pool import Pool
 
-__all__ = ["PEERS", "WORKERS"]
+__all__ = ["PEERS", "POOLS", "WORKERS"]
 
 WORKERS = 2
+POOLS = ("pool", "pool-1000", "pool-10000", "pool-125000")
 
 
 @contextmanager

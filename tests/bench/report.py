@@ -7,10 +7,12 @@ import platform
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from tests.bench.measures import MEASURES, Bar
+from tests.bench.measures import MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tests.bench.bars import Bar
 
 __all__ = ["machine", "table", "verdicts"]
 

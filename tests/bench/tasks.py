@@ -1,4 +1,4 @@
-"""What the measurements run in workers. Kept light: a spawned worker imports this module."""
+"""What runs in workers, and before that. Kept light: a spawned worker imports this module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["add_one", "make_array", "make_reader", "nap", "nothing", "touch_array"]
+__all__ = ["add_one", "make_array", "make_reader", "nap", "nothing", "touch_array", "warm"]
 
 
 def nothing() -> None:
@@ -45,3 +45,9 @@ def make_reader(array: Any) -> Callable[[int], float]:
         return float(array[index])
 
     return read
+
+
+def warm(executor: Any) -> None:
+    """Have every worker started and once used."""
+    for future in [executor.submit(nap, 0.05) for _ in range(8)]:
+        future.result()
