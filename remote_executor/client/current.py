@@ -13,11 +13,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    from collections.abc import Callable
+    from concurrent.futures import Executor, Future
     from contextvars import Token
     from types import TracebackType
 
-__all__ = ["AsKernel", "Current", "choose", "current", "forget"]
+__all__ = ["AsKernel", "Current", "choose", "current", "direct_submit", "forget", "said"]
 
 E = TypeVar("E", bound="Executor")
 
@@ -34,6 +35,8 @@ class Current:
 
 
 _block: ContextVar[Current | None] = ContextVar("executor of the block", default=None)
+said: ContextVar[tuple[int | str, Any] | None] = ContextVar("priority, category", default=None)
+"""What the block says of its tasks; None for the usual."""
 _process: Current | None = None
 _pid = os.getpid()
 
@@ -49,9 +52,22 @@ if hasattr(os, "register_at_fork"):
 
 def current() -> Current | None:
     """Return the choice of the block, or else the process's; None if there is neither."""
-    # On the way of each future, so there is not much of it.
     block = _block.get()
     return block if block is not None and block.pid == _pid else _process
+
+
+def direct_submit() -> Callable[..., Future[Any]] | None:
+    """
+    Return what takes a task for the current kernel just as it is, if nothing is special about it.
+
+    A future should cost no more than a submit, so this is the short way; None for the long one.
+    """
+    block = _block.get()
+    found = block if block is not None and block.pid == _pid else _process
+    if found is None or found.kernel is None or said.get() is not None:
+        return None
+    submit: Callable[..., Future[Any]] | None = found.kernel.direct
+    return submit
 
 
 def choose(choice: Current) -> None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import Executor, Future
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, final, runtime_checkable
 
-from remote_executor.client.current import Current, choose, current, forget
+from remote_executor.client.current import Current, choose, current, forget, said
 from remote_executor.client.executor import FarmExecutor
 from remote_executor.options import Options
 from remote_executor.parallel.calls import Call
@@ -50,8 +49,6 @@ T = TypeVar("T")
 MOST_VIEWS = 64
 """Views kept for the pairs of priority and category that were used last."""
 
-_said: ContextVar[tuple[int | str, Any] | None] = ContextVar("priority, category", default=None)
-"""What the block says of its tasks; None for the usual."""
 _USUAL: tuple[int | str, Any] = (0, "default")
 
 
@@ -142,7 +139,7 @@ class Kernel:
         """Return what submits with the block's priority and category: often the executor's own."""
         if self.direct is None:
             return self._submit_call
-        return self.direct if _said.get() is None else self.view().submit
+        return self.direct if said.get() is None else self.view().submit
 
     def _submit_call(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         if self.ended:
@@ -153,16 +150,16 @@ class Kernel:
 
     def view(self) -> Executor:
         """Return the executor with the block's priority and category, where it knows of such."""
-        said = _said.get()
-        if said is None or self.farm is None:
+        how = said.get()
+        if how is None or self.farm is None:
             return self.executor
-        view = self._views.pop(said, None)
+        view = self._views.pop(how, None)
         if view is None:
             if len(self._views) >= MOST_VIEWS:
                 self._views.pop(next(iter(self._views)), None)
-            priority, category = said
+            priority, category = how
             view = self.farm.options(priority=priority, category=category)
-        self._views[said] = view
+        self._views[how] = view
         return view
 
     def end(self, wait: bool = False) -> None:
@@ -265,17 +262,6 @@ def check_kernel() -> Kernel:
     return kernel if kernel.farm is not None else _unless_inside(kernel)
 
 
-def submitter() -> Callable[..., Future[Any]]:
-    """Return what submits to the current kernel, with the block's priority and category."""
-    # As check_kernel().submitter(), in fewer steps where nothing is special.
-    found = current()
-    if found is not None and found.kernel is not None and _said.get() is None:
-        direct: Callable[..., Future[Any]] | None = found.kernel.direct
-        if direct is not None:
-            return direct
-    return check_kernel().submitter()
-
-
 def kernel_of(executor: Executor | Kernel | None) -> Kernel:
     """
     Return the kernel for an ``executor=`` argument; the current one for None.
@@ -342,12 +328,12 @@ def task_category(category: Any) -> Iterator[None]:
         ValueError: If it is None.
         TypeError: If it is not hashable.
     """
-    priority, _ = _said.get() or _USUAL
-    token = _said.set((priority, Options(category=category).category))
+    priority, _ = said.get() or _USUAL
+    token = said.set((priority, Options(category=category).category))
     try:
         yield
     finally:
-        _said.reset(token)
+        said.reset(token)
 
 
 @contextlib.contextmanager
@@ -364,12 +350,12 @@ def task_priority(priority: int | str) -> Iterator[None]:
         ValueError: If it is another word.
         TypeError: If it is neither a word nor an int.
     """
-    _, category = _said.get() or _USUAL
-    token = _said.set((Options(priority=priority).priority, category))
+    _, category = said.get() or _USUAL
+    token = said.set((Options(priority=priority).priority, category))
     try:
         yield
     finally:
-        _said.reset(token)
+        said.reset(token)
 
 
 def _farm(wanted: str) -> Farm:

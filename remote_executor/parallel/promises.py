@@ -18,8 +18,9 @@ import time
 from concurrent.futures import Future, InvalidStateError, TimeoutError
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
+from remote_executor.client.current import direct_submit
 from remote_executor.client.waits import check_may_wait
-from remote_executor.parallel.kernel import submitter, task_priority
+from remote_executor.parallel.kernel import check_kernel, task_priority
 from remote_executor.task_errors import CycleError
 
 if TYPE_CHECKING:
@@ -334,7 +335,8 @@ def future(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T
         NoKernelError: If there is no kernel.
         TypeError: If ``fn`` is not callable.
     """
-    return submitter()(fn, *args, **kwargs)
+    submit = direct_submit() or check_kernel().submitter()
+    return submit(fn, *args, **kwargs)
 
 
 def speculate(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -351,7 +353,7 @@ def speculate(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Futur
         TypeError: If ``fn`` is not callable.
     """
     with task_priority("low"):
-        return submitter()(fn, *args, **kwargs)
+        return check_kernel().submit(fn, *args, **kwargs)
 
 
 def delay(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Delay[T]:

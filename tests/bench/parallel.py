@@ -247,7 +247,7 @@ PARALLEL: dict[str, Measure] = {
         ("farm",),
         4_000,
         1_000,
-        3,
+        7,
         (_layer_bar("future", "`future(fn)`, against `executor.submit(fn)`"),),
     ),
     "layer": Measure(
