@@ -16,7 +16,7 @@ from tests.support.scale import scaled
 def pytest_collection_modifyitems(items):
     """The engines are shared, and start threads and workers when they like: no test leaks those."""
     for item in items:
-        if item.path.name.startswith("test_parallel_"):
+        if item.path.name.startswith(("test_parallel_", "test_engines")):
             item.add_marker(pytest.mark.no_leak_check("the engine is shared"))
 
 

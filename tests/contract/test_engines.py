@@ -10,23 +10,21 @@ import pytest
 
 from remote_executor.parallel.calls import Call
 from tests.support import tasks
-from tests.support.engines import ENGINES, PARAMS
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
 LIMIT = scaled(20)
 
 
-@pytest.fixture(scope="module", params=PARAMS)
-def engine(request):
-    """Return the name of an engine and a running executor, which the tests share."""
-    with ENGINES[request.param]() as executor:
-        yield request.param, executor
+@pytest.fixture
+def executor(engine):
+    return engine
 
 
 @pytest.fixture
-def executor(engine):
-    return engine[1]
+def name(request, engine):
+    """Return the name of the engine."""
+    return request.node.callspec.params["engine"]
 
 
 @pytest.fixture
@@ -88,8 +86,7 @@ def test_a_lambda_travels(executor):
     assert executor.submit(call(lambda x: x + three, 4)).result(LIMIT) == 7
 
 
-def test_a_result_that_does_not_travel(engine):
-    name, executor = engine
+def test_a_result_that_does_not_travel(executor, name):
     if name == "threads":
         return  # there it does
     with pytest.raises(Exception, match=r"cannot (be )?pickle"):
@@ -114,7 +111,7 @@ def test_an_error_arrives(executor):
     assert executor.submit(call(tasks.add, 1, 2)).result(LIMIT) == 3
 
 
-def test_what_waits_can_be_cancelled(engine, busy, tmp_path):
+def test_what_waits_can_be_cancelled(name, busy, tmp_path):
     executor, release = busy
     mark = tmp_path / "cancelled"
     called = []
@@ -126,7 +123,7 @@ def test_what_waits_can_be_cancelled(engine, busy, tmp_path):
     release()
     assert executor.submit(call(tasks.add, 1, 2)).result(LIMIT) == 3
     assert futures.wait([future], LIMIT).done == {future}
-    if engine[0] != "dask":  # its scheduler is told, and a worker may be faster
+    if name != "dask":  # its scheduler is told, and a worker may be faster
         assert not mark.exists()
 
 

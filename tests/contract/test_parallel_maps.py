@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import operator
+import re
 from array import array
 
 import pytest
@@ -329,5 +330,5 @@ def test_progress_counts_items(capsys):
     assert pmap_into([0] * 3, abs, range(3), progress=True) == [0, 1, 2]
 
     shown = capsys.readouterr().err
-    assert "9/9" in shown  # by tqdm
-    assert "3/3" in shown
+    assert re.search("9/9|9 of 9", shown)  # by tqdm, or by the line that stands in for it
+    assert re.search("3/3|3 of 3", shown)
