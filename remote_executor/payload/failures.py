@@ -224,6 +224,9 @@ def _reduce(obj: Any, links: bool) -> Any:
 def _reduce_error(error: BaseException, links: bool) -> Any:
     cls = type(error)
     reducer: Any = copyreg.dispatch_table.get(cls)
+    if getattr(reducer, "__module__", None) == "tblib.pickling_support":
+        # Dask, for one, has tblib pickle all exceptions in this process; we do that ourselves.
+        reducer = None
     reduced: Any = error.__reduce_ex__(5) if reducer is None else reducer(error)
     if not isinstance(reduced, tuple) or any(part is not None for part in reduced[3:]):
         return reduced  # made in a way of its own, which we had better not touch

@@ -317,3 +317,17 @@ def test_the_interpreters_pickling_is_left_as_it_was():
 
     assert before == copyreg.dispatch_table
     assert failures.encode_failure(ValueError())[1]
+
+
+def test_tblib_for_all_exceptions_changes_nothing(monkeypatch):
+    """Dask installs it in the client's process, for one, and there it would lose these."""
+    from tblib.pickling_support import pickle_exception
+
+    for cls in (UnicodeDecodeError, ValueError, tasks.HoldsLock, tasks.Fixed):
+        monkeypatch.setitem(copyreg.dispatch_table, cls, pickle_exception)
+    error = ValueError("bad")
+    error.__cause__ = tasks.HoldsLock("held")
+
+    assert str(crossed(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"))).endswith("no")
+    assert type(crossed(raised(tasks.Fixed("words")))) is tasks.Fixed
+    assert type(crossed(error)) is ValueError
