@@ -60,18 +60,18 @@ def test_por_gives_the_first_true_one_to_finish(tmp_path):
 
 def test_pand_gives_the_last_one_to_finish_or_the_first_false_one():
     """C37."""
-    assert pand(late(0.6, "last"), late(0, "first")) == "last"
-    assert pand(late(0.3, "never waited for"), late(0, 0)) == 0
+    assert pand(late(0.3, "last"), late(0, "first")) == "last"
+    assert pand(late(0.2, "never waited for"), late(0, 0)) == 0
     assert pand() is True
 
 
 def test_an_error_before_the_answer():
     with pytest.raises(ValueError, match="failed"):
-        por(tasks.fail, late(0.5, True))
+        por(tasks.fail, late(0.2, True))
 
 
 def test_an_error_after_the_answer():
-    assert por(functools.partial(tasks.nap_fail, scaled(0.5), 1), late(0, True)) is True
+    assert por(functools.partial(tasks.nap_fail, scaled(0.3), 1), late(0, True)) is True
 
 
 def test_a_decision_needs_functions():

@@ -260,7 +260,7 @@ def _hold_one(told, never, item):
 def test_a_timeout_stops_the_work(own, tmp_path, use):
     fn = holder(tmp_path)
     with pytest.raises(futures.TimeoutError):
-        use(fn, timeout=scaled(1.5), executor=own)
+        use(fn, timeout=scaled(0.8), executor=own)
 
     wait_gone([int((tmp_path / "told").read_text())], LIMIT)
     assert pmap(abs, range(3), executor=own) == [0, 1, 2]

@@ -26,7 +26,18 @@ from tests.support import tasks
 from tests.support.scale import scaled
 from tests.support.tools import missing, require, require_module
 
-__all__ = ["ENGINES", "PARAMS", "Engine", "dask", "farm", "mpi4py", "processes", "ray", "threads"]
+__all__ = [
+    "ENGINES",
+    "OTHERS",
+    "PARAMS",
+    "Engine",
+    "dask",
+    "farm",
+    "mpi4py",
+    "processes",
+    "ray",
+    "threads",
+]
 
 ROOT = str(Path(__file__).parents[2])
 EXTRA = "pip install -e '.[test]'"
@@ -154,14 +165,14 @@ ENGINES: dict[str, Engine] = {
     "ray": ray,
 }
 
-CHECKED = {"threads", "processes", "farm"}
+OTHERS = {"dask", "mpi4py", "ray"}
 
 PARAMS = [
     pytest.param(
         name,
         id=name,
         marks=()
-        if name in CHECKED
+        if name not in OTHERS
         else pytest.mark.no_leak_check(f"{name} opens connections as it sees fit"),
     )
     for name in ENGINES

@@ -161,6 +161,14 @@ def hold(
     return value
 
 
+def meet(mine: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
+    """Wait, without a pause that is worth mentioning, for another task to be here, too."""
+    touch(mine)
+    end = time.monotonic() + LIFETIME
+    while not os.path.exists(other) and time.monotonic() < end:
+        time.sleep(0.0005)
+
+
 def tell_and_hold(path: str | os.PathLike[str], release: str | os.PathLike[str]) -> int:
     """Write this worker's id into the file `path`, wait for `release`, return the id."""
     temporary = f"{os.fspath(path)}.new"
