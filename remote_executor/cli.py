@@ -77,7 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_end)
 
     one = commands.add_parser("token", help="show the secret that clients and servers share")
-    one.add_argument("what", choices=["path", "show"], nargs="?", default="path")
+    one.add_argument(
+        "what",
+        choices=["path", "show", "new"],
+        nargs="?",
+        default="path",
+        help="path: where it is; show: print it; new: make another, and keep the one before, which "
+        "servers that start from now on accept as well (default: %(default)s)",
+    )
     one.set_defaults(run=_token)
     return parser
 
@@ -125,10 +132,14 @@ def _end(given: argparse.Namespace) -> int:
 
 
 def _token(given: argparse.Namespace) -> int:
-    from remote_executor.net.tokens import load_token, token_path
+    from remote_executor.net.tokens import load_token, renew_token, token_path
 
     if given.what == "path":
         print(token_path())
-    else:
+    elif given.what == "show":
         print(load_token().decode())
+    else:
+        print(f"a new token is in {renew_token()}, and the one before in its second line")
+        print("copy the file to the servers' machines and restart them, then to the clients';")
+        print("once no client has the old one, remove the second line")
     return 0

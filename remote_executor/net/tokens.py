@@ -3,16 +3,32 @@ The user's token: the secret that clients and servers of one user share.
 
 It is a file of 64 hex digits that only its owner can read, made when it is first needed. Copy it
 to the other machines, with the same mode, or name another by ``REMOTE_EXECUTOR_TOKEN_FILE``.
+
+To change it while farms are in use, :func:`renew_token` puts a new one in the first line and keeps
+the one before in the second: a client proves that it knows the first, a server accepts both.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-__all__ = ["MOST_BYTES", "load_token", "make_token", "token_path"]
+__all__ = [
+    "MOST_BYTES",
+    "MOST_TOKENS",
+    "load_token",
+    "load_tokens",
+    "make_token",
+    "renew_token",
+    "secrets_of",
+    "token_path",
+]
 
 MOST_BYTES = 4096
 """A longer file is not a token: somebody gave the wrong path."""
+
+MOST_TOKENS = 2
+"""The one in use, and the one before."""
 
 
 def token_path() -> str:
@@ -31,10 +47,23 @@ def make_token() -> bytes:
 
 def load_token(create: bool = True) -> bytes:
     """
-    Return the user's token.
+    Return the user's token: the first line of the file.
 
     Args:
-        create: Make it if there is none. If several processes do so at once, one of them wins and
+        create: As for :func:`load_tokens`.
+
+    Raises:
+        OSError, ValueError: As :func:`load_tokens`.
+    """
+    return load_tokens(create)[0]
+
+
+def load_tokens(create: bool = True) -> tuple[bytes, ...]:
+    """
+    Return the tokens that a server of this user accepts: the one in use, then the one before.
+
+    Args:
+        create: Make one if there is none. If several processes do so at once, one of them wins and
             all return the same.
 
     Raises:
@@ -52,7 +81,57 @@ def load_token(create: bool = True) -> bytes:
     return _read(path)
 
 
-def _read(path: str) -> bytes:
+def renew_token() -> str:
+    """
+    Make a new token, and keep the one in use as the one before. Return the path of the file.
+
+    Raises:
+        PermissionError: If others could read the file, or it belongs to somebody else.
+        ValueError: If what is in the file cannot be a token.
+    """
+    path = os.path.realpath(token_path())  # a link to it stays one
+    try:
+        kept = _read(path)[: MOST_TOKENS - 1]
+    except FileNotFoundError:
+        _create(path)
+        return path
+    draft = _draft(path, [make_token(), *kept])
+    try:
+        os.replace(draft, path)  # whoever reads it sees the old file or the new one
+    except OSError:
+        os.unlink(draft)
+        raise
+    return path
+
+
+def secrets_of(
+    token: bytes | str | Sequence[bytes | str] | None,
+) -> tuple[bytes, ...] | None:
+    """
+    Return the secrets that a ``token=`` argument means, as bytes; None for None.
+
+    Args:
+        token: A secret, or several: the one in use first.
+
+    Raises:
+        ValueError: If there are none, or more than two, or one is empty.
+        TypeError: If one is neither bytes nor text.
+    """
+    if token is None:
+        return None
+    given = [token] if isinstance(token, (bytes, str)) else list(token)
+    secrets = tuple(each.encode() if isinstance(each, str) else each for each in given)
+    for each in secrets:
+        if not isinstance(each, bytes):
+            raise TypeError(f"a token must be bytes or str, not {type(each).__name__}")
+        if not each:
+            raise ValueError("a token must not be empty")
+    if not 1 <= len(secrets) <= MOST_TOKENS:
+        raise ValueError(f"there must be one token, or two, not {len(secrets)}")
+    return secrets
+
+
+def _read(path: str) -> tuple[bytes, ...]:
     with open(path, "rb") as file:
         # Asked of the open file, not of the path, which may lead elsewhere a moment later.
         status = os.fstat(file.fileno())
@@ -67,27 +146,40 @@ def _read(path: str) -> bytes:
         text = file.read(MOST_BYTES + 1)
     if len(text) > MOST_BYTES:
         raise ValueError(f"the token file {path} is too long to be one")
-    token = text.strip()
-    if len(token) < 16:
+    tokens = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not tokens or min(map(len, tokens)) < 16:
         raise ValueError(f"the token file {path} holds no token: remove it to get a new one")
-    return token
+    if len(tokens) > MOST_TOKENS:
+        raise ValueError(
+            f"the token file {path} holds {len(tokens)} tokens: keep the one in use, and the one "
+            "before if it is still needed"
+        )
+    return tokens
 
 
 def _create(path: str) -> None:
     """Make the file in one step: whoever looks sees all of it or nothing."""
-    folder = os.path.dirname(path) or "."
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+    draft = _draft(path, [make_token()])
+    try:
+        # Unlike a rename this does not replace what another process has just made.
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(draft)
+
+
+def _draft(path: str, tokens: list[bytes]) -> str:
+    """Write tokens to a file beside the one that is to be, and return its path."""
     draft = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(make_token() + b"\n")
+            file.write(b"".join(token + b"\n" for token in tokens))
             file.flush()
             os.fsync(file.fileno())
-        try:
-            # Unlike a rename this does not replace what another process has just made.
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-    finally:
+    except BaseException:
         os.unlink(draft)
+        raise
+    return draft

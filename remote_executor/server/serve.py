@@ -20,7 +20,7 @@ from remote_executor.errors import ConnectionFailed
 from remote_executor.net.addresses import Address, AddressLike, parse_address
 from remote_executor.net.loop import Loop
 from remote_executor.net.streams import listen
-from remote_executor.net.tokens import load_token
+from remote_executor.net.tokens import load_tokens, secrets_of
 from remote_executor.server.supervisor import Supervisor
 from remote_executor.server.zygote import await_zygote, fork_zygote
 from remote_executor.wire.auth import TokenAuth
@@ -63,7 +63,7 @@ def serve(
     *,
     address: AddressLike | None = None,
     workers: int | None = None,
-    token: str | bytes | None = None,
+    token: str | bytes | Sequence[str | bytes] | None = None,
     preload: Sequence[str] = (),
     insecure: bool = False,
     log_level: str = "info",
@@ -80,7 +80,8 @@ def serve(
         port: The port; 0 means any free one.
         address: Instead of host and port; may be "unix:/path".
         workers: How many tasks run at a time; None means one for each core.
-        token: The secret that clients must know; None means the user's token file.
+        token: The secret that clients must know, or two of them: the one in use and the one before
+            it; None means the user's token file, as it is now.
         preload: Modules to import before workers are made.
         insecure: Allow an address that other machines can reach, unencrypted.
         log_level: "debug", "info", "warning" or "error".
@@ -96,7 +97,7 @@ def serve(
     slots = workers if workers is not None else default_slots()
     if slots < 1:
         raise ValueError("workers must be greater than 0")
-    secret = _as_bytes(token) if token is not None else load_token()
+    secrets = secrets_of(token) or load_tokens()
     zygote, control = fork_zygote(slots, preload)
     try:
         listener = _listen(where)
@@ -110,7 +111,7 @@ def serve(
         where = Address("tcp", where.host, listener.getsockname()[1])
     loop = Loop()
     supervisor = Supervisor(
-        loop, slots, control, lambda: TokenAuth("server", (secret,), os.urandom(32)), log_level
+        loop, slots, control, lambda: TokenAuth("server", secrets, os.urandom(32)), log_level
     )
     supervisor.listen(listener)
     if lifeline is not None:
@@ -130,10 +131,6 @@ def serve(
         if where.kind == "unix":
             _unlink(where.path)
         await_zygote(zygote)
-
-
-def _as_bytes(token: str | bytes) -> bytes:
-    return token.encode() if isinstance(token, str) else token
 
 
 def _hold(loop: Loop, supervisor: Supervisor, lifeline: int) -> None:
@@ -276,7 +273,7 @@ def start_server(
     address: AddressLike | None = None,
     workers: int | None = None,
     background: bool = True,
-    token: str | bytes | None = None,
+    token: str | bytes | Sequence[str | bytes] | None = None,
     preload: Sequence[str] = (),
     insecure: bool = False,
     log_level: str = "warning",
@@ -290,7 +287,8 @@ def start_server(
         address: Instead of host and port; may be "unix:/path".
         workers: How many tasks run at a time; None means one for each core.
         background: Return at once; otherwise wait until the server has ended.
-        token: The secret that clients must know; None means the user's token file.
+        token: The secret that clients must know, or two of them: the one in use and the one before
+            it; None means the user's token file, as it is now.
         preload: Modules to import before workers are made.
         insecure: Allow an address that other machines can reach, unencrypted.
         log_level: "debug", "info", "warning" or "error", for its standard error.
@@ -308,13 +306,14 @@ def start_server(
     check_exposure(where, insecure)
     if workers is not None and workers < 1:
         raise ValueError("workers must be greater than 0")
+    secrets = secrets_of(token)
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     config = {
         "sys_path": sys.path if root in sys.path else [*sys.path, root],
         "address": str(where),
         "workers": workers,
-        "token": _as_bytes(token).decode("latin-1") if token is not None else None,
+        "token": [each.decode("latin-1") for each in secrets] if secrets else None,
         "preload": list(preload),
         "insecure": insecure,
         "log_level": log_level,
@@ -398,7 +397,7 @@ def serve_configured(config: dict[str, Any]) -> int:
         serve(
             address=config["address"],
             workers=config["workers"],
-            token=token.encode("latin-1") if token is not None else None,
+            token=[each.encode("latin-1") for each in token] if token is not None else None,
             preload=config["preload"],
             insecure=config["insecure"],
             log_level=config["log_level"],

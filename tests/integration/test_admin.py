@@ -477,6 +477,31 @@ def test_token_file_at_once_from_many_processes(tmp_path):
     assert len(found.pop().strip()) >= 32
 
 
+def test_a_token_is_changed_while_farms_are_in_use(tmp_path, monkeypatch):
+    """A server that starts afterwards takes both, the one before and the new one."""
+    path = tmp_path / "token"
+    env = {"REMOTE_EXECUTOR_TOKEN_FILE": str(path)}
+    monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(path))
+    secrets = []
+    for _ in range(3):
+        code, out, err = command("token", "new", env=env)
+        assert (code, err) == (0, "")
+        assert str(path) in out
+        secrets.append(path.read_bytes().split()[0])
+    oldest, before, new = secrets
+
+    with start_server(workers=1) as handle:
+        assert ping(handle.address)  # by the file, which has both
+        with FarmExecutor(addresses=[handle.address], token=before) as executor:
+            assert executor.submit(pow, 2, 3).result(LIMIT) == 8
+        assert ping(handle.address, token=new)
+        assert ping(handle.address, timeout=0.5, token=oldest) is False
+    with start_server(workers=1, token=[new, oldest]) as handle:
+        assert ping(handle.address, token=oldest)
+        assert ping(handle.address, token=new)
+        assert ping(handle.address, timeout=0.5, token=before) is False
+
+
 def test_settings_are_those_of_the_start(tmp_path, monkeypatch):
     """A9: what changes afterwards does not touch a server that runs."""
     path = tmp_path / "token"

@@ -9,7 +9,14 @@ import threading
 import pytest
 
 from remote_executor.net import tokens
-from remote_executor.net.tokens import load_token, make_token, token_path
+from remote_executor.net.tokens import (
+    load_token,
+    load_tokens,
+    make_token,
+    renew_token,
+    secrets_of,
+    token_path,
+)
 
 
 @pytest.fixture
@@ -119,3 +126,67 @@ def test_a_path_without_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", "token")
     assert load_token() == load_token()
+
+
+def test_a_new_one_keeps_the_one_before(path):
+    assert renew_token() == os.path.realpath(path)
+    (first,) = load_tokens()
+    renew_token()
+    second, kept = load_tokens()
+    assert (load_token(), kept) == (second, first)
+    assert len({first, second}) == 2
+    renew_token()
+    assert load_tokens()[1:] == (second,)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(path.parent) == ["token"]
+
+
+def test_a_link_to_the_file_stays_one(path, tmp_path, monkeypatch):
+    first = load_token()
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(link))
+    renew_token()
+    assert link.is_symlink()
+    assert load_tokens()[1] == first
+
+
+def test_a_file_that_others_can_see_is_not_renewed(path):
+    write(path, make_token(), 0o644)
+    before = path.read_bytes()
+    with pytest.raises(PermissionError, match="chmod 600"):
+        renew_token()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_disk_that_fails_leaves_the_old_one(path, monkeypatch, call):
+    token = load_token()
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match="full"):
+            renew_token()
+    assert load_tokens() == (token,)
+    assert os.listdir(path.parent) == ["token"]
+
+
+def test_more_than_two_are_too_many(path):
+    write(path, b"\n".join(make_token() for _ in range(3)))
+    with pytest.raises(ValueError, match="3 tokens"):
+        load_tokens()
+
+
+def test_what_an_argument_means():
+    assert secrets_of(None) is None
+    assert secrets_of("words and words") == (b"words and words",)
+    assert secrets_of(b"bytes") == (b"bytes",)
+    assert secrets_of(["new", b"old"]) == (b"new", b"old")
+    for wrong in ("", [], ["a", ""], ["a", "b", "c"]):
+        with pytest.raises(ValueError, match="token"):
+            secrets_of(wrong)
+    with pytest.raises(TypeError, match="bytes or str"):
+        secrets_of([1])
