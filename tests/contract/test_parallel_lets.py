@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from concurrent.futures import TimeoutError
 
 import pytest
 

@@ -8,6 +8,7 @@ import math
 import operator
 import re
 from array import array
+from concurrent.futures import TimeoutError
 
 import pytest
 

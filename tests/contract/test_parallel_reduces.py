@@ -6,6 +6,7 @@ import functools
 import operator
 import random
 from array import array
+from concurrent.futures import TimeoutError
 
 import pytest
 

@@ -6,6 +6,7 @@ import functools
 import operator
 import pickle
 import threading
+from concurrent.futures import TimeoutError
 
 import pytest
 

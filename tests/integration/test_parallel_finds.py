@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import time
+from concurrent.futures import TimeoutError
 
 import pytest
 
