@@ -145,6 +145,13 @@ def embedded(_leak_baseline):
         yield warmed_up(executor)
 
 
+@pytest.fixture
+def own():
+    """Return an executor of the test's own, some of whose workers it may end."""
+    with FarmExecutor(2) as executor:
+        yield executor
+
+
 @pytest.fixture(scope="module")
 def remote(_leak_baseline, addresses):
     """Return an executor with two workers on two servers, shared by a module."""

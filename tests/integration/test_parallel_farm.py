@@ -14,7 +14,7 @@ from concurrent import futures
 
 import pytest
 
-from remote_executor import FarmExecutor, NoKernelError, TaskKilled, WorkerDied
+from remote_executor import NoKernelError, TaskKilled, WorkerDied
 from remote_executor.parallel import (
     Channel,
     broadcast_task,
@@ -43,13 +43,6 @@ from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
 LIMIT = scaled(20)
-
-
-@pytest.fixture
-def own():
-    """Return an executor of the test's own, some of whose workers it may end."""
-    with FarmExecutor(2) as executor:
-        yield executor
 
 
 # ------------------------------------------------------------------------- kernels

@@ -51,30 +51,30 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("search", "items", "answer"), ANSWERS)
-def test_an_answer_stops_what_runs(embedded, tmp_path, search, items, answer):
+def test_an_answer_stops_what_runs(own, tmp_path, search, items, answer):
     """C34, C41: its worker is ended, and another one takes its place."""
     seek, told = seeker(tmp_path)
 
-    assert search(seek, items, parts=2, timeout=LIMIT, executor=embedded) == answer
+    assert search(seek, items, parts=2, timeout=LIMIT, executor=own) == answer
 
     wait_gone([int(told.read_text())], LIMIT)
-    assert pcount_if(bool, range(100), executor=embedded) == 99
+    assert pcount_if(bool, range(100), executor=own) == 99
 
 
 @pytest.mark.parametrize(("search", "answer"), [(pevery, False), (pnotevery, True)])
-def test_a_part_that_says_no_stops_what_runs(embedded, tmp_path, search, answer):
+def test_a_part_that_says_no_stops_what_runs(own, tmp_path, search, answer):
     """C34."""
     seek, told = seeker(tmp_path)
 
     found = search(
-        lambda item: not seek(item), ["long", "found"], parts=2, timeout=LIMIT, executor=embedded
+        lambda item: not seek(item), ["long", "found"], parts=2, timeout=LIMIT, executor=own
     )
 
     assert found is answer
     wait_gone([int(told.read_text())], LIMIT)
 
 
-def test_a_timeout_stops_what_runs(embedded, tmp_path):
+def test_a_timeout_stops_what_runs(own, tmp_path):
     told, never = tmp_path / "told", tmp_path / "never"
 
     def hold(item):
@@ -82,12 +82,12 @@ def test_a_timeout_stops_what_runs(embedded, tmp_path):
 
     with pytest.raises(TimeoutError, match="1 of 2 parts"):
         # Long enough for a worker to begin; what it began does not end by itself.
-        pcount_if(hold, [1, 0], parts=2, timeout=scaled(1), executor=embedded)
+        pcount_if(hold, [1, 0], parts=2, timeout=scaled(1), executor=own)
 
     wait_gone([int(told.read_text())], LIMIT)
 
 
-def test_what_is_not_begun_never_begins(embedded, tmp_path):
+def test_what_is_not_begun_never_begins(own, tmp_path):
     """C41: of many parts an early match leaves most undone."""
     log = tmp_path / "log"
 
@@ -96,7 +96,7 @@ def test_what_is_not_begun_never_begins(embedded, tmp_path):
         time.sleep(0.02)
         return item == 0
 
-    assert pfind_if(look, range(200), parts=200, executor=embedded) == 0
+    assert pfind_if(look, range(200), parts=200, executor=own) == 0
     assert len(log.read_text().split()) < 100
 
 
@@ -151,12 +151,12 @@ def test_endless_workers_are_left_alone_by_an_error(embedded, tmp_path):
     assert int(told.read_text()) in pids or len(pids) == 1
 
 
-def test_large_arrays(embedded, require_module):
+def test_large_arrays(own, require_module):
     numpy = require_module("numpy")
     items = numpy.arange(400_000)[::-1].copy()
 
-    assert (psort(items, executor=embedded) == items[::-1]).all()
-    assert (psort(items, key=operator.neg, executor=embedded) == items).all()
-    assert (premove(0, items, executor=embedded) == items[:-1]).all()
-    assert pfind(5, items, executor=embedded) == 5
-    assert pevery(operator.ge, items, itertools.repeat(0), executor=embedded)
+    assert (psort(items, executor=own) == items[::-1]).all()
+    assert (psort(items, key=operator.neg, executor=own) == items).all()
+    assert (premove(0, items, executor=own) == items[:-1]).all()
+    assert pfind(5, items, executor=own) == 5
+    assert pevery(operator.ge, items, itertools.repeat(0), executor=own)

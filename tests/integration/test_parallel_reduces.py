@@ -31,32 +31,32 @@ def test_a_closure_and_a_key_that_only_the_client_knows(farm):
     assert found == sum(range(100)) * base
 
 
-def test_large_arrays_are_summed_on_the_workers(farm, require_module):
+def test_large_arrays_are_summed_on_the_workers(own, require_module):
     """C28."""
     numpy = require_module("numpy")
     items = numpy.random.default_rng(1).random(1_000_000)
 
-    found = preduce(operator.add, items, executor=farm)
+    found = preduce(operator.add, items, executor=own)
 
     assert found == pytest.approx(functools.reduce(operator.add, items.tolist()))
     assert type(found) is numpy.float64
-    assert preduce(numpy.maximum, items, parts=5, executor=farm) == items.max()
-    assert preduce_partial(operator.add, items, parts=4, executor=farm) == pytest.approx(
+    assert preduce(numpy.maximum, items, parts=5, executor=own) == items.max()
+    assert preduce_partial(operator.add, items, parts=4, executor=own) == pytest.approx(
         items.reshape(4, -1).sum(axis=1)
     )
 
 
-def test_a_timeout_stops_what_runs(embedded, tmp_path):
+def test_a_timeout_stops_what_runs(own, tmp_path):
     told, never = tmp_path / "told", tmp_path / "never"
 
     def hold(item):
         return tasks.tell_and_hold(told, never) if item else 0
 
     with pytest.raises(TimeoutError, match="1 of 2 parts"):
-        preduce(operator.add, [1, 0], key=hold, parts=2, timeout=scaled(1), executor=embedded)
+        preduce(operator.add, [1, 0], key=hold, parts=2, timeout=scaled(1), executor=own)
 
     wait_gone([int(told.read_text())], LIMIT)
-    assert preduce(operator.add, range(10), executor=embedded) == 45
+    assert preduce(operator.add, range(10), executor=own) == 45
 
 
 def test_the_blocks_priority_and_category(embedded):
