@@ -25,6 +25,7 @@ from remote_executor.task_errors import CycleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
 __all__ = [
     "Chain",
@@ -437,12 +438,28 @@ def _value(object: Future[Any], until: float | None) -> Any:
     error = object.exception(left)
     if error is None:
         return Future.result(object)
-    # As it came: each raise would make its traceback longer.
     first = object.__dict__.setdefault("_first_traceback", error.__traceback__)
+    try:
+        raise_kept(error, first)
+    finally:
+        del error, first, object  # else the exception would hold on to this frame
+
+
+def raise_kept(error: BaseException, first: TracebackType | None) -> NoReturn:
+    """
+    Raise an error that is kept to be raised again; each plain raise would lengthen its traceback.
+
+    Args:
+        error: The error.
+        first: The traceback that it came with.
+
+    Raises:
+        Exception: That error.
+    """
     try:
         raise error.with_traceback(first)
     finally:
-        del error, object  # else the exception would hold on to this frame
+        del error, first
 
 
 def fulfill(object: Any, value: Any) -> bool:

@@ -26,12 +26,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from remote_executor.client.waits import check_may_wait
 from remote_executor.parallel.kernel import SERIAL, Kernel, kernel_of
+from remote_executor.parallel.promises import raise_kept
 from remote_executor.parallel.work import stop_all
 from remote_executor.task_errors import CycleError, PtreeRedefinedError, PtreeUndefinedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
     from concurrent.futures import Executor
+    from types import TracebackType
 
 __all__ = ["Ptree", "ptree"]
 
@@ -51,7 +53,7 @@ NEW, RUNNING, DONE, FAILED = _State
 class _Node:
     """One computation."""
 
-    __slots__ = ("children", "fn", "id", "outcome", "state", "users")
+    __slots__ = ("children", "fn", "id", "outcome", "state", "traceback", "users")
 
     def __init__(self, id: Hashable) -> None:
         self.id = id
@@ -63,6 +65,8 @@ class _Node:
         self.state = NEW
         self.outcome: Any = None
         """Its value, or its error."""
+        self.traceback: TracebackType | None = None
+        """Where its error came from."""
 
 
 class Ptree:
@@ -231,7 +235,7 @@ class Ptree:
                 finally:
                     self._let_go()
         if root.state is FAILED:
-            raise root.outcome
+            raise_kept(root.outcome, root.traceback)
         return root.outcome
 
     def __getitem__(self, id: Hashable) -> Any:
@@ -266,7 +270,7 @@ class Ptree:
         for node in order:
             failed = next((child for child in node.children if child.state is FAILED), None)
             if failed is not None:
-                node.state, node.outcome = FAILED, failed.outcome
+                self._fail(node, failed.outcome, failed.traceback)
                 continue
             missing[node] = sum(child.state is not DONE for child in node.children)
             if not missing[node] and node.state is NEW:
@@ -315,16 +319,19 @@ class Ptree:
             if not future.done():  # a ^C, which is the caller's
                 self._running[future] = node
                 raise
-            node.state, node.outcome = FAILED, exc
+            self._fail(node, exc, exc.__traceback__)
         return node
 
     @staticmethod
-    def _fail_users(node: _Node, needed: set[_Node]) -> None:
+    def _fail(node: _Node, error: BaseException, traceback: TracebackType | None) -> None:
+        node.state, node.outcome, node.traceback = FAILED, error, traceback
+
+    def _fail_users(self, node: _Node, needed: set[_Node]) -> None:
         stack = [node]
         while stack:
             for user in stack.pop().users:
                 if user in needed and user.state is NEW:
-                    user.state, user.outcome = FAILED, node.outcome
+                    self._fail(user, node.outcome, node.traceback)
                     stack.append(user)
 
     def _abandon(self, kernel: Kernel, kill: bool) -> None:
@@ -365,7 +372,7 @@ class Ptree:
                 self._running.clear()  # what it gives later is nobody's
             for node in self._nodes.values():
                 if node.state in states:
-                    node.state, node.outcome = NEW, None
+                    node.state, node.outcome, node.traceback = NEW, None, None
         finally:
             self._let_go()
 

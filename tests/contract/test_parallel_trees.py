@@ -89,6 +89,16 @@ def test_a_very_deep_one_is_looked_at_without_recursion(tree):
         tree.check()
 
 
+def test_the_traceback_of_an_error_does_not_grow(tree):
+    tree.define("bad", [], tasks.fail)
+    depths = set()
+    for _ in range(4):
+        with pytest.raises(ValueError, match="failed") as caught:
+            tree.call("bad")
+        depths.add(len(caught.traceback))
+    assert len(depths) == 1
+
+
 def test_an_error_is_kept_and_shared_by_all_above(tree, tmp_path):
     mark = tmp_path / "mark"
     tree.define("good", [], functools.partial(tasks.touch, str(mark), 1))
