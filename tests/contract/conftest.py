@@ -21,9 +21,9 @@ def pytest_collection_modifyitems(config, items):
     Spare the tests on shared engines the leak check: those start threads as they see fit.
 
     The engines of others are slow, and run each test with at most two of its sets of parameters,
-    unless REMOTE_EXECUTOR_REQUIRE_ALL=1 asks for all.
+    unless REMOTE_EXECUTOR_ALL_PARAMETERS=1 asks for all.
     """
-    if not os.environ.get("REMOTE_EXECUTOR_REQUIRE_ALL"):
+    if not os.environ.get("REMOTE_EXECUTOR_ALL_PARAMETERS"):
         seen = collections.Counter()
         kept = []
         for item in items:
