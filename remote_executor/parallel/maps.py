@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from remote_executor.client.waits import check_may_wait
 from remote_executor.parallel import calls
 from remote_executor.parallel.kernel import Kernel, kernel_of
-from remote_executor.parallel.parts import columns_of, count_of, part_bounds
+from remote_executor.parallel.parts import columns_of, count_of, part_bounds, seconds_of
 from remote_executor.parallel.progress import watched
 from remote_executor.parallel.timers import after
 from remote_executor.parallel.work import LAST_CHANCE, Work
@@ -62,7 +62,7 @@ class _Map:
         self.buffersize = None if buffersize is None else count_of(buffersize, "buffersize", 1)
         if self.buffersize is not None and self.parts is not None:
             raise ValueError("parts= divides what is known, buffersize= reads piece by piece")
-        self.timeout = timeout
+        self.timeout = seconds_of(timeout)
         self.progress = progress
         self.kernel = kernel_of(executor)
         self.star = len(inputs) > 1

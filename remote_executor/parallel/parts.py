@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import operator
 import sys
+import time
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ __all__ = [
     "bounds",
     "columns_of",
     "count_of",
+    "deadline_of",
     "part_bounds",
+    "seconds_of",
     "section_of",
     "sequence_of",
 ]
@@ -53,6 +56,39 @@ def count_of(value: Any, name: str, least: int = 0) -> int:
     if number < least:
         raise ValueError(f"{name} must be at least {least}, not {number}")
     return number
+
+
+def seconds_of(value: Any, name: str = "timeout") -> float | None:
+    """
+    Return a time limit that was given as an argument.
+
+    Args:
+        value: Seconds, or None for no limit.
+        name: The argument's name, for the error.
+
+    Raises:
+        TypeError: If it is not a number.
+    """
+    if value is None:
+        return None
+    try:
+        return float(value + 0)
+    except TypeError:
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}") from None
+
+
+def deadline_of(timeout: Any) -> float | None:
+    """
+    Return when a time limit that begins now will be over, in monotonic seconds.
+
+    Args:
+        timeout: Seconds, or None for no limit.
+
+    Raises:
+        TypeError: If it is not a number.
+    """
+    seconds = seconds_of(timeout)
+    return None if seconds is None else time.monotonic() + seconds
 
 
 def bounds(length: int, start: Any = 0, end: Any = None) -> tuple[int, int]:
@@ -132,10 +168,10 @@ def sequence_of(
         TypeError: If it is not iterable.
         ValueError: If it would never end.
     """
-    if type(items) in SLICED or _is_array(items):
+    if _is_sliced(items):
         return items
     if size is None:
-        if isinstance(items, ENDLESS) or _repeats_for_ever(items):
+        if isinstance(items, (*ENDLESS, range)) or _repeats_for_ever(items):
             raise ValueError(f"{name} is endless: say {hint}")
         return list(_iterate(items, name))
     return list(itertools.islice(_iterate(items, name), size))
@@ -156,6 +192,20 @@ def _repeats_for_ever(items: Any) -> bool:
     except TypeError:  # its length is unsized
         return True
     return False
+
+
+def _is_sliced(items: Any) -> bool:
+    if type(items) is range:
+        return _has_length(items)
+    return type(items) in SLICED or _is_array(items)
+
+
+def _has_length(items: range) -> bool:
+    try:
+        len(items)
+    except OverflowError:  # as good as endless
+        return False
+    return True
 
 
 def _is_array(items: Any) -> bool:
@@ -183,7 +233,7 @@ def columns_of(inputs: Sequence[Iterable[Any]], size: int | None = None) -> Colu
     columns: list[Any] = [None] * len(inputs)
     open_ended = []
     for index, items in enumerate(inputs):
-        if type(items) in SLICED or _is_array(items):
+        if _is_sliced(items):
             columns[index] = items
             length = len(items)  # type: ignore[arg-type]
             size = length if size is None else min(size, length)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 from remote_executor.client.current import direct_submit
 from remote_executor.client.waits import check_may_wait
 from remote_executor.parallel.kernel import check_kernel, task_priority
+from remote_executor.parallel.parts import deadline_of
 from remote_executor.task_errors import CycleError
 
 if TYPE_CHECKING:
@@ -402,7 +403,7 @@ def force(object: Any, timeout: float | None = None) -> Any:
         CycleError: It would wait for itself.
         Exception: If it failed; the same one each time.
     """
-    until = None if timeout is None else time.monotonic() + timeout
+    until = deadline_of(timeout)
     seen: set[int] = set()
     while True:
         if isinstance(object, Chain):

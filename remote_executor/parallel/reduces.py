@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from remote_executor.parallel import calls
 from remote_executor.parallel.kernel import Kernel, kernel_of
-from remote_executor.parallel.parts import count_of, part_bounds, section_of
+from remote_executor.parallel.parts import count_of, deadline_of, part_bounds, section_of
 from remote_executor.parallel.work import Work
 from remote_executor.payload.slices import cut
 
@@ -220,7 +220,7 @@ class _Reduction:
         self.initial = () if initial is NOTHING else (initial,)
         self.kernel = kernel_of(executor)
         self.parts = self.kernel.worker_count if parts is None else count_of(parts, "parts", 1)
-        self.until = None if timeout is None else time.monotonic() + timeout
+        self.until = deadline_of(timeout)
 
     def partial_results(self, items: Any, first: int, last: int) -> list[Any]:
         run = partial(calls.reduce_part, self.fn, self.key, self.from_end, self.initial)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from remote_executor.client.waits import check_may_wait
 from remote_executor.parallel.kernel import SERIAL, Kernel, kernel_of
+from remote_executor.parallel.parts import deadline_of
 from remote_executor.parallel.promises import raise_kept
 from remote_executor.parallel.work import stop_all
 from remote_executor.task_errors import CycleError, PtreeRedefinedError, PtreeUndefinedError
@@ -225,7 +226,7 @@ class Ptree:
             Exception: The error of the node, or of one that it needs; the same each time.
         """
         root = self._known(id)
-        until = None if timeout is None else time.monotonic() + timeout
+        until = deadline_of(timeout)
         if root.state not in (DONE, FAILED):
             kernel = kernel_of(executor)
             check_may_wait()

@@ -22,6 +22,7 @@ from concurrent.futures import Future, TimeoutError
 from typing import TYPE_CHECKING, Any, final
 
 from remote_executor.client.waits import check_may_wait
+from remote_executor.parallel.parts import deadline_of
 from remote_executor.parallel.timers import after
 
 if TYPE_CHECKING:
@@ -47,12 +48,13 @@ class Work:
 
     Raises:
         RuntimeError: In a done-callback, which must not wait for the thread that runs it.
+        TypeError: If the timeout is not a number.
     """
 
     def __init__(self, kernel: Kernel, timeout: float | None = None) -> None:
         check_may_wait()
         self._kernel = kernel
-        self._until = None if timeout is None else time.monotonic() + timeout
+        self._until = deadline_of(timeout)
         self._futures: dict[Future[Any], int] = {}
         self._count = 0
         self._yielded = 0

@@ -10,11 +10,13 @@ import pytest
 
 from remote_executor.parallel import (
     Channel,
+    force,
     future,
     pcount_if,
     pevery,
     pfind,
     pfind_if,
+    plet,
     pmap,
     pmap_into,
     pmap_reduce,
@@ -25,6 +27,7 @@ from remote_executor.parallel import (
     preduce,
     preduce_partial,
     premove_if,
+    promise,
     psome,
     psort,
 )
@@ -95,6 +98,31 @@ def test_an_endless_input(name):
 def test_wrong_parts(call, parts):
     with pytest.raises((TypeError, ValueError), match="parts"):
         call([3, 1, 2], parts=parts)
+
+
+@every_cognate
+def test_a_range_that_is_as_good_as_endless(call):
+    if call is WITH_ITEMS["pmap_into"]:
+        assert call(range(1, 10**20)) == list(range(1, 10))
+        return
+    with pytest.raises(ValueError, match="endless"):
+        call(range(10**20))
+    assert pmap(abs, range(10**20), size=3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: pmap(abs, [1], timeout="1"),
+        lambda: pmap(abs, [1], parts=1, timeout="1"),
+        lambda: preduce(operator.add, [1, 2], timeout=[]),
+        lambda: plet(int, timeout="1"),
+        lambda: force(promise(), "1"),
+    ],
+)
+def test_a_timeout_that_is_no_number(call):
+    with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+        call()
 
 
 class Liar:

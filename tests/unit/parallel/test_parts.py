@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from array import array
 
 import pytest
@@ -11,7 +12,9 @@ from remote_executor.parallel.parts import (
     bounds,
     columns_of,
     count_of,
+    deadline_of,
     part_bounds,
+    seconds_of,
     section_of,
     sequence_of,
 )
@@ -126,3 +129,21 @@ def test_what_is_no_section():
     for wrong in ((1,), ([1], "0"), ([1], 0, 1.0)):
         with pytest.raises(TypeError, match=r"must be (iterable|an int)"):
             section_of(*wrong)
+
+
+def test_time_limits():
+    assert seconds_of(None) is None
+    assert deadline_of(None) is None
+    assert seconds_of(2) == 2.0
+    before = time.monotonic()
+    assert before + 5 <= deadline_of(5) <= time.monotonic() + 5
+    for wrong in ("1", [], (1,)):
+        with pytest.raises(TypeError, match="limit must be a number of seconds"):
+            seconds_of(wrong, "limit")
+
+
+def test_a_range_that_no_length_can_hold_is_read_like_an_iterator():
+    assert sequence_of(range(10**20), 3) == [0, 1, 2]
+    with pytest.raises(ValueError, match="endless"):
+        sequence_of(range(10**20))
+    assert len(columns_of([range(10**20), "abc"])) == 3
