@@ -323,7 +323,7 @@ def test_cognates_in_a_pools_only_worker():
             pool.submit(pmap, abs, [-1, 2]).result(LIMIT)
 
 
-def test_a_callback_does_not_wait_for_its_own_executor(embedded):
+def test_a_callback_does_not_wait_for_its_own_executor(embedded, tmp_path):
     """It raises at once where it would deadlock."""
     said = []
 
@@ -339,7 +339,9 @@ def test_a_callback_does_not_wait_for_its_own_executor(embedded):
             except RuntimeError as exc:
                 said.append(str(exc))
 
-    embedded.submit(abs, 1).add_done_callback(callback)
+    running = embedded.submit(tasks.hold, tmp_path / "started", tmp_path / "release")
+    running.add_done_callback(callback)  # a finished future would call it here
+    (tmp_path / "release").touch()
     wait_until(lambda: len(said) == 4)
 
     assert all("callback" in words for words in said)
