@@ -12,6 +12,7 @@ import pytest
 from remote_executor import FarmExecutor
 from remote_executor.parallel import Channel
 from tests.support import parallel_tasks as tasks
+from tests.support import tasks as plain_tasks
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
@@ -192,7 +193,7 @@ def test_its_words(channel):
     list(channel)
 
 
-def test_waiting_in_a_done_callback_is_refused():
+def test_waiting_in_a_done_callback_is_refused(tmp_path):
     """It runs in the thread that brings what it would wait for."""
     errors = []
     with FarmExecutor(1) as executor:
@@ -204,6 +205,8 @@ def test_waiting_in_a_done_callback_is_refused():
             except RuntimeError as exc:
                 errors.append(str(exc))
 
-        executor.submit(abs, 1).add_done_callback(receive)
+        running = executor.submit(plain_tasks.hold, tmp_path / "started", tmp_path / "release")
+        running.add_done_callback(receive)
+        (tmp_path / "release").touch()
 
     assert "must not wait" in errors[0]
