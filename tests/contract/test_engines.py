@@ -10,10 +10,18 @@ import pytest
 
 from remote_executor.parallel.calls import Call
 from tests.support import tasks
+from tests.support.engines import ENGINES, HERE
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
 LIMIT = scaled(20)
+
+
+def test_which_engines_are_here():
+    """The others are those of "pip install -e '.[dask,mpi,ray]'"."""
+    missing = sorted(set(ENGINES) - set(HERE))
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 @pytest.fixture

@@ -70,15 +70,15 @@ def area(width, height):
 
 def test_deep_and_wide(tree):
     tree.define(0, [], functools.partial(int, 0))
-    depth = 300
+    depth = 100
     for level in range(depth):
         tree.define(level + 1, [level], functools.partial(operator.add, 1))
-    leaves = [("leaf", number) for number in range(300)]
+    leaves = [("leaf", number) for number in range(100)]
     for leaf in leaves:
         tree.define(leaf, [], functools.partial(int, leaf[1]))
     tree.define("top", [depth, *leaves], lambda_free_sum)
 
-    assert tree["top"] == depth + sum(range(300))
+    assert tree["top"] == depth + sum(range(100))
 
 
 def test_a_very_deep_one_is_looked_at_without_recursion(tree):

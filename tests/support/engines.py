@@ -1,9 +1,10 @@
 """
 The executors on which the same tests run: ours, the standard library's, and those of other engines.
 
-Each function gives a block with a running executor of two workers. An engine that is missing here
-skips the test, by name. The engines of others open connections and start threads as they see fit,
-also in the middle of a test: ``PARAMS`` has them with a mark that spares them the leak check.
+Each function gives a block with a running executor of two workers. The engines of others are used
+where they are installed, and REMOTE_EXECUTOR_TEST_ENGINES=dask,mpi4py insists. They open
+connections and start threads as they see fit, also in the middle of a test: ``PARAMS`` has them
+with a mark that spares them the leak check.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 ROOT = str(Path(__file__).parents[2])
-EXTRA = "pip install -e '.[test]'"
+EXTRA = "pip install -e '.[dask,mpi]'"
 
 Engine = Callable[[], AbstractContextManager[futures.Executor]]
 
@@ -165,7 +166,17 @@ ENGINES: dict[str, Engine] = {
     "ray": ray,
 }
 
-OTHERS = {"dask", "mpi4py", "ray"}
+OTHERS = {"dask": "distributed", "mpi4py": "mpi4py", "ray": "ray"}
+"""The engines of others, and which module each needs."""
+
+WANTED = set(filter(None, os.environ.get("REMOTE_EXECUTOR_TEST_ENGINES", "").split(",")))
+"""Those that must be there; the rest is used where it is installed."""
+
+HERE = [
+    name
+    for name in ENGINES
+    if name not in OTHERS or name in WANTED or importlib.util.find_spec(OTHERS[name]) is not None
+]
 
 PARAMS = [
     pytest.param(
@@ -175,11 +186,9 @@ PARAMS = [
         if name not in OTHERS
         else pytest.mark.no_leak_check(f"{name} opens connections as it sees fit"),
     )
-    for name in ENGINES
-    # Ray is too large to ask for; test_ray_adapter.py says so once where it is missing.
-    if name != "ray" or importlib.util.find_spec("ray") is not None
+    for name in HERE
 ]
-"""The names of the engines, for ``params=`` and ``parametrize``."""
+"""The names of the engines that are here, for ``params=`` and ``parametrize``."""
 
 
 def _warmed_up(executor: futures.Executor) -> futures.Executor:
