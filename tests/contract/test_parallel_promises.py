@@ -88,6 +88,19 @@ def test_a_future_is_not_fulfilled_from_outside(kernel):
     assert force(each) == "own"
 
 
+def test_a_failed_future_is_final(kernel):
+    """P21, P22: there are no restarts: nobody stores another value for those who force it."""
+    found = future(tasks.fail, 1)
+    error = found.exception(LIMIT)
+
+    assert not fulfill(found, "another value")
+    assert not found.cancel()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="failed with 1") as caught:
+            force(found)
+        assert caught.value is error
+
+
 def test_a_cancelled_future_never_runs(kernel, tmp_path):
     """P24."""
     busy = [future(tasks.late, 0.3, None) for _ in range(20)]
