@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Peer, PeerState, Way
+from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
@@ -81,6 +82,8 @@ CROWD = 256
 ANSWER_SECONDS = 2.0
 """How long cancel() waits for a server to say whether a task has begun."""
 WARN_SECONDS = 3.0
+NAP_SECONDS = 0.005
+"""How long callers may use the shortcut before the I/O thread looks after it."""
 RELEASE_SECONDS = 0.01
 """How often to look whether a result's shared memory is still in use."""
 
@@ -160,6 +163,8 @@ class Driver:
         self._pid = os.getpid()
         self._watchdog = self.loop.timer(self._look_after_start)
         self._refill = self.loop.timer(lambda _: None)
+        self.shortcut = Shortcut(self.loop, self.functions)
+        self._settled_at = 0.0
         for way in ways:
             self._add_way(way)
         _drivers.add(self)
@@ -454,6 +459,8 @@ class Driver:
                     self._deliver_one()
                 if self._over():
                     break
+                if self.loop.now - self._settled_at < NAP_SECONDS and not self.scheduler.unsettled:
+                    self._park()
         except BaseException as exc:
             # A defect of ours; whoever waits must hear of it rather than hang.
             log.exception("the I/O thread of an executor failed")
@@ -473,6 +480,47 @@ class Driver:
                 self._busy = False
         if self._to_pack:
             self._pack()
+
+    def _park(self) -> None:
+        """Leave the farm to callers with single tasks, for as long as there are any."""
+        if self.inbox or self.ending or self.broken is not None or self._cancel_pending:
+            return
+        shortcut = self.shortcut
+        for peer, server in self._peers.items():
+            if server.room() and peer.is_at_rest() and not peer.foreign and shortcut.open(peer):
+                break
+        else:
+            return
+        while shortcut.is_open():
+            woken = self.loop.nap(NAP_SECONDS)
+            with self.mutex, shortcut.lock:
+                self._busy = True
+                try:
+                    keep = not (woken or self.inbox or self.ending)
+                    self._catch_up(peer, server, *shortcut.take(keep))
+                    if shortcut.is_open() and not peer.is_at_rest():
+                        # The rest is to be written before anybody else writes.
+                        self._catch_up(peer, server, *shortcut.take(False))
+                finally:
+                    self._busy = False
+            while self._deliveries:
+                self._deliver_one()
+
+    def _catch_up(self, peer: Peer, server: Server, sent: list[Sent], received: list[Any]) -> None:
+        """Do what callers have done by the shortcut, as far as it has not happened yet."""
+        if not sent:
+            return
+        session, link = peer.session, peer.link
+        assert session is not None
+        assert link is not None
+        for task, frame, count in sent:
+            task.function = self.functions.number(task.encoded)
+            self.scheduler.pin(server, task)
+            task.posted = True
+            session.send(frame)
+            link.outbox.sent(count)
+        peer.resume(received)
+        peer.flush()
 
     def _settle(self, now: float) -> None:
         """Act upon all that this round has brought."""
@@ -559,6 +607,7 @@ class Driver:
                     handler(self, peer, server, frame)
         if finished:
             peer.failures = 0
+            self._settled_at = self.loop.now
             if peer.link is not None and peer.link.round_trip:
                 server.round_trip = peer.link.round_trip
             tasks = self.scheduler.done(server, [frame.id for frame in finished], micros * 1e-6)
@@ -928,6 +977,7 @@ class Driver:
         """This is a forked child: the threads, servers and tasks are the parent's."""
         self.mutex = threading.RLock()
         self.up = threading.Condition(self.mutex)
+        self.shortcut.forget()
         self.closed = True
         self.thread = None
         self.inbox.clear()
@@ -1043,6 +1093,8 @@ def open_failure(frame: Frame) -> BaseException:
 
 def _resolve(task: Task, frame: Frame) -> None:
     future = task.sink
+    if future.is_settled():
+        return  # by the shortcut
     try:
         if frame.kind == RESULT:
             try:

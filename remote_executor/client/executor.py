@@ -121,7 +121,10 @@ class _Face(Executor):
         future._task = task
         if self._futures is not None:
             self._futures.add(future)
-        driver.submit(task)
+        if driver.shortcut.send(task):
+            future._shortcut = driver.shortcut
+        else:
+            driver.submit(task)
         return future
 
     def map(

@@ -28,6 +28,7 @@ from remote_executor.errors import FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
 from remote_executor.server.sharing import Incoming, Sharing
+from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
@@ -58,8 +59,8 @@ CLIENT_LIMIT = 16 * 1024**3
 MOST_STRANGERS = 64
 """Connections that have not authenticated; the oldest is dropped for one more."""
 
-QUICK_SECONDS = 60e-6
-"""A single task that takes less is waited for awake, for as long at most."""
+QUICK_MICROS = 60
+"""A single task that takes less is a quick one: what comes after it is waited for awake."""
 
 BEGUN_PERIOD = 0.02
 LINGER_SECONDS = 2.0
@@ -96,9 +97,6 @@ RESULT = int(Kind.RESULT)
 FAILURE = int(Kind.FAILURE)
 ACK = int(Kind.ACK)
 OPTIONED = int(Flag.OPTIONED)
-
-
-_yield_processor = getattr(os, "sched_yield", lambda: None)
 
 
 class ClientSession:
@@ -409,6 +407,8 @@ class Supervisor:
         self._level = self._levels.index(log_level)
         self._frames = 0
         self._quick = False
+        """Whether a single short task is all that goes on."""
+        self._vigil = Vigil()
         self._readable: dict[WorkerProcess, None] = {}
         self._unflushed_workers: dict[WorkerProcess, None] = {}
         self._throttled: dict[ClientSession, None] = {}
@@ -456,7 +456,7 @@ class Supervisor:
         gc.set_threshold(50_000, 50, 50)
         try:
             while not self._over:
-                ready = self._await_quick() or loop.poll()
+                ready = self._await()
                 self._frames = 0
                 loop.dispatch(ready)
                 self._settle(loop.now)
@@ -465,21 +465,17 @@ class Supervisor:
         finally:
             self._close()
 
-    def _await_quick(self) -> list[tuple[int, int]]:
-        """
-        Wait for the result of a very short task without going to sleep.
+    def _await(self) -> list[tuple[int, int]]:
+        """Wait for something to happen: awake, if one short task follows the other."""
+        quick, self._quick = self._quick, False
+        if not quick:
+            return self.loop.poll()
+        ready = self._vigil.keep(self._look) or self.loop.poll()
+        self._vigil.end()
+        return ready
 
-        To be woken takes longer than such a task. If it takes longer than usual, sleep after all.
-        """
-        if not self._quick:
-            return []
-        self._quick = False
-        until = time.monotonic() + QUICK_SECONDS
-        while True:
-            ready = self.loop.poll(0.0)
-            if ready or self.loop.now >= until:
-                return ready
-            _yield_processor()
+    def _look(self) -> list[tuple[int, int]]:
+        return self.loop.poll(0.0)
 
     def stop(self) -> None:
         """End now: say goodbye and kill all workers. A signal handler may call this."""
@@ -754,8 +750,13 @@ class Supervisor:
         if client.broken:
             for id in ids:
                 del client.frames[id]
-        else:
-            self.pool.queue(client.pool, ids)
+            return
+        if len(ids) == 1:
+            worker = self.pool.begin(client.pool, ids[0], self.loop.now)
+            if worker is not None:
+                self._give(worker.shell, ids)
+                return
+        self.pool.queue(client.pool, ids)
 
     def _optioned(self, client: ClientSession, id: int) -> None:
         options = client.options.pop(id, {})
@@ -892,7 +893,7 @@ class Supervisor:
         self._flush_worker(process)
         process.write_tokens(ids)
         seconds = process.pool.session.seconds
-        self._quick = len(ids) == 1 and seconds is not None and seconds < QUICK_SECONDS
+        self._quick = len(ids) == 1 and seconds is not None and seconds * 1e6 < QUICK_MICROS
         if self._begun_timer.when is None:
             self._begun_timer.at(self.loop.now + BEGUN_PERIOD)
 
@@ -1110,6 +1111,7 @@ class Supervisor:
             if client.timeouts:
                 for id in ids:
                     self._forget(client, id)
+            self._quick = micros < QUICK_MICROS and not client.pool.tasks
             if client.connection is not None:
                 self.unflushed[client.connection] = None
 

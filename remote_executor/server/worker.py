@@ -26,6 +26,7 @@ import signal
 import socket
 import sys
 from collections import deque
+from functools import partial
 from itertools import starmap
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -37,6 +38,7 @@ from remote_executor.payload.functions import PURE, FunctionTable
 from remote_executor.payload.mains import prepare_main
 from remote_executor.payload.pickles import dump_result, load
 from remote_executor.server.managers import share_key
+from remote_executor.server.vigil import Vigil
 from remote_executor.wire.frames import HEADER, LARGE, FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind
 from remote_executor.wire.outbox import Outbox, WithSegment
@@ -170,12 +172,19 @@ class Worker:
         """Run tasks until the token pipe is closed."""
         frames, tokens = self._frames, self._tokens
         read, from_bytes = os.read, int.from_bytes
+        poll = select.poll()
+        poll.register(tokens, select.POLLIN)
+        look = partial(poll.poll, 0)
+        vigil = Vigil()
         while True:
-            try:
-                token = read(tokens, 8)
-            except BlockingIOError:
-                self._wait()
-                continue
+            vigil.keep(look)
+            while True:
+                try:
+                    token = read(tokens, 8)
+                    break
+                except BlockingIOError:
+                    poll.poll()
+            vigil.end()
             if not token:
                 return
             id = from_bytes(token, "little")
@@ -200,12 +209,6 @@ class Worker:
             if self._mappings:
                 for key in self._mappings.released():
                     self._send(Kind.RELEASE, cast("int", key), b"")
-
-    def _wait(self) -> None:
-        """Wait for tokens."""
-        poll = select.poll()
-        poll.register(self._tokens, select.POLLIN)
-        poll.poll()
 
     def _receive(self) -> None:
         """Read some of the wire."""

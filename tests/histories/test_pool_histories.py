@@ -114,6 +114,21 @@ class PoolHistory(RuleBasedStateMachine):
         self.pool.queue(session, ids)
 
     @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def task_that_comes_alone(self, data):
+        session = data.draw(st.sampled_from(self.sessions))
+        id, self.next_id = self.next_id, self.next_id + 1
+        self.open[id] = session
+        worker = self.pool.begin(session, id, self.now)
+        if worker is None:
+            self.pool.queue(session, [id])
+        else:
+            assert worker.session is session
+            assert list(worker.assigned) == [id]
+            self.pipes.give(worker, [id])
+        self.pool.check()
+
+    @precondition(lambda self: self.sessions)
     @rule(data=st.data(), index=st.integers(-1, 4))
     def queue_pinned(self, data, index):
         session = data.draw(st.sampled_from(self.sessions))

@@ -643,6 +643,63 @@ if __name__ == "__main__":
     assert "lost" not in err
 
 
+def test_interrupts_anywhere_in_a_round_trip(run_script):
+    """The same while callers send and receive themselves: see client/shortcut.py."""
+    code, out, err = run_script(
+        """
+import random, signal, time
+from remote_executor import FarmExecutor
+
+class Tick(KeyboardInterrupt):
+    pass
+
+inside = False
+
+def tick(*_):
+    global inside
+    if inside:
+        inside = False
+        raise Tick
+
+def same(x):
+    return x
+
+def work_until(end):
+    global inside
+    trips = hits = 0
+    while time.monotonic() < end:
+        future = None
+        try:
+            inside = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 4e-4))
+            future = executor.submit(same, trips)
+            value = future.result(10)
+            inside = False
+        except Tick:
+            hits += 1
+            if future is None:
+                continue
+            value = future.result(10)
+        assert value == trips, (value, trips)
+        trips += 1
+    return trips, hits
+
+if __name__ == "__main__":
+    with FarmExecutor(2) as executor:
+        executor.submit(same, 1).result(20)
+        signal.signal(signal.SIGALRM, tick)
+        trips, hits = work_until(time.monotonic() + 2)
+        assert trips > 100 and hits > 100, (trips, hits)
+        print(executor.submit(pow, 2, 3).result(10))
+""",
+        limit=15,
+    )
+
+    assert (code, out) == (0, "8\n"), err
+    assert "lost" not in err
+    assert "failed" not in err
+
+
 def test_ctrl_c_without_a_with_statement_drops_what_waits(start_script, tmp_path):
     """At the end of the interpreter, too: what runs is finished, most others are not begun."""
     script = start_script(
