@@ -10,6 +10,8 @@ The client's shell around the scheduler: one I/O thread, and a mutex for who loo
        wake it if it sleeps         then:           pickle batches, unpickle results,
                                                     resolve futures, run callbacks
 
+A caller that has the farm to itself takes the way of :mod:`remote_executor.client.shortcut`.
+
 The I/O thread alone changes the scheduler, the peers and the loop; all others post to it. So a ^C
 in the middle of a caller's ``submit`` costs that call at most, and a ``__del__`` may submit
 wherever it runs. The mutex is held while the core changes, and by those who read more than one

@@ -23,7 +23,6 @@ another way than :meth:`~FarmFuture.result`) ends the parking, and things go the
 from __future__ import annotations
 
 import threading
-from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.net.loop import READ
@@ -32,7 +31,7 @@ from remote_executor.wire.frames import HEADER, Frame, make_frame
 from remote_executor.wire.messages import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from remote_executor.client.futures import FarmFuture
     from remote_executor.client.peer import Peer
@@ -53,7 +52,6 @@ MOST = 256
 
 TASK = int(Kind.TASK)
 RESULT = int(Kind.RESULT)
-ONCE: tuple[tuple[()]] = ((),)
 
 Sent = tuple["Task", Frame, int]
 """A task that was sent, its frame, and how many bytes of that have gone."""
@@ -95,8 +93,8 @@ class Shortcut:
         self._peer: Peer | None = None
         self._sent: list[Sent] = []
         self._received: list[Any] = []
-        self._send: Callable[[Any], int]
-        self._receive: Callable[[], Any]
+        self._send: Callable[[Any], Iterator[int]]
+        self._receive: Callable[[], Iterator[Any]]
         self._wanted: list[tuple[int, int]] = []
         self._waits: Task | None = None
 
@@ -179,7 +177,7 @@ class Shortcut:
             if len(sent) != len(self._received) or len(sent) > MOST:
                 return False
             try:
-                sent.extend(zip((task,), (frame,), map(self._send, (frame.raw,))))  # noqa: B905
+                sent.extend(zip((task,), (frame,), self._send(frame.raw)))  # noqa: B905
             except OSError:
                 return False
         return True
@@ -212,7 +210,7 @@ class Shortcut:
             if self._peer is None or len(sent) != len(received) + 1 or sent[-1][0] is not task:
                 return None
             try:
-                received.extend(starmap(self._receive, ONCE))
+                received.extend(self._receive())
             except OSError:
                 return None
             return received[-1], sent[-1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_executor.net.segments import Descriptor
@@ -25,7 +25,7 @@ ANCILLARY = socket.CMSG_SPACE(FD.size * 8)
 STEP = 16 * 1024
 """Bytes that are received in one of the :meth:`Stream.steps`."""
 
-Steps = tuple[Callable[[Any], int], Callable[[], Any]]
+Steps = tuple[Callable[[Any], Iterator[int]], Callable[[], Iterator[Any]]]
 
 
 class Stream(Protocol):
@@ -50,11 +50,12 @@ class Stream(Protocol):
 
     def steps(self) -> Steps | None:
         """
-        Return two callables to send bytes and to receive some, or None if it has none.
+        Return how to send bytes and how to receive some in single steps, or None if it cannot be.
 
-        Each is one step of C code: no other Python code runs before it is done, not even a signal's
-        handler. What the second returns is a sequence that begins with the bytes, and goes to
-        :meth:`put_back`. Both raise OSError, also where they would have to wait.
+        Each of the two makes an iterator, which does its work when it is advanced, once, in C: no
+        other Python code runs before it is done, not even a signal's handler. The first one's gives
+        how many bytes have gone, the second one's a sequence that begins with the bytes, and goes
+        to :meth:`put_back`. Both raise OSError, also where they would have to wait.
         """
 
     def put_back(self, received: list[Any]) -> None:
@@ -95,10 +96,10 @@ class SocketStream:
         return self._sock.family == socket.AF_UNIX
 
     def steps(self) -> Steps | None:
-        """Return ``send`` and ``recvmsg``; see :class:`Stream`."""
-        room = 0 if self.fds is None else ANCILLARY
-        receive = partial(self._sock.recvmsg, STEP, room, socket.MSG_CMSG_CLOEXEC)
-        return self._sock.send, receive
+        """Return what calls ``send`` and ``recvmsg``; see :class:`Stream`."""
+        send, receive = self._sock.send, self._sock.recvmsg
+        arguments = ((STEP, 0 if self.fds is None else ANCILLARY, socket.MSG_CMSG_CLOEXEC),)
+        return lambda data: map(send, (data,)), lambda: starmap(receive, arguments)
 
     def put_back(self, received: list[Any]) -> None:
         """Keep bytes and descriptors for :meth:`receive`; see :class:`Stream`."""

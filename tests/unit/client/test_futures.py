@@ -196,9 +196,7 @@ def test_repr_as_the_standard_one():
 
 def test_several_wait_and_all_are_told():
     future, got = FarmFuture(), []
-    threads = [
-        threading.Thread(target=lambda: got.append(future.result(LIMIT))) for _ in range(3)
-    ]
+    threads = [threading.Thread(target=lambda: got.append(future.result(LIMIT))) for _ in range(3)]
     threads.append(threading.Thread(target=lambda: got.append(future.exception(LIMIT))))
     for thread in threads:
         thread.start()

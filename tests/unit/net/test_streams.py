@@ -262,12 +262,12 @@ def test_steps_send_and_receive_and_what_was_received_can_be_put_back(pair):
     send, _ = one.steps()
     _, receive_some = other.steps()
 
-    assert send(b"some bytes") == 10
-    got = receive_some()
-    assert got[0] == b"some bytes"
-    send(b", more")
-    other.put_back([got, receive_some()])
-    send(b" from the socket")
+    assert [*send(b"some bytes")] == [10]
+    got = [*receive_some()]
+    assert [each[0] for each in got] == [b"some bytes"]
+    assert [*send(b", more")] == [6]
+    other.put_back([*got, *receive_some()])
+    assert [*send(b" from the socket")] == [16]
     assert receive(other, 4) == b"some"
     assert receive(other) == b" bytes, more"
     assert receive(other) == b" from the socket"
@@ -277,7 +277,7 @@ def test_steps_never_wait(pair):
     _, receive_some = pair[0].steps()
 
     with pytest.raises(BlockingIOError):
-        receive_some()
+        [*receive_some()]
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")
@@ -288,7 +288,7 @@ def test_descriptors_that_a_step_received_are_put_back_too(pair):
     part.segment = Descriptor(os.memfd_create("test"))
     one.send([part])
     _, receive_some = other.steps()
-    other.put_back([receive_some()])
+    other.put_back([*receive_some()])
 
     assert receive(other) == b"with one"
     (found,) = other.fds
