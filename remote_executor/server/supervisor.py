@@ -116,6 +116,7 @@ class ClientSession:
         setup: The SETUP frame.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
+        spared: Tasks that a worker died with before it had read them.
         broken: Whether its initializer failed: it gets no workers any more.
     """
 
@@ -135,6 +136,7 @@ class ClientSession:
         "processes",
         "setup",
         "sharing",
+        "spared",
         "timeouts",
         "timer",
         "wire",
@@ -151,6 +153,7 @@ class ClientSession:
         self.options: dict[int, dict[str, Any]] = {}
         self.timeouts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
+        self.spared: set[int] = set()
         self.setup: Frame | None = None
         self.processes: dict[WorkerProcess, None] = {}
         self.paused_wires: dict[WorkerProcess, None] = {}
@@ -617,7 +620,7 @@ class Supervisor:
 
     def _sharing(self, client: ClientSession) -> Sharing:
         def tell_worker(process: WorkerProcess, frame: Frame) -> None:
-            process.outbox.put(frame)
+            process.put(frame)
             self._unflushed_workers[process] = None
 
         return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
@@ -715,6 +718,7 @@ class Supervisor:
                     self._kill(worker.shell)
         for table in (client.frames, client.blobs, client.options, client.timeouts, client.ends):
             table.clear()
+        client.spared.clear()
 
     def frames_from_client(
         self, client: ClientSession, frames: list[Frame], size: int, now: float
@@ -778,7 +782,7 @@ class Supervisor:
             for process in client.processes:
                 if frame.aux in process.known:
                     process.known.discard(frame.aux)
-                    process.outbox.put(frame)
+                    process.put(frame)
                     self._unflushed_workers[process] = None
         elif kind == Kind.OPTIONS:
             client.options[frame.id] = decode_fields(frame.body)
@@ -804,6 +808,7 @@ class Supervisor:
         frame = client.frames.pop(id, None)
         if frame is not None and frame.segment is not None:
             client.sharing.settled(frame)
+        client.spared.discard(id)
         if client.timeouts:
             client.timeouts.pop(id, None)
             client.ends.pop(id, None)
@@ -889,6 +894,7 @@ class Supervisor:
             if frame.segment is not None:
                 client.sharing.given(process, frame)
             put(frame)
+        process.last = ids[-1]
         self._flush_worker(process)
         process.write_tokens(ids)
         seconds = process.pool.session.seconds
@@ -971,7 +977,7 @@ class Supervisor:
         for output in process.outputs:
             self._watch_output(output)
         if client.setup is not None:
-            process.outbox.put(client.setup)
+            process.put(client.setup)
             self._unflushed_workers[process] = None
         line = json.dumps(config).encode() + b"\n"
         try:
@@ -1107,7 +1113,7 @@ class Supervisor:
                 if task.segment is not None:
                     client.sharing.settled(task)
                 send(frame)
-            if client.timeouts:
+            if client.timeouts or client.spared:
                 for id in ids:
                     self._forget(client, id)
             if client.connection is not None:
@@ -1140,7 +1146,7 @@ class Supervisor:
         self._drain_wire(process)
         for output in process.outputs:
             self._drain_output(output)
-        for id in self.pool.gone(process.pool):
+        for id in self.pool.gone(process.pool, self._spared(client, process)):
             self._forget(client, id)
             self._send_died(client, id, process.doomed.get(id, "died"), process, status)
         client.sharing.worker_gone(process)
@@ -1160,6 +1166,18 @@ class Supervisor:
         if not client.processes and client.pool not in self.pool.sessions:
             self._clients.pop(client.pool, None)
         self._over_if_done()
+
+    def _spared(self, client: ClientSession, process: WorkerProcess) -> int | None:
+        """
+        Return the task that a dead worker cannot have begun although it took the token, if any.
+
+        Once for each task: it might be for its size that workers die while they read it.
+        """
+        id = process.last if process.unread else None
+        if id is None or id not in client.frames or id in process.doomed or id in client.spared:
+            return None
+        client.spared.add(id)
+        return id
 
     # --------------------------------------------------------------------- output
 
