@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.net.loop import Loop
+    from remote_executor.server.door import Door
     from remote_executor.wire.auth import Mechanism
     from remote_executor.wire.frames import Frame
 
@@ -62,6 +63,9 @@ QUICK_SECONDS = 60e-6
 """A single task that takes less is waited for awake, for as long at most."""
 
 BEGUN_PERIOD = 0.02
+DOOR_SECONDS = 0.5
+"""For so long the address of a server that ends is free, even if a client has yet to come back."""
+
 LINGER_SECONDS = 2.0
 """How long a peer has to read our last words, and a worker to end by itself."""
 
@@ -366,6 +370,7 @@ class Connection:
             client.connection = None
             client.wire.link_lost(time.monotonic())
             self.supervisor.schedule(client)
+            self.supervisor.door_matters()
 
 
 class Supervisor:
@@ -403,7 +408,7 @@ class Supervisor:
         self._processes: dict[int, WorkerProcess] = {}
         self._by_pid: dict[int, WorkerProcess] = {}
         self._number = 0
-        self._listener: socket.socket | None = None
+        self._door: Door | None = None
         self._embedded = False
         self._ending = False
         self._over = False
@@ -420,6 +425,7 @@ class Supervisor:
         self._begun_timer = loop.timer(self._report_begun)
         self._pool_timer = loop.timer(lambda _: None)  # a round is all it takes
         self._timeout_timer = loop.timer(self._kill_late)
+        self._door_timer = loop.timer(self._mind_door)
         loop.watch(control.fileno(), self._control_readable)
 
     def __repr__(self) -> str:
@@ -439,10 +445,10 @@ class Supervisor:
 
     # -------------------------------------------------------------------- running
 
-    def listen(self, listener: socket.socket) -> None:
-        """Accept connections on a listening socket that does not block."""
-        self._listener = listener
-        self.loop.watch(listener.fileno(), self._accept)
+    def listen(self, door: Door) -> None:
+        """Accept connections at a door that is open."""
+        self._door = door
+        self.loop.watch(door.fileno(), self._accept)
 
     def serve_one(self, sock: socket.socket) -> None:
         """Serve this stream alone, and end with it."""
@@ -493,11 +499,40 @@ class Supervisor:
         """Accept no new sessions, and end when the last one has."""
         if not self._ending:
             self._ending = True
-            if self._listener is not None:
-                self.loop.forget(self._listener.fileno())
-                self._listener.close()
-                self._listener = None
+            if self._door is not None:
+                self._leave_door(self._door)
+            self.door_matters()
             self._over_if_done()
+
+    def door_matters(self) -> None:
+        """Somebody has come or gone: while we end, see to the door."""
+        if self._ending and self._door is not None and self._door_timer.when is None:
+            self._door_timer.at(self.loop.now + DOOR_SECONDS)
+
+    def _mind_door(self, now: float) -> None:
+        """
+        Open the door for a session that has lost its link, and for no longer than that.
+
+        Until then the address is anybody's. If another server has it by now, that is where the
+        client finds itself.
+        """
+        door = self._door
+        assert door is not None
+        wanted = any(client.connection is None for client in self._sessions.values())
+        if not wanted:
+            self._leave_door(door)
+        elif not door.is_open:
+            try:
+                door.open()
+            except OSError as exc:
+                self.log("warning", f"! a client that was cut off cannot come back: {exc}")
+            else:
+                self.loop.watch(door.fileno(), self._accept)
+
+    def _leave_door(self, door: Door) -> None:
+        if door.is_open:
+            self.loop.forget(door.fileno())
+            door.close()
 
     def _over_if_done(self) -> None:
         if self._ending and not self._sessions and not self._processes:
@@ -508,10 +543,8 @@ class Supervisor:
             connection.link.say_goodbye()
             connection.flush()
             connection.close()
-        if self._listener is not None:
-            self.loop.forget(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        if self._door is not None:
+            self._leave_door(self._door)
         # The zygote kills all workers when it finds this closed.
         self.loop.forget(self._control.fileno())
         self._control.close()
@@ -522,16 +555,16 @@ class Supervisor:
     # ---------------------------------------------------------------- connections
 
     def _accept(self) -> None:
-        assert self._listener is not None
+        assert self._door is not None
         for _ in range(32):
             try:
-                sock, where = self._listener.accept()
+                sock, where = self._door.accept()
             except BlockingIOError:
                 return
             except OSError as exc:
                 # As a rule no descriptors are left. Let others be served meanwhile.
                 self.log("warning", f"! cannot accept: {exc}")
-                self.loop.want(self._listener.fileno(), read=False)
+                self.loop.want(self._door.fileno(), read=False)
                 self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
                 return
             strangers = [each for each in self.connections if each.link.state is not LinkState.OPEN]
@@ -551,8 +584,8 @@ class Supervisor:
             self.unflushed[connection] = None
 
     def _accept_again(self, now: float) -> None:
-        if self._listener is not None:
-            self.loop.want(self._listener.fileno())
+        if self._door is not None and self._door.is_open:
+            self.loop.want(self._door.fileno())
 
     def attach(self, connection: Connection, frame: Frame, now: float) -> ClientSession | None:
         """Give a connection its session, an old or a new one."""
@@ -616,6 +649,7 @@ class Supervisor:
         client.wire.attach(outbox, fields["received"] if resumed else 0)
         client.connection = connection
         self._throttled[client] = None
+        self.door_matters()
         return client
 
     def _sharing(self, client: ClientSession) -> Sharing:
@@ -631,7 +665,7 @@ class Supervisor:
         op = fields["op"]
         reply: dict[str, Any]
         if op == "ping":
-            reply = {"ok": True}
+            reply = {"error": "ending"} if self._ending else {"ok": True}
         elif op == "status":
             reply = self.status()
         elif op == "end":
@@ -705,6 +739,7 @@ class Supervisor:
             connection.close()
         if not client.processes:
             self._clients.pop(client.pool, None)
+        self.door_matters()
         self._over_if_done()
 
     def _drop_workers(self, client: ClientSession, *, gently: bool = False) -> None:
