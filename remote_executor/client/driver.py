@@ -578,17 +578,19 @@ class Driver:
         """A worker could not unpickle a task: send it by value if that may help."""
         error = open_failure(frame)
         module = error.name if isinstance(error, ModuleNotFoundError) else None
-        fn, task.fn = task.fn, None  # not more than once
-        if module is not None and travels_by_value(module):
+        # One module may need another: each of them once.
+        if module is not None and module not in task.lacking and travels_by_value(module):
+            task.lacking += (module,)
             self._cache.clear()
             try:
                 if task.feed is None:
-                    task.encoded = self._cache.encode(fn)
-                    if task.body is not None and not holds_code(task.body):
-                        call = load(task.body, task.buffers)
-                        task.body, task.buffers = dump(call, "call")
+                    task.encoded = self._cache.encode(task.fn)
+                    if task.items is None and task.body is not None and not holds_code(task.body):
+                        task.items = load(task.body, task.buffers)
+                    if task.items is not None:
+                        task.body, task.buffers = dump(task.items, "call")
                 else:
-                    task.feed.encoded = task.encoded = self._cache.encode(fn)
+                    task.feed.encoded = task.encoded = self._cache.encode(task.fn)
                     task.body = None
             except Exception as exc:
                 error = exc
