@@ -112,6 +112,17 @@ def test_idle_workers_killed_from_outside(own, count):
     assert len(set(own.broadcast(tasks.pid))) == 2
 
 
+def stop(pid):
+    """Stop a process, and wait until it stands still."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stands():
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] == "T"
+
+    wait_until(stands)
+
+
 def steal_token(pids):
     """Take the next token from one of the workers' pipes, as a dying process may; return whose."""
     found = {}
@@ -123,6 +134,7 @@ def steal_token(pids):
     assert sorted(found.values()) == sorted(pids)
     try:
         ready, _, _ = select.select([*found], [], [], LIMIT)
+        assert ready
         assert len(os.read(ready[0], 8)) == 8
         return found[ready[0]]
     finally:
@@ -137,7 +149,7 @@ def test_death_between_token_and_task(tmp_path):
     with FarmExecutor(1) as executor:
         for number in range(3):
             pid = executor.submit(tasks.pid).result(LIMIT)
-            os.kill(pid, signal.SIGSTOP)
+            stop(pid)
             future = executor.submit(tasks.record, path, number)
             steal_token([pid])
             os.kill(pid, signal.SIGKILL)
@@ -153,7 +165,7 @@ def test_death_between_token_and_task_again(tmp_path):
     with FarmExecutor(2) as executor:
         pids = executor.broadcast(tasks.pid)
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            stop(pid)
         future = executor.submit(tasks.record, path, 1)
         for count in (2, 1):
             pid = steal_token(pids[:count])
