@@ -671,12 +671,22 @@ class Driver:
         self.scheduler.server_up(server, frame.aux)
 
     def _on_output(self, peer: Peer, server: Server, frame: Frame) -> None:
-        task = server.inflight.get(frame.id)
-        label = ""
-        if self.settings.label:
-            label = f"[{peer.fields.get('host', peer.name)} {frame.aux >> 2}"
-            label += f" {task.name}] " if task is not None and task.name else "] "
+        label = self._label(peer, frame.aux >> 2, server.inflight.get(frame.id))
         self.deliver(_show, frame.aux & 3, label, bytes(frame.body))
+
+    def _on_log(self, peer: Peer, server: Server, frame: Frame) -> None:
+        task = server.inflight.get(frame.id)
+        fields = decode_fields(frame.body, name=str, levelno=int, msg=str, process=int)
+        fields["host"] = peer.fields.get("host", peer.name)
+        fields["task"] = task.name if task is not None else None
+        self.deliver(_log, fields, self._label(peer, fields["process"], task))
+
+    def _label(self, peer: Peer, pid: int, task: Task | None) -> str:
+        """Return what to write before what a worker said: where it came from."""
+        if not self.settings.label:
+            return ""
+        name = f" {task.name}" if task is not None and task.name else ""
+        return f"[{peer.fields.get('host', peer.name)} {pid}{name}] "
 
     def _on_broken(self, peer: Peer, server: Server, frame: Frame) -> None:
         summary, pickled = bytes(frame.body), bytes(frame.buffers[0] if frame.buffers else b"")
@@ -1016,6 +1026,7 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
     Kind.RELEASE: Driver._on_release,
     Kind.SLOTS: Driver._on_slots,
     Kind.OUTPUT: Driver._on_output,
+    Kind.LOG: Driver._on_log,
     Kind.BROKEN: Driver._on_broken,
 }
 
@@ -1080,6 +1091,14 @@ def _show(fd: int, label: str, data: bytes) -> None:
         stream.flush()
     except (OSError, ValueError):
         pass  # closed, or full: a task's words are no reason to fail
+
+
+def _log(fields: dict[str, Any], label: str) -> None:
+    """Hand what a task has logged to this process's own loggers."""
+    logger = logging.getLogger(fields["name"])
+    if logger.isEnabledFor(fields["levelno"]):
+        fields["msg"] = label + fields["msg"]
+        logger.handle(logging.makeLogRecord(fields))
 
 
 # ----------------------------------------------------------------- the process's life

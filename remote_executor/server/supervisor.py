@@ -992,6 +992,7 @@ class Supervisor:
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
             "authkey": client.config.get("authkey"),
+            "log_level": client.config.get("log_level"),
         }
         try:
             process = WorkerProcess(worker, self._number)
@@ -1138,6 +1139,8 @@ class Supervisor:
                 return
             elif kind == Kind.RELEASE:
                 client.sharing.released(process, frame.id)
+            elif kind == Kind.LOG and client.id in self._sessions:
+                self._send(client, frame)
         if ids:
             strange = self.pool.done(process.pool, ids, micros, self.loop.now)
             tasks, send = client.frames, client.wire.send

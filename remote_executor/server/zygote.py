@@ -165,7 +165,7 @@ class Zygote:
     def _rest(self) -> None:
         """Prepare for later workers, now that nobody waits."""
         self._rested = True
-        for name in ("cloudpickle", "tblib.pickling_support"):
+        for name in ("cloudpickle", "tblib.pickling_support", "remote_executor.server.logs"):
             try:
                 importlib.import_module(name)
             except ImportError:
