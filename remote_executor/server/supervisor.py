@@ -29,6 +29,7 @@ from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
+from remote_executor.server.zygote import kill_with_descendants
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
 from remote_executor.wire.messages import (
@@ -1055,10 +1056,7 @@ class Supervisor:
         if not data:
             self.log("error", "! the process that makes workers has died: the server ends")
             for process in self._by_pid.values():
-                try:
-                    os.killpg(process.pid, signal.SIGKILL)
-                except OSError:
-                    pass
+                kill_with_descendants(process.pid)
             self._over = True
             return
         *lines, self._control_buffer = (self._control_buffer + data).split(b"\n")
