@@ -197,6 +197,15 @@ class Driver:
         given = self.settings.connect_timeout
         return default if given is None else given
 
+    def forked(self) -> RuntimeError | None:
+        """Return the error to raise if this is a forked child, where all here is the parent's."""
+        if self._pid == os.getpid():
+            return None
+        return RuntimeError(
+            f"this executor belongs to process {self._pid}, which forked this one "
+            f"({os.getpid()}): make a new FarmExecutor here"
+        )
+
     def in_io_thread(self) -> bool:
         """Whether the caller is a callback that the I/O thread runs."""
         return threading.current_thread() is self.thread

@@ -57,6 +57,8 @@ class FarmFuture(Future[T]):
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
+        if self._state not in DONE:
+            self._check_process()
         condition = self._lazy
         if condition is None:
             fresh = threading.Condition()
@@ -80,8 +82,19 @@ class FarmFuture(Future[T]):
                 self._lazy_callbacks = []
             return self._lazy_callbacks
 
+    def _check_process(self) -> None:
+        """In a forked child fail at once: nobody is there who would bring a result."""
+        error = None if self._driver is None else self._driver.forked()
+        if error is not None:
+            # Whoever held the lock or waited did so in the parent; its callbacks are not for us.
+            self._lazy = self._lazy_waiters = self._lazy_callbacks = None
+            self._exception = error
+            self._state = FINISHED
+
     def done(self) -> bool:
         """Return whether the task is over: finished, failed or cancelled."""
+        if self._state not in DONE:
+            self._check_process()
         return self._state in DONE
 
     def result(self, timeout: float | None = None) -> T:

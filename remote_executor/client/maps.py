@@ -220,6 +220,9 @@ class MapResults:
 
     def _wait(self, until: float | None) -> tuple[int, Frame | BaseException] | None:
         """Wait for the next batch; None if there is none left."""
+        forked = self._driver.forked()
+        if forked is not None:
+            raise forked
         with self._changed:
             while True:
                 if self._ordered:
