@@ -204,6 +204,15 @@ class Driver:
         given = self.settings.connect_timeout
         return default if given is None else given
 
+    def forked(self) -> RuntimeError | None:
+        """Return the error to raise if this is a forked child, where all here is the parent's."""
+        if self._pid == os.getpid():
+            return None
+        return RuntimeError(
+            f"this executor belongs to process {self._pid}, which forked this one "
+            f"({os.getpid()}): make a new FarmExecutor here"
+        )
+
     def in_io_thread(self) -> bool:
         """Whether the caller is a callback that the I/O thread runs."""
         return threading.current_thread() is self.thread
@@ -629,17 +638,19 @@ class Driver:
         """A worker could not unpickle a task: send it by value if that may help."""
         error = open_failure(frame)
         module = error.name if isinstance(error, ModuleNotFoundError) else None
-        fn, task.fn = task.fn, None  # not more than once
-        if module is not None and travels_by_value(module):
+        # One module may need another: each of them once.
+        if module is not None and module not in task.lacking and travels_by_value(module):
+            task.lacking += (module,)
             self._cache.clear()
             try:
                 if task.feed is None:
-                    task.encoded = self._cache.encode(fn)
-                    if task.body is not None and not holds_code(task.body):
-                        call = load(task.body, task.buffers)
-                        task.body, task.buffers = dump(call, "call")
+                    task.encoded = self._cache.encode(task.fn)
+                    if task.items is None and task.body is not None and not holds_code(task.body):
+                        task.items = load(task.body, task.buffers)
+                    if task.items is not None:
+                        task.body, task.buffers = dump(task.items, "call")
                 else:
-                    task.feed.encoded = task.encoded = self._cache.encode(fn)
+                    task.feed.encoded = task.encoded = self._cache.encode(task.fn)
                     task.body = None
             except Exception as exc:
                 error = exc
@@ -720,12 +731,22 @@ class Driver:
         self.scheduler.server_up(server, frame.aux)
 
     def _on_output(self, peer: Peer, server: Server, frame: Frame) -> None:
-        task = server.inflight.get(frame.id)
-        label = ""
-        if self.settings.label:
-            label = f"[{peer.fields.get('host', peer.name)} {frame.aux >> 2}"
-            label += f" {task.name}] " if task is not None and task.name else "] "
+        label = self._label(peer, frame.aux >> 2, server.inflight.get(frame.id))
         self.deliver(_show, frame.aux & 3, label, bytes(frame.body))
+
+    def _on_log(self, peer: Peer, server: Server, frame: Frame) -> None:
+        task = server.inflight.get(frame.id)
+        fields = decode_fields(frame.body, name=str, levelno=int, msg=str, process=int)
+        fields["host"] = peer.fields.get("host", peer.name)
+        fields["task"] = task.name if task is not None else None
+        self.deliver(_log, fields, self._label(peer, fields["process"], task))
+
+    def _label(self, peer: Peer, pid: int, task: Task | None) -> str:
+        """Return what to write before what a worker said: where it came from."""
+        if not self.settings.label:
+            return ""
+        name = f" {task.name}" if task is not None and task.name else ""
+        return f"[{peer.fields.get('host', peer.name)} {pid}{name}] "
 
     def _on_broken(self, peer: Peer, server: Server, frame: Frame) -> None:
         summary, pickled = bytes(frame.body), bytes(frame.buffers[0] if frame.buffers else b"")
@@ -1066,6 +1087,7 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
     Kind.RELEASE: Driver._on_release,
     Kind.SLOTS: Driver._on_slots,
     Kind.OUTPUT: Driver._on_output,
+    Kind.LOG: Driver._on_log,
     Kind.BROKEN: Driver._on_broken,
 }
 
@@ -1132,6 +1154,14 @@ def _show(fd: int, label: str, data: bytes) -> None:
         stream.flush()
     except (OSError, ValueError):
         pass  # closed, or full: a task's words are no reason to fail
+
+
+def _log(fields: dict[str, Any], label: str) -> None:
+    """Hand what a task has logged to this process's own loggers."""
+    logger = logging.getLogger(fields["name"])
+    if logger.isEnabledFor(fields["levelno"]):
+        fields["msg"] = label + fields["msg"]
+        logger.handle(logging.makeLogRecord(fields))
 
 
 # ----------------------------------------------------------------- the process's life

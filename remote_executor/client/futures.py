@@ -64,8 +64,8 @@ class FarmFuture(Future[T]):
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
-        if self._shortcut is not None:
-            self._hand_over()
+        if self._state not in DONE:
+            self._look()
         condition = self._lazy
         if condition is None:
             fresh = threading.Condition()
@@ -89,10 +89,27 @@ class FarmFuture(Future[T]):
                 self._lazy_callbacks = []
             return self._lazy_callbacks
 
+    def _look(self) -> None:
+        """
+        Somebody wants to know how it stands, or to be told.
+
+        That ends the shortcut, by which only :meth:`result` hears of the end. In a forked child it
+        fails now: nobody is there who would bring a result.
+        """
+        shortcut, self._shortcut = self._shortcut, None
+        error = None if self._driver is None else self._driver.forked()
+        if error is not None:
+            # Whoever held the lock or waited did so in the parent; its callbacks are not for us.
+            self._lazy = self._lazy_waiters = self._lazy_callbacks = None
+            self._exception = error
+            self._state = FINISHED
+        elif shortcut is not None:
+            shortcut.hand_over()
+
     def done(self) -> bool:
         """Return whether the task is over: finished, failed or cancelled."""
-        if self._shortcut is not None:
-            self._hand_over()
+        if self._state not in DONE:
+            self._look()
         return self.is_settled()
 
     def is_settled(self) -> bool:
@@ -141,8 +158,7 @@ class FarmFuture(Future[T]):
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until it is finished, or raise what the standard library does."""
-        if self._shortcut is not None:
-            self._hand_over()
+        self._look()
         gate = threading.Lock()
         gate.acquire()
         with GUARD:
@@ -170,12 +186,6 @@ class FarmFuture(Future[T]):
             self.set_result(result)
         except InvalidStateError:
             pass  # the I/O thread was faster
-
-    def _hand_over(self) -> None:
-        """Somebody wants to know more than :meth:`result` tells: end the shortcut."""
-        shortcut, self._shortcut = self._shortcut, None
-        if shortcut is not None and not self.is_settled():
-            shortcut.hand_over()
 
     def set_result(self, result: T) -> None:
         """Finish with a result; for the driver."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import select
 import socket
@@ -389,6 +390,7 @@ class Peer:
             resume=self._begun,
             grace=self._grace,
             segments=self._shares,
+            log_level=logging.getLogger().level,
         )
         self.link.outbox.put(make_frame(Kind.ATTACH, body=encode_fields(fields)))
 

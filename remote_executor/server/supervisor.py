@@ -30,6 +30,7 @@ from remote_executor.net.streams import SocketStream
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
+from remote_executor.server.zygote import kill_with_descendants
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
 from remote_executor.wire.messages import (
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.net.loop import Loop
+    from remote_executor.server.door import Door
     from remote_executor.wire.auth import Mechanism
     from remote_executor.wire.frames import Frame
 
@@ -63,6 +65,9 @@ QUICK_MICROS = 60
 """A single task that takes less is a quick one: what comes after it is waited for awake."""
 
 BEGUN_PERIOD = 0.02
+DOOR_SECONDS = 0.5
+"""For so long the address of a server that ends is free, even if a client has yet to come back."""
+
 LINGER_SECONDS = 2.0
 """How long a peer has to read our last words, and a worker to end by itself."""
 
@@ -114,6 +119,7 @@ class ClientSession:
         setup: The SETUP frame.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
+        spared: Tasks that a worker died with before it had read them.
         broken: Whether its initializer failed: it gets no workers any more.
     """
 
@@ -133,6 +139,7 @@ class ClientSession:
         "processes",
         "setup",
         "sharing",
+        "spared",
         "timeouts",
         "timer",
         "wire",
@@ -149,6 +156,7 @@ class ClientSession:
         self.options: dict[int, dict[str, Any]] = {}
         self.timeouts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
+        self.spared: set[int] = set()
         self.setup: Frame | None = None
         self.processes: dict[WorkerProcess, None] = {}
         self.paused_wires: dict[WorkerProcess, None] = {}
@@ -361,6 +369,7 @@ class Connection:
             client.connection = None
             client.wire.link_lost(time.monotonic())
             self.supervisor.schedule(client)
+            self.supervisor.door_matters()
 
 
 class Supervisor:
@@ -398,7 +407,7 @@ class Supervisor:
         self._processes: dict[int, WorkerProcess] = {}
         self._by_pid: dict[int, WorkerProcess] = {}
         self._number = 0
-        self._listener: socket.socket | None = None
+        self._door: Door | None = None
         self._embedded = False
         self._ending = False
         self._over = False
@@ -417,6 +426,7 @@ class Supervisor:
         self._begun_timer = loop.timer(self._report_begun)
         self._pool_timer = loop.timer(lambda _: None)  # a round is all it takes
         self._timeout_timer = loop.timer(self._kill_late)
+        self._door_timer = loop.timer(self._mind_door)
         loop.watch(control.fileno(), self._control_readable)
 
     def __repr__(self) -> str:
@@ -436,10 +446,10 @@ class Supervisor:
 
     # -------------------------------------------------------------------- running
 
-    def listen(self, listener: socket.socket) -> None:
-        """Accept connections on a listening socket that does not block."""
-        self._listener = listener
-        self.loop.watch(listener.fileno(), self._accept)
+    def listen(self, door: Door) -> None:
+        """Accept connections at a door that is open."""
+        self._door = door
+        self.loop.watch(door.fileno(), self._accept)
 
     def serve_one(self, sock: socket.socket) -> None:
         """Serve this stream alone, and end with it."""
@@ -486,11 +496,40 @@ class Supervisor:
         """Accept no new sessions, and end when the last one has."""
         if not self._ending:
             self._ending = True
-            if self._listener is not None:
-                self.loop.forget(self._listener.fileno())
-                self._listener.close()
-                self._listener = None
+            if self._door is not None:
+                self._leave_door(self._door)
+            self.door_matters()
             self._over_if_done()
+
+    def door_matters(self) -> None:
+        """Somebody has come or gone: while we end, see to the door."""
+        if self._ending and self._door is not None and self._door_timer.when is None:
+            self._door_timer.at(self.loop.now + DOOR_SECONDS)
+
+    def _mind_door(self, now: float) -> None:
+        """
+        Open the door for a session that has lost its link, and for no longer than that.
+
+        Until then the address is anybody's. If another server has it by now, that is where the
+        client finds itself.
+        """
+        door = self._door
+        assert door is not None
+        wanted = any(client.connection is None for client in self._sessions.values())
+        if not wanted:
+            self._leave_door(door)
+        elif not door.is_open:
+            try:
+                door.open()
+            except OSError as exc:
+                self.log("warning", f"! a client that was cut off cannot come back: {exc}")
+            else:
+                self.loop.watch(door.fileno(), self._accept)
+
+    def _leave_door(self, door: Door) -> None:
+        if door.is_open:
+            self.loop.forget(door.fileno())
+            door.close()
 
     def _over_if_done(self) -> None:
         if self._ending and not self._sessions and not self._processes:
@@ -501,10 +540,8 @@ class Supervisor:
             connection.link.say_goodbye()
             connection.flush()
             connection.close()
-        if self._listener is not None:
-            self.loop.forget(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        if self._door is not None:
+            self._leave_door(self._door)
         # The zygote kills all workers when it finds this closed.
         self.loop.forget(self._control.fileno())
         self._control.close()
@@ -515,16 +552,16 @@ class Supervisor:
     # ---------------------------------------------------------------- connections
 
     def _accept(self) -> None:
-        assert self._listener is not None
+        assert self._door is not None
         for _ in range(32):
             try:
-                sock, where = self._listener.accept()
+                sock, where = self._door.accept()
             except BlockingIOError:
                 return
             except OSError as exc:
                 # As a rule no descriptors are left. Let others be served meanwhile.
                 self.log("warning", f"! cannot accept: {exc}")
-                self.loop.want(self._listener.fileno(), read=False)
+                self.loop.want(self._door.fileno(), read=False)
                 self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
                 return
             strangers = [each for each in self.connections if each.link.state is not LinkState.OPEN]
@@ -544,8 +581,8 @@ class Supervisor:
             self.unflushed[connection] = None
 
     def _accept_again(self, now: float) -> None:
-        if self._listener is not None:
-            self.loop.want(self._listener.fileno())
+        if self._door is not None and self._door.is_open:
+            self.loop.want(self._door.fileno())
 
     def attach(self, connection: Connection, frame: Frame, now: float) -> ClientSession | None:
         """Give a connection its session, an old or a new one."""
@@ -609,11 +646,12 @@ class Supervisor:
         client.wire.attach(outbox, fields["received"] if resumed else 0)
         client.connection = connection
         self._throttled[client] = None
+        self.door_matters()
         return client
 
     def _sharing(self, client: ClientSession) -> Sharing:
         def tell_worker(process: WorkerProcess, frame: Frame) -> None:
-            process.outbox.put(frame)
+            process.put(frame)
             self._unflushed_workers[process] = None
 
         return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
@@ -624,7 +662,7 @@ class Supervisor:
         op = fields["op"]
         reply: dict[str, Any]
         if op == "ping":
-            reply = {"ok": True}
+            reply = {"error": "ending"} if self._ending else {"ok": True}
         elif op == "status":
             reply = self.status()
         elif op == "end":
@@ -698,6 +736,7 @@ class Supervisor:
             connection.close()
         if not client.processes:
             self._clients.pop(client.pool, None)
+        self.door_matters()
         self._over_if_done()
 
     def _drop_workers(self, client: ClientSession, *, gently: bool = False) -> None:
@@ -711,6 +750,7 @@ class Supervisor:
                     self._kill(worker.shell)
         for table in (client.frames, client.blobs, client.options, client.timeouts, client.ends):
             table.clear()
+        client.spared.clear()
 
     def frames_from_client(
         self, client: ClientSession, frames: list[Frame], size: int, now: float
@@ -779,7 +819,7 @@ class Supervisor:
             for process in client.processes:
                 if frame.aux in process.known:
                     process.known.discard(frame.aux)
-                    process.outbox.put(frame)
+                    process.put(frame)
                     self._unflushed_workers[process] = None
         elif kind == Kind.OPTIONS:
             client.options[frame.id] = decode_fields(frame.body)
@@ -805,6 +845,7 @@ class Supervisor:
         frame = client.frames.pop(id, None)
         if frame is not None and frame.segment is not None:
             client.sharing.settled(frame)
+        client.spared.discard(id)
         if client.timeouts:
             client.timeouts.pop(id, None)
             client.ends.pop(id, None)
@@ -890,6 +931,7 @@ class Supervisor:
             if frame.segment is not None:
                 client.sharing.given(process, frame)
             put(frame)
+        process.last = ids[-1]
         self._flush_worker(process)
         process.write_tokens(ids)
         seconds = process.pool.session.seconds
@@ -952,6 +994,7 @@ class Supervisor:
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
             "authkey": client.config.get("authkey"),
+            "log_level": client.config.get("log_level"),
         }
         try:
             process = WorkerProcess(worker, self._number)
@@ -972,7 +1015,7 @@ class Supervisor:
         for output in process.outputs:
             self._watch_output(output)
         if client.setup is not None:
-            process.outbox.put(client.setup)
+            process.put(client.setup)
             self._unflushed_workers[process] = None
         line = json.dumps(config).encode() + b"\n"
         try:
@@ -1014,10 +1057,7 @@ class Supervisor:
         if not data:
             self.log("error", "! the process that makes workers has died: the server ends")
             for process in self._by_pid.values():
-                try:
-                    os.killpg(process.pid, signal.SIGKILL)
-                except OSError:
-                    pass
+                kill_with_descendants(process.pid)
             self._over = True
             return
         *lines, self._control_buffer = (self._control_buffer + data).split(b"\n")
@@ -1098,6 +1138,8 @@ class Supervisor:
                 return
             elif kind == Kind.RELEASE:
                 client.sharing.released(process, frame.id)
+            elif kind == Kind.LOG and client.id in self._sessions:
+                self._send(client, frame)
         if ids:
             strange = self.pool.done(process.pool, ids, micros, self.loop.now)
             tasks, send = client.frames, client.wire.send
@@ -1108,7 +1150,7 @@ class Supervisor:
                 if task.segment is not None:
                     client.sharing.settled(task)
                 send(frame)
-            if client.timeouts:
+            if client.timeouts or client.spared:
                 for id in ids:
                     self._forget(client, id)
             self._quick = micros < QUICK_MICROS and not client.pool.tasks
@@ -1142,7 +1184,7 @@ class Supervisor:
         self._drain_wire(process)
         for output in process.outputs:
             self._drain_output(output)
-        for id in self.pool.gone(process.pool):
+        for id in self.pool.gone(process.pool, self._spared(client, process)):
             self._forget(client, id)
             self._send_died(client, id, process.doomed.get(id, "died"), process, status)
         client.sharing.worker_gone(process)
@@ -1162,6 +1204,18 @@ class Supervisor:
         if not client.processes and client.pool not in self.pool.sessions:
             self._clients.pop(client.pool, None)
         self._over_if_done()
+
+    def _spared(self, client: ClientSession, process: WorkerProcess) -> int | None:
+        """
+        Return the task that a dead worker cannot have begun although it took the token, if any.
+
+        Once for each task: it might be for its size that workers die while they read it.
+        """
+        id = process.last if process.unread else None
+        if id is None or id not in client.frames or id in process.doomed or id in client.spared:
+            return None
+        client.spared.add(id)
+        return id
 
     # --------------------------------------------------------------------- output
 

@@ -23,6 +23,7 @@ from remote_executor.core.pool import (
     WorkerState,
 )
 from tests.support.pipes import FakePipes
+from tests.support.scale import tries
 
 LIVE = (WorkerState.IDLE, WorkerState.BUSY)
 
@@ -275,6 +276,6 @@ class PoolHistory(RuleBasedStateMachine):
             assert not session.busy
 
 
-PoolHistory.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
+PoolHistory.TestCase.settings = settings(max_examples=tries(75), stateful_step_count=60)
 TestPoolHistory = PoolHistory.TestCase
 TestPoolHistory.pytestmark = [pytest.mark.timeout(120)]

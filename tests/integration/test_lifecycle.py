@@ -330,33 +330,65 @@ def test_fork_with_an_executor_open(run_script):
     """The child gets a clear error, hangs nowhere, and the parent is unharmed."""
     code, out, err = run_script(
         """
-import os, sys, warnings
+import os, sys, time, warnings
+from concurrent import futures
 from remote_executor import FarmExecutor
 
 warnings.simplefilter("ignore")
 
 if __name__ == "__main__":
+    parent = os.getpid()
     with FarmExecutor(2) as executor:
-        pending = executor.submit(pow, 2, 3)
-        executor.submit(abs, 1).result(20)
+        def attempt(name, call):
+            try:
+                print("child:", name, call())
+            except RuntimeError as error:
+                print("child:", name, "fork" in str(error))
+
+        done = executor.submit(pow, 2, 3)
+        done.result(20)
+        running = [executor.submit(time.sleep, 1) for _ in range(4)]
+        results = executor.map(abs, range(3))
+        running[0].add_done_callback(lambda _: print("called", os.getpid() == parent))
         child = os.fork()
         if child == 0:
-            try:
-                executor.submit(abs, -1).result(5)
-            except RuntimeError as error:
-                print("child:", "fork" in str(error))
+            attempt("submit", lambda: executor.submit(abs, -1).result(5))
+            attempt("done before", done.result)
+            attempt("result", running[0].result)
+            attempt("wait", lambda: len(futures.wait(running).done))
+            attempt("as_completed", lambda: len(list(futures.as_completed(running))))
+            attempt("exception", lambda: type(running[1].exception()).__name__)
+            attempt("done", running[2].done)
+            attempt("cancel", running[3].cancel)
+            attempt("map", lambda: list(results))
             executor.shutdown()
             sys.stdout.flush()
             with FarmExecutor(1) as own:
                 print("own:", own.submit(pow, 2, 4).result(20), flush=True)
             os._exit(0)
         print("status", os.waitpid(child, 0)[1], flush=True)
-        print("parent:", executor.submit(pow, 2, 5).result(20), pending.result(20))
+        print("parent:", executor.submit(pow, 2, 5).result(20), done.result(20), *results)
+        print([future.result(20) for future in running])
 """
     )
 
     assert (code, err) == (0, "")
-    assert sorted(out.splitlines()) == ["child: True", "own: 16", "parent: 32 8", "status 0"]
+    assert sorted(out.splitlines()) == [
+        "[None, None, None, None]",
+        "called True",
+        "child: as_completed 4",
+        "child: cancel False",
+        "child: done True",
+        "child: done before 8",
+        "child: exception RuntimeError",
+        "child: map True",
+        "child: result True",
+        "child: submit True",
+        "child: wait 4",
+        "own: 16",
+        "parent: 32 8 0 1 2",
+        "status 0",
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

@@ -219,8 +219,8 @@ def test_a_fork_leaves_it_to_the_parent(ex):
         signal.alarm(10)
         with pytest.raises(RuntimeError):
             ex.submit(abs, 1)
-        with pytest.raises(futures.TimeoutError):
-            future.result(0.1)
+        with pytest.raises(RuntimeError):
+            future.result(5)
         os._exit(0)
 
     assert os.waitpid(pid, 0)[1] == 0
