@@ -46,6 +46,7 @@ __all__ = [
     "ServerHandle",
     "ServerLost",
     "ServerStatus",
+    "Shared",
     "TaskKilled",
     "TaskTimeout",
     "UnsupportedError",
@@ -74,6 +75,7 @@ _WHERE = {
     "end_server": "client.admin",
     "ping": "client.admin",
     "server_status": "client.admin",
+    "Shared": "payload.shared",
     "ServerHandle": "server.serve",
     "start_server": "server.serve",
     "worker_index": "server.worker",
@@ -149,6 +151,7 @@ if TYPE_CHECKING:
     )
     from remote_executor.net.addresses import Address, parse_address
     from remote_executor.options import Options
+    from remote_executor.payload.shared import Shared
     from remote_executor.server.serve import ServerHandle, start_server
     from remote_executor.server.worker import worker_index
     from remote_executor.task_errors import (

@@ -65,9 +65,11 @@ from remote_executor.wire.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from remote_executor.client.shares import Blob, Shares
     from remote_executor.core.known import Function
     from remote_executor.errors import FarmError
     from remote_executor.payload.functions import FunctionCache
+    from remote_executor.payload.shared import Shared
     from remote_executor.wire.session import Session
 
 __all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
@@ -111,6 +113,7 @@ class Settings:
         connect_timeout: float | None,
         token: bytes | None,
         label: bool,
+        blob_cache: int,
     ) -> None:
         self.config = config
         self.setup = setup
@@ -118,6 +121,7 @@ class Settings:
         self.grace = grace
         self.connect_timeout = connect_timeout
         self.token = token
+        self.blob_cache = blob_cache
         self.label = label
         """Whether lines that tasks print are marked with host and task."""
 
@@ -136,6 +140,10 @@ class Driver:
         self.settings = settings
         self.scheduler = Scheduler()
         self.functions = Functions()
+        self.shares: Shares | None = None
+        """The shared objects, once there was one."""
+        self._freed: deque[int] = deque()
+        """Numbers of those that nobody refers to any more."""
         self._cache = cache
         self.inbox: deque[Task | tuple[Feed, int]] = deque()
         """Tasks, and feeds that have so many more items."""
@@ -174,7 +182,8 @@ class Driver:
     # ------------------------------------------------------------------- starting
 
     def _add_way(self, way: Way) -> Peer:
-        peer = Peer(way, self.loop, self, self.settings.config, self.settings.grace)
+        settings = self.settings
+        peer = Peer(way, self.loop, self, settings.config, settings.grace, settings.blob_cache)
         self._peers[peer] = self.scheduler.add_server(peer, peer.name)
         return peer
 
@@ -328,6 +337,8 @@ class Driver:
             self._send_asks()
         if self.functions.crowded():
             self._evict()
+        if self._freed:
+            self._forget_freed()
         for peer in self._peers:
             if peer.link is not None and peer.link.outbox.size:
                 peer.flush()
@@ -347,13 +358,16 @@ class Driver:
                 continue
             # Numbered when it goes: until then it may be forgotten for want of room.
             function = task.function = self.functions.number(task.encoded)
-            if function.number not in known:
-                self._send_function(peer, function)
+            if not known.use(function.number):
+                self._send_function(peer, server, function)
             if task.buffers and peer.segments and task.segment is None and task.size >= WORTH:
                 self._to_pack.append((task, task.id))
                 continue
             flags = task.flags
-            if task.timeout is not None or task.pinned is not None:
+            for blob in task.blobs:
+                if not known.use(blob.number):
+                    self._send_shared(peer, server, blob)
+            if task.timeout is not None or task.pinned is not None or task.blobs:
                 flags |= Flag.OPTIONED
                 self._send_options(session, task)
             frame = make_frame(TASK, task.id, body, task.buffers, aux=function.number, flags=flags)
@@ -365,7 +379,8 @@ class Driver:
     def _refuses(self, peer: Peer, task: Task) -> bool:
         """Fail a task that carries code by value to another Python, where it would crash."""
         assert task.server is not None
-        if not (holds_code(task.encoded.body) or holds_code(task.body or b"")):
+        shared = any(blob.code for blob in task.blobs)
+        if not (shared or holds_code(task.encoded.body) or holds_code(task.body or b"")):
             return False
         self.scheduler.ended(task.server, task.id)
         python = ".".join(map(str, peer.fields.get("python", [])))
@@ -378,9 +393,9 @@ class Driver:
         self._deliver_error(task, PayloadError(task.name or "task", reason))
         return True
 
-    def _send_function(self, peer: Peer, function: Function) -> None:
+    def _send_function(self, peer: Peer, server: Server, function: Function) -> None:
         assert peer.session is not None
-        peer.known.add(function.number)
+        self._hold(peer, server, function.number, function.size)
         flags = Flag.PURE if function.pure else 0
         peer.session.send(
             make_frame(
@@ -388,12 +403,36 @@ class Driver:
             )
         )
 
+    def _send_shared(self, peer: Peer, server: Server, blob: Blob) -> None:
+        assert peer.session is not None
+        self._hold(peer, server, blob.number, blob.size)
+        peer.session.send(blob.frame(peer.segments))
+
+    def _hold(self, peer: Peer, server: Server, number: int, size: int) -> None:
+        """Take note of what a server is sent now, and have it forget others for it."""
+        known = peer.known
+        if known.crowded(size):
+            in_use: set[int] = set()
+            for task in server.inflight.values():
+                if task.function is not None:
+                    in_use.add(task.function.number)
+                in_use.update(blob.number for blob in task.blobs)
+            for other in known.make_room(size, in_use):
+                self._send_forget(peer, other)
+        known.add(number, size)
+
+    def _send_forget(self, peer: Peer, number: int) -> None:
+        if peer.session is not None:
+            peer.session.send(make_frame(Kind.FORGET, aux=number))
+
     def _send_options(self, session: Session, task: Task) -> None:
         fields: dict[str, Any] = {}
         if task.timeout is not None:
             fields["timeout"] = task.timeout
         if task.pinned is not None:
             fields["worker"] = task.pinned
+        if task.blobs:
+            fields["blobs"] = [blob.number for blob in task.blobs]
         session.send(make_frame(Kind.OPTIONS, task.id, encode_fields(fields)))
 
     def _share(self, peer: Peer, task: Task, frame: Frame) -> None:
@@ -416,6 +455,7 @@ class Driver:
                 try:
                     if task.body is None:
                         task.body, task.buffers = dump(task.items)
+                        self.find_shared(task)
                     shares = server is not None and server.key.segments
                     if shares and sum(map(len, task.buffers)) >= WORTH:
                         task.segment = self._segments.lend(task.buffers) or INLINE
@@ -454,9 +494,38 @@ class Driver:
         in_use = [task.function for task in self.scheduler.tasks.values() if task.function]
         for function in self.functions.evict(in_use):
             for peer in self._peers:
-                if function.number in peer.known and peer.session is not None:
-                    peer.known.discard(function.number)
-                    peer.session.send(make_frame(Kind.FORGET, aux=function.number))
+                if peer.known.discard(function.number):
+                    self._send_forget(peer, function.number)
+
+    # ------------------------------------------------------------------- shared objects
+
+    def share(self, obj: object) -> Shared:
+        """Share an object; see :meth:`FarmExecutor.share`."""
+        if self.shares is None:
+            from remote_executor.client.shares import Shares
+
+            with self.mutex:
+                if self.shares is None:
+                    self.shares = Shares(self.functions, self._on_freed)
+        return self.shares.share(obj)
+
+    def find_shared(self, task: Task) -> None:
+        """Look which shared objects a task refers to, now that it is pickled."""
+        if self.shares is not None and task.body is not None:
+            task.blobs = self.shares.met_in(task.encoded, task.body)
+
+    def _on_freed(self, number: int) -> None:
+        """Nobody refers to a shared object any more. Any thread at any time: no lock, no core."""
+        self._freed.append(number)
+        if not self.closed and self.loop.asleep:
+            self.loop.wake()
+
+    def _forget_freed(self) -> None:
+        while self._freed:
+            number = self._freed.popleft()
+            for peer in self._peers:
+                if peer.known.discard(number):
+                    self._send_forget(peer, number)
 
     # ---------------------------------------------------------------- the I/O thread
 

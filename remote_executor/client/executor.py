@@ -21,7 +21,7 @@ from remote_executor.client.current import AsKernel
 from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
-from remote_executor.client.peer import Embedded, PeerState, Remote, Way
+from remote_executor.client.peer import BLOB_CACHE, Embedded, PeerState, Remote, Way
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
 from remote_executor.net.addresses import AddressLike, parse_address, parse_addresses
@@ -119,7 +119,9 @@ class _Face(Executor):
         future._task = task
         if self._futures is not None:
             self._futures.add(future)
-        if driver.shortcut.send(task):
+        if driver.shares is not None:
+            driver.find_shared(task)
+        if not task.blobs and driver.shortcut.send(task):
             future._shortcut = driver.shortcut
         else:
             driver.submit(task)
@@ -231,6 +233,39 @@ class _Face(Executor):
         results.start(feed)
         return results.results(timeout)
 
+    def share(self, obj: Any) -> Any:
+        """
+        Send an object to each server once, however many tasks use it.
+
+        ::
+
+            model = ex.share(train())
+            scores = list(ex.map(functools.partial(score, model), rows))
+
+        It is pickled now, so later changes do not show. What is returned stands for it wherever a
+        task may have an object: as an argument, within containers, as an item of a map, captured by
+        a function, in an object that is shared itself. The task finds the object itself, and may
+        write to it: each task has its own, those in one batch of a map have one together, and large
+        arrays take no memory but for what is written. What cannot change (numbers, str, bytes,
+        tuples of them) is made once in each worker. A result that holds the object is a copy.
+
+        Servers have it from the first task that uses it until the handle and the last such task are
+        gone. Beyond ``blob_cache`` a server forgets what was not used for longest, and is sent it
+        again when a task needs it.
+
+        Args:
+            obj: Anything that can be pickled.
+
+        Returns:
+            A :class:`~remote_executor.Shared`, for tasks of this executor and of its views.
+
+        Raises:
+            PayloadError: If it cannot be pickled.
+            RuntimeError: After a shutdown, or in a forked child.
+        """
+        self._check_open()
+        return self._driver.share(obj)
+
     # ------------------------------------------------------------------- killing
 
     def kill(self, future: Future[Any]) -> bool:
@@ -336,6 +371,7 @@ class _Face(Executor):
                     task.size = len(body)
                     task.category = self._options.category
                     task.name = getattr(fn, "__qualname__", None)
+                    driver.find_shared(task)
                     future._driver, future._task = driver, task
                     driver.pin(server, task)
                     futures.append(future)
@@ -477,6 +513,8 @@ class FarmExecutor(_Face):
             tasks run elsewhere.
         retries: How many more times a task is tried after a server was lost with it.
         preload: Modules that an embedded server imports once, before it makes workers.
+        blob_cache: Bytes of functions and shared objects that each server may keep for this
+            executor, beyond what unsettled tasks need. What it had to forget is sent again.
 
     Raises:
         ValueError: If a number is out of range, or an address cannot be meant.
@@ -497,6 +535,7 @@ class FarmExecutor(_Face):
         session_grace: float = 60.0,
         retries: int = 3,
         preload: Iterable[str] = (),
+        blob_cache: int = BLOB_CACHE,
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
@@ -507,6 +546,8 @@ class FarmExecutor(_Face):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
+        if blob_cache < 0:
+            raise ValueError("blob_cache must be >= 0")
         self._options = DEFAULTS
         self._lane = None
         self._closed = False
@@ -533,6 +574,7 @@ class FarmExecutor(_Face):
             connect_timeout=connect_timeout,
             token=_secret(token),
             label=not isinstance(ways[0], Embedded),
+            blob_cache=blob_cache,
         )
         self._driver = Driver(settings, ways, self._cache)
         # When nobody refers to the executor any more, what was submitted is finished and all ends.

@@ -191,6 +191,7 @@ class MapResults:
             while True:
                 outcome = self._wait(until)
                 if outcome is None:
+                    self._started = None  # it refers to us: let both go now
                     return
                 values, error = _open(outcome[1])
                 if _is_tiny(outcome[1], len(values)):

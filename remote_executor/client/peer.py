@@ -31,6 +31,7 @@ from multiprocessing.process import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from remote_executor.core.known import Holdings
 from remote_executor.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -56,10 +57,11 @@ if TYPE_CHECKING:
     from remote_executor.net.segments import Segment
     from remote_executor.wire.frames import Frame
 
-__all__ = ["Embedded", "Owner", "Peer", "PeerState", "Remote", "Way"]
+__all__ = ["BLOB_CACHE", "Embedded", "Owner", "Peer", "PeerState", "Remote", "Way"]
 
 LIMIT = 64 * 1024**3
 """The largest frame in bytes that is accepted from a server that proved itself."""
+BLOB_CACHE = 1024**3
 FIRST_PAUSE = 0.05
 LAST_PAUSE = 3.0
 CONNECT_SECONDS = 10.0
@@ -284,18 +286,25 @@ class Peer:
         owner: Who is told.
         config: What ATTACH says of the client and what it wants.
         grace: Seconds a session survives without a link.
+        blob_cache: Bytes of functions and shared objects that the server may keep for us.
     """
 
     def __init__(
-        self, way: Way, loop: Loop, owner: Owner, config: dict[str, Any], grace: float
+        self,
+        way: Way,
+        loop: Loop,
+        owner: Owner,
+        config: dict[str, Any],
+        grace: float,
+        blob_cache: int = BLOB_CACHE,
     ) -> None:
         self.way = way
         self.name = way.name
         self.state = PeerState.IDLE
         self.session: Session | None = None
         self.link: Link | None = None
-        self.known: set[int] = set()
-        """Numbers of the functions that the server holds."""
+        self.known = Holdings(blob_cache)
+        """The functions and shared objects that the server holds."""
         self.fields: dict[str, Any] = {}
         """What the server says of itself."""
         self.trouble: str | None = None
@@ -312,6 +321,7 @@ class Peer:
         self._owner = owner
         self._config = config
         self._grace = grace
+        self._blob_cache = blob_cache
         self.stream: Stream | None = None
         """What there is of a connection; for the driver to lend it to callers."""
         self._session_id = ""
@@ -398,7 +408,7 @@ class Peer:
         self.session = Session(now, self._grace)
         self._session_id = os.urandom(16).hex()
         self._begun = False
-        self.known = set()
+        self.known = Holdings(self._blob_cache)
 
     def _attached(self, frame: Frame) -> None:
         fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)

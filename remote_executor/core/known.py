@@ -7,11 +7,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from remote_executor.wire.frames import Buffer
 
-__all__ = ["Function", "Functions"]
+__all__ = ["Function", "Functions", "Holdings"]
 
 
 class Encoded(Protocol):
@@ -70,6 +70,10 @@ class Functions:
     def __len__(self) -> int:
         return len(self._by_key)
 
+    def next_number(self) -> int:
+        """Return a number that no function has or gets; any thread may ask."""
+        return next(self._numbers)
+
     def number(self, encoded: Encoded) -> Function:
         """Return the numbered function with these bytes."""
         function = self._by_key.get(encoded.key)
@@ -111,4 +115,74 @@ class Functions:
                 del self._by_key[function.key]
                 self.total_bytes -= function.size
                 evicted.append(function)
+        return evicted
+
+
+class Holdings:
+    """
+    What one server holds of what was sent to it, the least recently used first.
+
+    The client alone decides what a server keeps, so the two never disagree: what it has told a
+    server to forget it sends again when a task needs it, and a session that begins anew begins
+    with nothing.
+
+    Args:
+        most_bytes: How much the server may hold, beyond what unsettled tasks need.
+    """
+
+    __slots__ = ("_most_bytes", "_sizes", "total_bytes")
+
+    def __init__(self, most_bytes: int) -> None:
+        self._sizes: OrderedDict[int, int] = OrderedDict()
+        self._most_bytes = most_bytes
+        self.total_bytes = 0
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._sizes
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def use(self, number: int) -> bool:
+        """Return whether it is there; if so, it is the most recently used now."""
+        if number not in self._sizes:
+            return False
+        self._sizes.move_to_end(number)
+        return True
+
+    def add(self, number: int, size: int) -> None:
+        """Take note of what is sent now; call :meth:`crowded` and :meth:`make_room` before."""
+        self._sizes[number] = size
+        self.total_bytes += size
+
+    def discard(self, number: int) -> bool:
+        """Forget something; return whether it was there, so that the server is to be told."""
+        size = self._sizes.pop(number, None)
+        if size is None:
+            return False
+        self.total_bytes -= size
+        return True
+
+    def crowded(self, size: int) -> bool:
+        """Whether so many bytes more are too many."""
+        return bool(self._sizes) and self.total_bytes + size > self._most_bytes
+
+    def make_room(self, size: int, in_use: Container[int]) -> list[int]:
+        """
+        Forget the least recently used until there is room.
+
+        Args:
+            size: How many bytes are to come.
+            in_use: What unsettled tasks at that server need, which stays.
+
+        Returns:
+            The numbers of what is forgotten, for the server to be told.
+        """
+        evicted: list[int] = []
+        for number in list(self._sizes):
+            if not self.crowded(size):
+                break
+            if number not in in_use:
+                self.discard(number)
+                evicted.append(number)
         return evicted

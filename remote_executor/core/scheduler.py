@@ -80,6 +80,7 @@ class Task:
     """
 
     __slots__ = (
+        "blobs",
         "body",
         "buffers",
         "cancelling",
@@ -147,6 +148,8 @@ class Task:
         self.lacking: tuple[str, ...] = ()
         """Modules that its servers turned out to lack."""
         self.items: Any = None
+        self.blobs: tuple[Any, ...] = ()
+        """The shared objects that it refers to, kept until it is settled."""
         self.segment: Any = None
         self.flags = 0
         self.category: object = None

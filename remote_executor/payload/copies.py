@@ -57,6 +57,26 @@ class PrivateCopies:
         for (start, stop), buffer in zip(self._spans, buffers, strict=True):
             self._pristine[start:stop] = buffer
 
+    @classmethod
+    def of_file(cls, fd: int, spans: Sequence[tuple[int, int]]) -> PrivateCopies:
+        """
+        Hand out copies of what a memory file has, which other processes share.
+
+        Args:
+            fd: Its descriptor, which becomes ours.
+            spans: Where each buffer begins and ends in it.
+
+        Raises:
+            OSError: If it cannot be mapped.
+        """
+        copies = cls.__new__(cls)
+        copies._fd = fd
+        copies._identity = _identity(fd)
+        copies._spans = list(spans)
+        # Never touched as long as the descriptor is there, so it takes no memory.
+        copies._pristine = mmap.mmap(fd, copies._spans[-1][1], prot=mmap.PROT_READ)
+        return copies
+
     def fresh(self) -> list[memoryview]:
         """Return copies that the caller may write to and keep."""
         if self._fd >= 0 and _identity(self._fd) == self._identity:

@@ -44,15 +44,17 @@ class Encoded:
             sent only to who does not know the key.
         pure: Whether it may be rebuilt once and called again and again.
         size: Bytes in all.
+        tokens: Those of the shared objects that it refers to, once somebody has looked.
     """
 
-    __slots__ = ("body", "buffers", "key", "pure", "size")
+    __slots__ = ("body", "buffers", "key", "pure", "size", "tokens")
 
     def __init__(self, body: bytes, buffers: Sequence[memoryview], pure: bool) -> None:
         self.body = body
         self.buffers = buffers
         self.pure = pure
         self.size = len(body) + sum(map(len, buffers))
+        self.tokens: list[bytes] | None = None
         if not buffers and len(body) <= _SHORT:
             self.key = body
         else:
@@ -226,7 +228,7 @@ class FunctionTable:
         number: int,
         flags: int,
         body: bytes | bytearray | memoryview,
-        buffers: Sequence[Any] = (),
+        buffers: Sequence[Any] | PrivateCopies = (),
     ) -> None:
         """
         Take a function. It is not unpickled before :meth:`get`.
@@ -235,9 +237,13 @@ class FunctionTable:
             number: What it will be asked for by. An earlier one of that number is replaced.
             flags: :data:`PURE` or 0.
             body: Its pickle.
-            buffers: The large buffers, which become the table's own.
+            buffers: The large buffers, which become the table's own, or what makes them.
         """
-        copies = PrivateCopies(buffers) if buffers else None
+        copies: PrivateCopies | None
+        if isinstance(buffers, PrivateCopies):
+            copies = buffers
+        else:
+            copies = PrivateCopies(buffers) if buffers else None
         self._definitions[number] = _Definition(bool(flags & PURE), bytes(body), copies)
 
     def forget(self, number: int) -> None:

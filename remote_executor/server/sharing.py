@@ -17,6 +17,7 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.errors import RemoteProtocolError
 from remote_executor.net.segments import (
     AVAILABLE,
     WORTH,
@@ -38,12 +39,17 @@ __all__ = ["Incoming", "Sharing"]
 
 SEGMENT = int(Flag.SEGMENT)
 
+MOST_KEPT = 256
+"""Blobs of one server that stay in segments; each holds a descriptor, here and in workers."""
+
 
 class Incoming:
     """Room for large buffers that come by a stream: in segments, so that they go on as such."""
 
     def __init__(self) -> None:
         self.pool = SegmentPool()
+        self.kept = 0
+        """How many segments blobs have."""
 
     def allocate(self, sizes: Sequence[int]) -> tuple[Sequence[Buffer], object]:
         """Return memory for buffers of these sizes, and the segment it is in, if any."""
@@ -101,6 +107,54 @@ class Sharing:
         self._tell_worker = tell_worker
         self._lent: dict[int, _Lent] = {}
         self._results: dict[int, WorkerProcess] = {}
+
+    # ----------------------------------------------------------------------- blobs
+
+    def keep(self, frame: Frame) -> None:
+        """
+        A blob has come: from now on its buffers go to workers as one segment, if there is one.
+
+        Nobody counts who maps it. It is not used again: the kernel frees it when the last one has
+        let go of it.
+
+        Raises:
+            RemoteProtocolError: If the client's segment cannot be trusted.
+        """
+        segment = frame.segment
+        if segment is None:
+            return
+        sizes = frame.sizes()
+        offsets, total = layout(sizes)
+        if not isinstance(segment, Segment):
+            try:
+                check_segment(segment.fd, total)
+            except ValueError as exc:
+                raise RemoteProtocolError(f"a blob cannot be used: {exc}") from None
+        if self._incoming.kept >= MOST_KEPT:
+            self._take_out(frame, sizes, offsets, total)
+            return
+        self._incoming.kept += 1
+        if isinstance(segment, Segment):
+            frame.set_segment(segment)
+            frame.buffers = ()
+            segment.mapping = None  # workers map it, and we have no more to do with it
+
+    def _take_out(
+        self, frame: Frame, sizes: Sequence[int], offsets: Sequence[int], total: int
+    ) -> None:
+        """Copy a blob's buffers out of their segment."""
+        with mmap.mmap(frame.segment.fd, total, prot=mmap.PROT_READ) as mapping:
+            buffers = [mapping[at : at + size] for at, size in zip(offsets, sizes, strict=True)]
+        frame.raw = bytearray(frame.raw)
+        frame.raw[1] &= ~SEGMENT
+        frame.flags &= ~SEGMENT
+        frame.buffers = buffers
+        frame.segment = None
+
+    def drop(self, frame: Frame) -> None:
+        """A blob is forgotten."""
+        if frame.segment is not None:
+            self._incoming.kept -= 1
 
     # ------------------------------------------------------------------- arguments
 

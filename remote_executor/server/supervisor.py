@@ -115,7 +115,8 @@ class ClientSession:
         connection: The link that is attached, if any.
         config: What ATTACH said.
         frames: TASK frames of unsettled tasks.
-        blobs: BLOB frames by number.
+        blobs: BLOB frames by number: functions and shared objects.
+        needs: The numbers of the shared objects that an unsettled task refers to, by id.
         setup: The SETUP frame.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
@@ -132,6 +133,7 @@ class ClientSession:
         "failed_starts",
         "frames",
         "id",
+        "needs",
         "options",
         "paused_outputs",
         "paused_wires",
@@ -153,6 +155,7 @@ class ClientSession:
         self.connection: Connection | None = None
         self.frames: dict[int, Frame] = {}
         self.blobs: dict[int, Frame] = {}
+        self.needs: dict[int, list[int]] = {}
         self.options: dict[int, dict[str, Any]] = {}
         self.timeouts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
@@ -748,7 +751,16 @@ class Supervisor:
                     self._stop(worker)
                 else:
                     self._kill(worker.shell)
-        for table in (client.frames, client.blobs, client.options, client.timeouts, client.ends):
+        for blob in client.blobs.values():
+            client.sharing.drop(blob)
+        for table in (
+            client.frames,
+            client.blobs,
+            client.needs,
+            client.options,
+            client.timeouts,
+            client.ends,
+        ):
             table.clear()
         client.spared.clear()
 
@@ -801,6 +813,9 @@ class Supervisor:
     def _optioned(self, client: ClientSession, id: int) -> None:
         options = client.options.pop(id, {})
         timeout, index = options.get("timeout"), options.get("worker")
+        blobs = options.get("blobs")
+        if isinstance(blobs, list):
+            client.needs[id] = [number for number in blobs if isinstance(number, int)]
         if isinstance(timeout, (int, float)) and 0 <= timeout < LONGEST_TIMEOUT:
             client.timeouts[id] = timeout
         if isinstance(index, int) and not client.broken:
@@ -811,11 +826,13 @@ class Supervisor:
     def _other(self, client: ClientSession, frame: Frame) -> None:
         kind = frame.kind
         if kind == Kind.BLOB:
+            self._drop_blob(client, frame.aux)
+            client.sharing.keep(frame)
             client.blobs[frame.aux] = frame
             for process in client.processes:
                 process.known.discard(frame.aux)
         elif kind == Kind.FORGET:
-            client.blobs.pop(frame.aux, None)
+            self._drop_blob(client, frame.aux)
             for process in client.processes:
                 if frame.aux in process.known:
                     process.known.discard(frame.aux)
@@ -841,11 +858,17 @@ class Supervisor:
         else:
             raise RemoteProtocolError(f"kind {kind} is not for a server")
 
+    def _drop_blob(self, client: ClientSession, number: int) -> None:
+        blob = client.blobs.pop(number, None)
+        if blob is not None:
+            client.sharing.drop(blob)
+
     def _forget(self, client: ClientSession, id: int) -> None:
         frame = client.frames.pop(id, None)
         if frame is not None and frame.segment is not None:
             client.sharing.settled(frame)
         client.spared.discard(id)
+        client.needs.pop(id, None)
         if client.timeouts:
             client.timeouts.pop(id, None)
             client.ends.pop(id, None)
@@ -924,10 +947,11 @@ class Supervisor:
         for id in ids:
             frame = frames[id]
             if frame.aux not in known:
-                blob = client.blobs.get(frame.aux)
-                if blob is not None:
-                    known.add(frame.aux)
-                    put(blob)
+                self._give_blob(client, process, frame.aux)
+            if client.needs:
+                for number in client.needs.get(id, ()):
+                    if number not in known:
+                        self._give_blob(client, process, number)
             if frame.segment is not None:
                 client.sharing.given(process, frame)
             put(frame)
@@ -938,6 +962,12 @@ class Supervisor:
         self._quick = len(ids) == 1 and seconds is not None and seconds * 1e6 < QUICK_MICROS
         if self._begun_timer.when is None:
             self._begun_timer.at(self.loop.now + BEGUN_PERIOD)
+
+    def _give_blob(self, client: ClientSession, process: WorkerProcess, number: int) -> None:
+        blob = client.blobs.get(number)
+        if blob is not None:
+            process.known.add(number)
+            process.outbox.put(blob)
 
     def _flush_worker(self, process: WorkerProcess) -> None:
         if process.fd < 0:
@@ -1150,7 +1180,7 @@ class Supervisor:
                 if task.segment is not None:
                     client.sharing.settled(task)
                 send(frame)
-            if client.timeouts or client.spared:
+            if client.timeouts or client.spared or client.needs:
                 for id in ids:
                     self._forget(client, id)
             self._quick = micros < QUICK_MICROS and not client.pool.tasks

@@ -32,8 +32,10 @@ from itertools import starmap
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from remote_executor.net.segments import AVAILABLE, WORTH, Mappings, SegmentPool
+from remote_executor.net.segments import AVAILABLE, WORTH, Mappings, SegmentPool, layout
 from remote_executor.net.streams import receive_with_fds, send_with_fd
+from remote_executor.payload import shared
+from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.failures import encode_failure
 from remote_executor.payload.functions import PURE, FunctionTable
 from remote_executor.payload.mains import prepare_main
@@ -76,6 +78,7 @@ FAILURE = int(Kind.FAILURE)
 BATCH = int(Flag.BATCH)
 STAR = int(Flag.STAR)
 BLOB_PURE = int(Flag.PURE)
+BLOB_SHARED = int(Flag.SHARED)
 UNLOADED = int(Flag.UNLOADED)
 
 
@@ -124,6 +127,7 @@ class Worker:
         "_records",
         "_segments",
         "_sending",
+        "_shared",
         "_sock",
         "_tokens",
     )
@@ -136,6 +140,8 @@ class Worker:
         self._reader.open_up(LIMIT)
         self._frames: deque[Frame] = deque()
         self._functions = FunctionTable()
+        self._shared = shared.SharedTable()
+        shared.use(self._shared)
         self._mappings = Mappings()
         self._segments = SegmentPool(MOST_FREE)
         self._lent: dict[int, Segment] = {}
@@ -213,6 +219,8 @@ class Worker:
                 self._run(frame)
             current.task = None
             del frame  # the next may take long to come
+            if self._shared:
+                self._shared.end_task()
             if self._mappings:
                 for key in self._mappings.released():
                     self._send(Kind.RELEASE, cast("int", key), b"")
@@ -243,10 +251,15 @@ class Worker:
     def _other(self, frame: Frame) -> None:
         kind = frame.kind
         if kind == BLOB:
-            flags = PURE if frame.flags & BLOB_PURE else 0
-            self._functions.define(frame.aux, flags, frame.body, frame.buffers)
+            pure = bool(frame.flags & BLOB_PURE)
+            if frame.flags & BLOB_SHARED:
+                self._shared.define(frame.aux, bytes(frame.body), pure, _copies(frame))
+            else:
+                copies = _copies(frame) if frame.sizes() else ()
+                self._functions.define(frame.aux, PURE if pure else 0, frame.body, copies)
         elif kind == FORGET:
             self._functions.forget(frame.aux)
+            self._shared.forget(frame.aux)
         elif kind == RELEASE:
             segment = self._lent.pop(frame.id, None)
             if segment is not None:
@@ -368,6 +381,19 @@ class Worker:
                     self._sock.sendall(self._records.popleft())
             finally:
                 self._sending.release()
+
+
+def _copies(frame: Frame) -> PrivateCopies:
+    """Return what makes a blob's buffers anew for each task."""
+    if frame.segment is None:
+        return PrivateCopies(frame.buffers)
+    descriptor, frame.segment = frame.segment, None
+    fd, descriptor.fd = _move_up(descriptor.fd), -1
+    sizes = frame.sizes()
+    offsets, _ = layout(sizes)
+    return PrivateCopies.of_file(
+        fd, [(at, at + size) for at, size in zip(offsets, sizes, strict=True)]
+    )
 
 
 def _picklable(values: list[Any], exc: BaseException) -> tuple[list[Any], BaseException]:

@@ -96,7 +96,12 @@ class Flag(enum.IntFlag):
     UNLOADED = 32
     """FAILURE: the task could not be unpickled, so nothing of it has run."""
     OPTIONED = 16
-    """TASK: an OPTIONS frame of the same id went before."""
+    """TASK: an OPTIONS frame of the same id went before, with fields that may be missing: timeout
+    in seconds, worker (the index of the one that is to run it), blobs (the numbers of the shared
+    objects that it refers to)."""
+    SHARED = 64
+    """BLOB: an object that was shared. The body is its token, the first buffer its pickle, the
+    others are the pickle's. With PURE the object cannot change."""
 
 
 def encode_fields(fields: dict[str, Any]) -> bytes:

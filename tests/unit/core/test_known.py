@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from remote_executor.core.known import Functions
+from remote_executor.core.known import Functions, Holdings
 
 
 def encoded(body, buffers=(), key=None):
@@ -93,3 +93,54 @@ def test_nothing_leaves_where_all_are_in_use():
 
     assert functions.evict(in_use=numbered) == []
     assert functions.crowded()
+
+
+def test_numbers_are_given_to_other_things_too():
+    functions = Functions()
+
+    number = functions.next_number()
+
+    assert functions.number(encoded(b"f")).number > number
+    assert len(functions) == 1
+
+
+def test_a_server_holds_what_it_was_sent_until_it_is_told_to_forget():
+    holdings = Holdings(100)
+
+    assert not holdings.use(1)
+    holdings.add(1, 60)
+    assert holdings.use(1)
+    assert (1 in holdings, len(holdings), holdings.total_bytes) == (True, 1, 60)
+    assert holdings.discard(1)
+    assert not holdings.discard(1)
+    assert (1 in holdings, len(holdings), holdings.total_bytes) == (False, 0, 0)
+
+
+def test_the_least_recently_used_make_room_and_no_more_than_must():
+    holdings = Holdings(100)
+    for number in range(1, 6):
+        holdings.add(number, 20)
+    holdings.use(1)
+
+    assert holdings.crowded(1)
+    assert not holdings.crowded(0)
+    assert holdings.make_room(30, ()) == [2, 3]
+    assert holdings.total_bytes == 60
+
+
+def test_what_tasks_need_stays_even_if_that_is_too_much():
+    holdings = Holdings(100)
+    for number in range(1, 5):
+        holdings.add(number, 30)
+
+    assert holdings.make_room(50, {1, 2, 4}) == [3]
+    assert holdings.crowded(50)
+
+
+def test_what_is_larger_than_all_the_room_goes_into_an_empty_one():
+    holdings = Holdings(100)
+    assert not holdings.crowded(500)
+    holdings.add(1, 500)
+
+    assert holdings.make_room(1, ()) == [1]
+    assert not holdings.crowded(1)

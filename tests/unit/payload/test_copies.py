@@ -58,3 +58,37 @@ def test_a_task_may_close_the_descriptor_and_reuse_its_number():
     del copies
     os.close(reader)  # still ours, so it was not closed
     os.close(writer)
+
+
+@needs_memfd
+def test_copies_of_a_file_that_others_share():
+    fd = os.memfd_create("test")
+    os.pwrite(fd, b"abc", 0)
+    os.pwrite(fd, b"defg", 64)
+    shared = os.dup(fd)
+
+    copies = PrivateCopies.of_file(fd, [(0, 3), (64, 68)])
+    first = copies.fresh()
+    first[1][:] = b"XXXX"
+
+    assert [bytes(view) for view in first] == [b"abc", b"XXXX"]
+    assert [bytes(view) for view in copies.fresh()] == [b"abc", b"defg"]
+    assert os.pread(shared, 4, 64) == b"defg"
+    os.close(shared)
+    del copies
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    assert bytes(first[0]) == b"abc"
+
+
+@needs_memfd
+def test_a_task_may_close_the_descriptor_of_such_a_file():
+    fd = os.memfd_create("test")
+    os.pwrite(fd, b"abc", 0)
+    copies = PrivateCopies.of_file(fd, [(0, 3)])
+
+    os.close(fd)
+    (view,) = copies.fresh()
+    view[:] = b"XXX"
+
+    assert bytes(copies.fresh()[0]) == b"abc"
