@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Blob", "Shares"]
 
-MOST_SEGMENTS = 256
+MOST_SEGMENTS = 128
 """Shared objects in segments at a time, each of which holds a descriptor; the others are copies."""
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, range)

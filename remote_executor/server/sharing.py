@@ -39,7 +39,7 @@ __all__ = ["Incoming", "Sharing"]
 
 SEGMENT = int(Flag.SEGMENT)
 
-MOST_KEPT = 256
+MOST_KEPT = 128
 """Blobs of one server that stay in segments; each holds a descriptor, here and in workers."""
 
 

@@ -16,6 +16,7 @@ from tests.bench import memory, tasks
 from tests.bench.bars import Bar, Measure
 from tests.bench.parallel import PARALLEL
 from tests.bench.peers import POOLS, WORKERS
+from tests.bench.share import SHARE
 from tests.bench.tasks import warm
 
 if TYPE_CHECKING:
@@ -396,6 +397,6 @@ EXECUTOR: dict[str, Measure] = {
     ),
 }
 
-GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL}
+GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL, "share": SHARE}
 
-MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL}
+MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **SHARE}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 
-__all__ = ["MARK", "marked_pss", "peak_rss", "reset_peak", "rss", "touch"]
+__all__ = ["MARK", "marked_memory", "marked_pss", "peak_rss", "reset_peak", "rss", "touch"]
 
 MARK = "REMOTE_EXECUTOR_BENCH_MARK"
 
@@ -45,6 +45,41 @@ def marked_pss() -> int:
             except OSError:  # ended meanwhile, or somebody else's
                 continue
     return total
+
+
+def marked_memory(without: int) -> int:
+    """
+    Return the bytes that the processes we started take: their own, and all that is in memory files.
+
+    A memory file counts once and whole, also if nobody has mapped it.
+
+    Args:
+        without: A process that does not count, but for files that it shares with others.
+    """
+    mark = f"{MARK}={os.environ[MARK]}".encode()
+    total = 0
+    files: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != without:
+            try:
+                with open(f"/proc/{name}/environ", "rb") as file:
+                    ours = mark in file.read().split(b"\0")
+                if ours:
+                    total += _field(f"/proc/{name}/smaps_rollup", "Pss_Anon")
+                    files.update(_memory_files(name))
+            except OSError:  # ended meanwhile, or somebody else's
+                continue
+    return total + sum(files.values())
+
+
+def _memory_files(pid: str) -> dict[int, int]:
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{name}"
+        if os.readlink(path).startswith("/memfd:"):
+            status = os.stat(path)
+            found[status.st_ino] = status.st_blocks * 512
+    return found
 
 
 def rss() -> int:

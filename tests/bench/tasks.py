@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["add_one", "make_array", "make_reader", "nap", "nothing", "touch_array", "warm"]
+__all__ = [
+    "add_one",
+    "keep",
+    "make_array",
+    "make_reader",
+    "nap",
+    "nothing",
+    "total",
+    "total_of_kept",
+    "touch_array",
+    "warm",
+]
+
+kept: dict[str, Any] = {}
 
 
 def nothing() -> None:
@@ -29,6 +42,21 @@ def nap(seconds: float) -> float:
 def touch_array(array: Any) -> float:
     """Read one number of each page, so that an array only mapped counts as no array."""
     return float(array[::512].sum())
+
+
+def keep(name: str, array: Any, copy: bool) -> None:
+    """Keep an array, or a copy of it, for the tasks to come."""
+    kept[name] = array.copy() if copy else array
+
+
+def total(array: Any) -> float:
+    """Add up an array."""
+    return float(array.sum())
+
+
+def total_of_kept(name: str) -> float:
+    """Add up an array that this worker keeps."""
+    return total(kept[name])
 
 
 def make_array(megabytes: int, seed: int) -> Any:
