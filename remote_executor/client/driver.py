@@ -35,7 +35,7 @@ from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Peer, PeerState, Way
 from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IOThread
-from remote_executor.core.known import Functions
+from remote_executor.core.known import Functions, needed_by
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
 from remote_executor.errors import ConnectionFailed, PayloadError
 from remote_executor.net.loop import Loop
@@ -412,12 +412,7 @@ class Driver:
         """Take note of what a server is sent now, and have it forget others for it."""
         known = peer.known
         if known.crowded(size):
-            in_use: set[int] = set()
-            for task in server.inflight.values():
-                if task.function is not None:
-                    in_use.add(task.function.number)
-                in_use.update(blob.number for blob in task.blobs)
-            for other in known.make_room(size, in_use):
+            for other in known.make_room(size, needed_by(server.inflight.values())):
                 self._send_forget(peer, other)
         known.add(number, size)
 

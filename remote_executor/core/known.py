@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
+    from remote_executor.core.scheduler import Task
     from remote_executor.wire.frames import Buffer
 
-__all__ = ["Function", "Functions", "Holdings"]
+__all__ = ["Function", "Functions", "Holdings", "needed_by"]
 
 
 class Encoded(Protocol):
@@ -116,6 +117,16 @@ class Functions:
                 self.total_bytes -= function.size
                 evicted.append(function)
         return evicted
+
+
+def needed_by(tasks: Iterable[Task]) -> set[int]:
+    """Return the numbers of the functions and shared objects that tasks need at their server."""
+    numbers: set[int] = set()
+    for task in tasks:
+        if task.function is not None:
+            numbers.add(task.function.number)
+        numbers.update(blob.number for blob in task.blobs)
+    return numbers
 
 
 class Holdings:

@@ -25,7 +25,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from remote_executor.core.known import Functions
+from remote_executor.core.known import Functions, Holdings, needed_by
 from remote_executor.core.pool import Give, Pool, Start, Verdict
 from remote_executor.core.scheduler import Feed, Scheduler, Task, TaskState
 from remote_executor.net.memory import Pipe
@@ -51,10 +51,12 @@ if TYPE_CHECKING:
     from remote_executor.core.scheduler import Server as KnownServer
     from remote_executor.wire.frames import Frame
 
-__all__ = ["Client", "Line", "Run", "Server", "Spec", "World"]
+__all__ = ["Client", "Line", "Run", "Server", "Shared", "Spec", "World"]
 
 SECRET = b"s" * 32
 LIMIT = 1 << 30
+CACHE = 150
+"""Bytes of functions and shared objects that a server keeps."""
 BEGUN_PERIOD = 0.02
 ANSWER_SECONDS = 2.0
 MOST_STEPS = 60_000
@@ -210,6 +212,18 @@ class Machine:
 # -------------------------------------------------------------------------- the client
 
 
+class Shared:
+    """A shared object: client/shares.py's Blob, freed with its last reference."""
+
+    def __init__(self, client: Client, size: int) -> None:
+        self.number = client.functions.next_number()
+        self.size = size
+        self._freed = client.freed
+
+    def __del__(self) -> None:
+        self._freed.append(self.number)
+
+
 class Line:
     """What a client has at one server: client/peer.py without its sockets."""
 
@@ -221,7 +235,7 @@ class Line:
         self.session: Session | None = None
         self.link: Link | None = None
         self.pipe: Pipe | None = None
-        self.known: set[int] = set()
+        self.known = Holdings(CACHE)
         self.begun = False
         self.id = ""
         self.trouble = ""
@@ -271,7 +285,7 @@ class Line:
         self.session = Session(self.world.now, self.world.grace)
         self.id = self.world.random.randbytes(16).hex()
         self.begun = False
-        self.known = set()
+        self.known = Holdings(CACHE)
 
     def attached(self, frame: Frame) -> None:
         fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)
@@ -427,6 +441,9 @@ class Client(Machine):
         self.lines: list[Line] = []
         self.tasks_per_worker: int | None = None
         self.inbox: deque[Task] = deque()
+        self.shared: list[Shared] = []
+        """What the caller has handles of."""
+        self.freed: deque[int] = deque()
         self.to_pack: list[tuple[Task, int]] = []
         self.closed = False
         # What the tests ask about.
@@ -479,6 +496,11 @@ class Client(Machine):
             )
         if self.functions.crowded():
             self.evict()
+        while self.freed:
+            number = self.freed.popleft()
+            for line in self.lines:
+                if line.known.discard(number):
+                    self.forget(line, number)
         failures, self.scheduler.failures = self.scheduler.failures, []
         for task in failures:
             self.settle(task, "cancelled" if task.cancelling else "lost")
@@ -490,8 +512,8 @@ class Client(Machine):
         assert line.session is not None
         for task in tasks:
             function = task.function = self.functions.number(task.encoded)
-            if function.number not in line.known:
-                line.known.add(function.number)
+            if not line.known.use(function.number):
+                self.hold(line, function.number, function.size)
                 line.session.send(make_frame(Kind.BLOB, 0, function.body, aux=function.number))
             if task.body is None:
                 if task.items is None:
@@ -501,16 +523,38 @@ class Client(Machine):
             self.world.log(self, f"> task {task.id} of {task.items[0]}.. to {server}")
             self.attempts[task.id] = task
             task.posted = True
+            for blob in task.blobs:
+                if not line.known.use(blob.number):
+                    self.hold(line, blob.number, blob.size)
+                    body = bytes(blob.size)
+                    line.session.send(
+                        make_frame(Kind.BLOB, 0, body, aux=blob.number, flags=Flag.SHARED)
+                    )
             flags = task.flags
-            if task.pinned is not None:
+            if task.pinned is not None or task.blobs:
                 flags |= Flag.OPTIONED
-                body = encode_fields({"worker": task.pinned})
+                fields: dict[str, Any] = {"blobs": [blob.number for blob in task.blobs]}
+                if task.pinned is not None:
+                    fields["worker"] = task.pinned
+                body = encode_fields(fields)
                 line.session.send(make_frame(Kind.OPTIONS, task.id, body))
             line.session.send(
                 make_frame(
                     Kind.TASK, task.id, task.body, task.buffers, aux=function.number, flags=flags
                 )
             )
+
+    def hold(self, line: Line, number: int, size: int) -> None:
+        if line.known.crowded(size):
+            in_use = needed_by(line.server.inflight.values())
+            for other in line.known.make_room(size, in_use):
+                self.forget(line, other)
+        line.known.add(number, size)
+
+    def forget(self, line: Line, number: int) -> None:
+        self.world.log(self, "> forget", number, "at", line.target)
+        if line.session is not None:
+            line.session.send(make_frame(Kind.FORGET, aux=number))
 
     def pack(self) -> None:
         tasks, self.to_pack = self.to_pack, []
@@ -527,9 +571,8 @@ class Client(Machine):
         in_use = [task.function for task in self.scheduler.tasks.values() if task.function]
         for function in self.functions.evict(in_use):
             for line in self.lines:
-                if function.number in line.known and line.session is not None:
-                    line.known.discard(function.number)
-                    line.session.send(make_frame(Kind.FORGET, aux=function.number))
+                if line.known.discard(function.number):
+                    self.forget(line, function.number)
 
     # ---------------------------------------------------------------- what servers say
 
@@ -575,14 +618,24 @@ class Client(Machine):
         if how == "lost" and not (task.feed is not None and task.feed.closed):
             assert task.retries == 0
             assert len(task.lost_with) in (1, 4), "retries, and once more"
+        task.blobs = ()  # nobody but this history keeps settled tasks
         for label in task.items or task.sink[task.first : task.first + task.count]:
             assert label not in self.outcomes, f"{label}: {self.outcomes[label]} and {how}"
             self.outcomes[label] = how
 
     # --------------------------------------------------------------- what callers want
 
-    def submit(self, label: int, function: int, *, padding: int = 0, retries: int = 3) -> Task:
+    def submit(
+        self,
+        label: int,
+        function: int,
+        *,
+        padding: int = 0,
+        retries: int = 3,
+        blobs: Sequence[Shared] = (),
+    ) -> Task:
         task = self.make(label, function, retries)
+        task.blobs = tuple(blobs)
         if padding:
             task.buffers = (bytes(padding),)
             task.size += padding
@@ -709,6 +762,8 @@ class Worker:
                 self.die("ended")
             return
         frame = self.frames.pop(id)
+        # What is forgotten at the server has been forgotten here.
+        assert self.entry.blobs.issuperset([frame.aux, *self.entry.needs.get(id, ())])
         self.run = Run(decode_ids(frame.body), self)
         key = (self.entry.client, id)
         assert key not in self.world.runs, "an attempt runs twice"
@@ -772,6 +827,7 @@ class Entry:
         self.frames: dict[int, Frame] = {}
         self.blobs: set[int] = set()
         self.options: dict[int, Any] = {}
+        self.needs: dict[int, list[int]] = {}
 
 
 class Connection:
@@ -1068,8 +1124,11 @@ class Server(Machine):
             assert id not in entry.frames, "a task came twice"
             assert frame.aux in entry.blobs, "a task came before its function"
             entry.frames[id] = frame
-            if frame.flags & Flag.OPTIONED:
-                self.pool.queue_pinned(entry.pool, id, entry.options.pop(id)["worker"])
+            options = entry.options.pop(id) if frame.flags & Flag.OPTIONED else {}
+            entry.needs[id] = options.get("blobs", [])
+            assert entry.blobs.issuperset(entry.needs[id]), "a task came before what it refers to"
+            if "worker" in options:
+                self.pool.queue_pinned(entry.pool, id, options["worker"])
             else:
                 chosen = self.pool.begin(entry.pool, id, self.world.now)
                 if chosen is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tests.support.sim import Client, Line, Server, Spec, World
+from tests.support.sim import Client, Line, Server, Shared, Spec, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,16 +109,23 @@ class Farm:
 
     def submit(self, client: Client, number: int) -> None:
         chance = self.random
+        if chance.random() < 0.3:
+            client.shared.append(Shared(client, chance.choice([10, 50, 200])))
         for _ in range(number):
             task = client.submit(
                 self.spec(),
                 chance.randrange(20),
                 padding=chance.choice(self.paddings),
                 retries=chance.choice([0, 3, 3]),
+                blobs=chance.sample(
+                    client.shared, min(len(client.shared), chance.choice([0, 1, 2]))
+                ),
             )
             if chance.random() < 0.12 and not self.calm:
                 call = chance.choice([client.cancel, client.kill])
                 self.world.later(self.world.some(self.seconds / 2), call, task)
+        if client.shared and chance.random() < 0.3:
+            client.shared.pop(chance.randrange(len(client.shared)))
 
     def stop_one(self, client: Client) -> None:
         """Cancel or kill something that waits at a server or runs there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from remote_executor.core.known import Functions, Holdings
+from remote_executor.core.known import Functions, Holdings, needed_by
 
 
 def encoded(body, buffers=(), key=None):
@@ -144,3 +144,13 @@ def test_what_is_larger_than_all_the_room_goes_into_an_empty_one():
 
     assert holdings.make_room(1, ()) == [1]
     assert not holdings.crowded(1)
+
+
+def test_tasks_need_their_functions_and_what_they_refer_to():
+    tasks = [
+        SimpleNamespace(function=SimpleNamespace(number=1), blobs=()),
+        SimpleNamespace(function=SimpleNamespace(number=1), blobs=(SimpleNamespace(number=7),)),
+        SimpleNamespace(function=None, blobs=(SimpleNamespace(number=8),)),
+    ]
+
+    assert needed_by(tasks) == {1, 7, 8}
