@@ -367,7 +367,11 @@ class Driver:
             for blob in task.blobs:
                 if not known.use(blob.number):
                     self._send_shared(peer, server, blob)
-            if task.timeout is not None or task.pinned is not None or task.blobs:
+            for part in function.parts:
+                if not known.use(part.number):
+                    self._send_part(peer, server, part)
+            needs = task.blobs or function.parts
+            if needs or task.timeout is not None or task.pinned is not None:
                 flags |= Flag.OPTIONED
                 self._send_options(session, task)
             frame = make_frame(TASK, task.id, body, task.buffers, aux=function.number, flags=flags)
@@ -397,10 +401,19 @@ class Driver:
         assert peer.session is not None
         self._hold(peer, server, function.number, function.size)
         flags = Flag.PURE if function.pure else 0
+        buffers = function.buffers
+        if function.parts:
+            buffers = (encode_ids([part.number for part in function.parts]),)
+        id = len(function.parts)
         peer.session.send(
-            make_frame(
-                Kind.BLOB, 0, function.body, function.buffers, aux=function.number, flags=flags
-            )
+            make_frame(Kind.BLOB, id, function.body, buffers, aux=function.number, flags=flags)
+        )
+
+    def _send_part(self, peer: Peer, server: Server, part: Function) -> None:
+        assert peer.session is not None
+        self._hold(peer, server, part.number, part.size)
+        peer.session.send(
+            make_frame(Kind.BLOB, 0, b"", part.buffers, aux=part.number, flags=Flag.PART)
         )
 
     def _send_shared(self, peer: Peer, server: Server, blob: Blob) -> None:
@@ -426,8 +439,9 @@ class Driver:
             fields["timeout"] = task.timeout
         if task.pinned is not None:
             fields["worker"] = task.pinned
-        if task.blobs:
-            fields["blobs"] = [blob.number for blob in task.blobs]
+        parts = () if task.function is None else task.function.parts
+        if task.blobs or parts:
+            fields["blobs"] = [each.number for each in (*task.blobs, *parts)]
         session.send(make_frame(Kind.OPTIONS, task.id, encode_fields(fields)))
 
     def _share(self, peer: Peer, task: Task, frame: Frame) -> None:

@@ -165,7 +165,7 @@ class Shortcut:
         if peer is None or task.size > LARGEST or task.buffers or task.timeout is not None:
             return False
         function = self._functions.find(task.encoded)
-        if function is None:
+        if function is None or function.parts:
             return False
         assert task.body is not None
         frame = make_frame(TASK, task.id, task.body, aux=function.number)

@@ -31,6 +31,10 @@ class Encoded(Protocol):
         """Its out-of-band buffers."""
 
     @property
+    def parts(self) -> Sequence[Encoded]:
+        """Its out-of-band buffers where they travel apart."""
+
+    @property
     def pure(self) -> bool:
         """Whether a worker may rebuild it once and use it again."""
 
@@ -38,15 +42,17 @@ class Encoded(Protocol):
 class Function:
     """A function that has a number; tasks name it by that."""
 
-    __slots__ = ("body", "buffers", "key", "number", "pure", "size")
+    __slots__ = ("body", "buffers", "key", "number", "parts", "pure", "size")
 
-    def __init__(self, number: int, encoded: Encoded) -> None:
+    def __init__(self, number: int, encoded: Encoded, parts: tuple[Function, ...]) -> None:
         self.number = number
         self.key = encoded.key
         self.body = encoded.body
-        self.buffers = encoded.buffers
+        self.parts = parts
+        """Its buffers, where these have numbers of their own."""
+        self.buffers = () if parts else encoded.buffers
         self.pure = encoded.pure
-        self.size = len(encoded.body) + sum(len(buffer) for buffer in encoded.buffers)
+        self.size = len(encoded.body) + sum(len(buffer) for buffer in self.buffers)
 
 
 class Functions:
@@ -79,11 +85,14 @@ class Functions:
         """Return the numbered function with these bytes."""
         function = self._by_key.get(encoded.key)
         if function is None:
-            function = Function(next(self._numbers), encoded)
+            number = next(self._numbers)
+            function = Function(number, encoded, tuple(map(self.number, encoded.parts)))
             self._by_key[encoded.key] = function
             self.total_bytes += function.size
         else:
             self._by_key.move_to_end(encoded.key)
+        for part in function.parts:  # so that none of them goes before the function does
+            self._by_key.move_to_end(part.key)
         return function
 
     def find(self, encoded: Encoded) -> Function | None:
@@ -104,7 +113,10 @@ class Functions:
         Returns:
             The forgotten ones, for servers to be told.
         """
-        keep = {function.number for function in in_use}
+        keep: set[int] = set()
+        for function in in_use:
+            keep.add(function.number)
+            keep.update(part.number for part in function.parts)
         evicted: list[Function] = []
         for function in list(self._by_key.values()):
             if (
@@ -125,6 +137,7 @@ def needed_by(tasks: Iterable[Task]) -> set[int]:
     for task in tasks:
         if task.function is not None:
             numbers.add(task.function.number)
+            numbers.update(part.number for part in task.function.parts)
         numbers.update(blob.number for blob in task.blobs)
     return numbers
 

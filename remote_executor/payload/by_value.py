@@ -27,7 +27,7 @@ from remote_executor.payload import mains
 from remote_executor.payload.captures import LRU_CACHE, facts, is_code, same_bytes
 from remote_executor.payload.pickles import keeper, plainly
 
-__all__ = ["Visit", "digest", "dump_for_client", "dump_for_worker", "frozen"]
+__all__ = ["Visit", "digest", "dump_for_client", "dump_for_worker", "frozen", "key_of"]
 
 #: Globals that belong to the module itself and not to the program.
 _SKIPPED = frozenset({"__builtins__", "__loader__", "__name__", "__spec__"})
@@ -59,9 +59,15 @@ class Visit:
 
 
 class Frozen(bytearray):
-    """A copy of a buffer that nobody writes to."""
+    """A copy of a buffer that nobody writes to, and the name of its content once it was wanted."""
 
-    __slots__ = ()
+    __slots__ = ("__weakref__", "key")
+
+    key: bytes
+
+
+_frozen: weakref.WeakValueDictionary[int, Frozen] = weakref.WeakValueDictionary()
+"""All there are, by id."""
 
 
 class _MainNamespace:
@@ -143,7 +149,7 @@ def frozen(views: Sequence[memoryview], pool: Sequence[memoryview] = ()) -> list
 
     Args:
         views: Flat views of live objects.
-        pool: Earlier snapshots. One that has the same content is used again.
+        pool: Earlier snapshots to look at first. One that has the same content is used again.
 
     Returns:
         Views, each of the whole of a bytes or a Frozen.
@@ -159,8 +165,33 @@ def frozen(views: Sequence[memoryview], pool: Sequence[memoryview] = ()) -> list
                 snapshots.append(earlier)
                 break
         else:
-            snapshots.append(memoryview(Frozen(view)))
+            snapshots.append(memoryview(_earlier(view) or _freeze(view)))
     return snapshots
+
+
+def _earlier(view: memoryview) -> Frozen | None:
+    """Find a snapshot with that content: a closure that is made anew captures the same array."""
+    for owner in list(_frozen.values()):
+        if len(owner) == len(view) and same_bytes(memoryview(owner), view):
+            return owner
+    return None
+
+
+def _freeze(view: memoryview) -> Frozen:
+    owner = Frozen(view)
+    _frozen[id(owner)] = owner
+    return owner
+
+
+def key_of(snapshot: memoryview) -> bytes:
+    """Name a snapshot by its content; what was frozen here is looked at once."""
+    owner: Any = snapshot.obj
+    if type(owner) is not Frozen:
+        return digest(b"", [snapshot])
+    key: bytes | None = getattr(owner, "key", None)
+    if key is None:
+        key = owner.key = digest(b"", [snapshot])
+    return key
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]

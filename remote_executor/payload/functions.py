@@ -29,8 +29,26 @@ PURE = 1
 #: A pickle of at most so many bytes is its own key.
 _SHORT = 256
 
+#: Buffers of so many bytes together travel apart from the function, each by its own digest.
+_APART = 256 * 1024
+
 #: How a pickle ends when the object itself is a module's attribute: STACK_GLOBAL, STOP.
 _BY_NAME = (b"\x93\x94.", b"\x93.")
+
+
+class Part:
+    """A large captured buffer: sent once to a server, whatever functions have it."""
+
+    __slots__ = ("body", "buffers", "key", "parts", "pure")
+
+    def __init__(self, buffer: memoryview) -> None:
+        from remote_executor.payload.by_value import key_of
+
+        self.key = key_of(buffer)
+        self.body = b""
+        self.buffers = (buffer,)
+        self.parts = ()
+        self.pure = False
 
 
 class Encoded:
@@ -40,6 +58,7 @@ class Encoded:
     Attributes:
         body: The pickle.
         buffers: Its large buffers, snapshots that nobody writes to.
+        parts: The same where they are so large that they travel apart, otherwise nothing.
         key: The same for the same content, another for other content. The function needs to be
             sent only to who does not know the key.
         pure: Whether it may be rebuilt once and called again and again.
@@ -47,7 +66,7 @@ class Encoded:
         tokens: Those of the shared objects that it refers to, once somebody has looked.
     """
 
-    __slots__ = ("body", "buffers", "key", "pure", "size", "tokens")
+    __slots__ = ("body", "buffers", "key", "parts", "pure", "size", "tokens")
 
     def __init__(self, body: bytes, buffers: Sequence[memoryview], pure: bool) -> None:
         self.body = body
@@ -55,12 +74,17 @@ class Encoded:
         self.pure = pure
         self.size = len(body) + sum(map(len, buffers))
         self.tokens: list[bytes] | None = None
+        self.parts: tuple[Part, ...] = ()
         if not buffers and len(body) <= _SHORT:
             self.key = body
         else:
             from remote_executor.payload.by_value import digest
 
-            self.key = digest(body, buffers)
+            if self.size - len(body) >= _APART:
+                self.parts = tuple(map(Part, buffers))
+                self.key = digest(body, [part.key for part in self.parts])
+            else:
+                self.key = digest(body, buffers)
 
     def __repr__(self) -> str:
         return f"<Encoded {self.size} bytes{', pure' if self.pure else ''}>"
@@ -205,10 +229,13 @@ def _encode_by_value(
 
 
 class _Definition:
-    __slots__ = ("body", "copies", "function", "pure", "tokens")
+    __slots__ = ("body", "copies", "function", "parts", "pure", "tokens")
 
-    def __init__(self, pure: bool, body: bytes, copies: PrivateCopies | None) -> None:
+    def __init__(
+        self, pure: bool, body: bytes, copies: PrivateCopies | None, parts: Sequence[int]
+    ) -> None:
         self.pure = pure
+        self.parts = parts
         self.body = body
         self.copies = copies
         self.function: Callable[..., Any] | None = None
@@ -218,17 +245,19 @@ class _Definition:
 class FunctionTable:
     """The functions that a worker knows, by number. For the worker's main thread only."""
 
-    __slots__ = ("_definitions",)
+    __slots__ = ("_definitions", "_parts")
 
     def __init__(self) -> None:
         self._definitions: dict[int, _Definition] = {}
+        self._parts: dict[int, PrivateCopies] = {}
 
     def define(
         self,
         number: int,
         flags: int,
         body: bytes | bytearray | memoryview,
-        buffers: Sequence[Any] | PrivateCopies = (),
+        buffers: Sequence[Any] = (),
+        parts: Sequence[int] = (),
     ) -> None:
         """
         Take a function. It is not unpickled before :meth:`get`.
@@ -237,18 +266,26 @@ class FunctionTable:
             number: What it will be asked for by. An earlier one of that number is replaced.
             flags: :data:`PURE` or 0.
             body: Its pickle.
-            buffers: The large buffers, which become the table's own, or what makes them.
+            buffers: The large buffers, which become the table's own.
+            parts: The numbers of the large buffers instead, where they come apart.
         """
-        copies: PrivateCopies | None
-        if isinstance(buffers, PrivateCopies):
-            copies = buffers
-        else:
-            copies = PrivateCopies(buffers) if buffers else None
-        self._definitions[number] = _Definition(bool(flags & PURE), bytes(body), copies)
+        copies = PrivateCopies(buffers) if buffers else None
+        self._definitions[number] = _Definition(bool(flags & PURE), bytes(body), copies, parts)
+
+    def define_part(self, number: int, copies: PrivateCopies) -> None:
+        """
+        Take a large buffer that functions have.
+
+        Args:
+            number: What functions call it.
+            copies: Makes it anew for each call.
+        """
+        self._parts[number] = copies
 
     def forget(self, number: int) -> None:
-        """Drop a function. One that is not there is fine."""
+        """Drop a function, or a part of some. One that is not there is fine."""
         self._definitions.pop(number, None)
+        self._parts.pop(number, None)
 
     def get(self, number: int) -> Any:
         """
@@ -279,7 +316,11 @@ class FunctionTable:
         tokens: dict[str, mains.Token] = {}
         before = mains.record_into(tokens)
         try:
-            buffers = definition.copies.fresh() if definition.copies is not None else ()
+            buffers: list[memoryview] = []
+            if definition.copies is not None:
+                buffers = definition.copies.fresh()
+            for number in definition.parts:
+                buffers += self._parts[number].fresh()
             function = load(definition.body, buffers)
         finally:
             mains.record_into(before)
@@ -289,6 +330,7 @@ class FunctionTable:
             if not tokens:
                 definition.body = b""
                 definition.copies = None
+                definition.parts = ()
         return function
 
     def __len__(self) -> int:

@@ -44,7 +44,7 @@ from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
 from remote_executor.server.vigil import Vigil
 from remote_executor.wire.frames import HEADER, LARGE, FrameReader, make_frame
-from remote_executor.wire.messages import Flag, Kind
+from remote_executor.wire.messages import Flag, Kind, decode_ids
 from remote_executor.wire.outbox import Outbox, WithSegment
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ FAILURE = int(Kind.FAILURE)
 BATCH = int(Flag.BATCH)
 STAR = int(Flag.STAR)
 BLOB_PURE = int(Flag.PURE)
+BLOB_PART = int(Flag.PART)
 BLOB_SHARED = int(Flag.SHARED)
 UNLOADED = int(Flag.UNLOADED)
 
@@ -251,12 +252,17 @@ class Worker:
     def _other(self, frame: Frame) -> None:
         kind = frame.kind
         if kind == BLOB:
-            pure = bool(frame.flags & BLOB_PURE)
+            pure = PURE if frame.flags & BLOB_PURE else 0
             if frame.flags & BLOB_SHARED:
-                self._shared.define(frame.aux, bytes(frame.body), pure, _copies(frame))
+                self._shared.define(frame.aux, bytes(frame.body), bool(pure), _copies(frame))
+            elif frame.flags & BLOB_PART:
+                self._functions.define_part(frame.aux, _copies(frame))
+            elif frame.id:
+                parts = decode_ids(frame.buffers[0])
+                self._functions.define(frame.aux, pure, frame.body, parts=parts)
             else:
-                copies = _copies(frame) if frame.sizes() else ()
-                self._functions.define(frame.aux, PURE if pure else 0, frame.body, copies)
+                buffers = frame.buffers if frame.segment is None else _copies(frame).fresh()
+                self._functions.define(frame.aux, pure, frame.body, buffers)
         elif kind == FORGET:
             self._functions.forget(frame.aux)
             self._shared.forget(frame.aux)

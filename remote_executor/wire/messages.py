@@ -98,7 +98,10 @@ class Flag(enum.IntFlag):
     OPTIONED = 16
     """TASK: an OPTIONS frame of the same id went before, with fields that may be missing: timeout
     in seconds, worker (the index of the one that is to run it), blobs (the numbers of the shared
-    objects that it refers to)."""
+    objects and of the parts of its function that it needs)."""
+    PART = 128
+    """BLOB: its one buffer is one of those that functions' pickles refer to. A function's BLOB that
+    has its buffers so says in ``id`` how many, and their numbers in its only buffer."""
     SHARED = 64
     """BLOB: an object that was shared. The body is its token, the first buffer its pickle, the
     others are the pickle's. With PURE the object cannot change."""

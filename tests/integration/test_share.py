@@ -254,6 +254,20 @@ def test_a_captured_array_travels_once_to_a_server(linked, proxy):
     assert array.nbytes < sent(proxy) - before < array.nbytes + MB
 
 
+def test_a_captured_array_travels_once_whatever_captures_it(linked, proxy):
+    """L12: a closure made anew, with what else it captured as of its submit."""
+    array, other = np.ones(SIZE), np.full(SIZE, 2.0)
+    before = sent(proxy)
+
+    futures = [linked.submit(lambda i=i: (float(array[i]), i)) for i in range(30)]
+    assert [future.result(LIMIT) for future in futures] == [(1.0, i) for i in range(30)]
+    assert linked.submit(lambda: total(array, other)).result(LIMIT) == 3 * SIZE
+    array[0] = 5
+    assert linked.submit(lambda: total(array, other)).result(LIMIT) == 3 * SIZE + 4
+
+    assert 3 * array.nbytes < sent(proxy) - before < 3 * array.nbytes + MB
+
+
 @linux
 @pytest.mark.parametrize("where", ["embedded", "tcp"])
 def test_all_workers_of_a_server_have_one_copy(where):

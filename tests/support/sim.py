@@ -719,7 +719,7 @@ class Client(Machine):
 def code(client: str, number: int) -> Any:
     """Return a pickled function, or what passes for one."""
     body = f"{client} {number}".encode()
-    return SimpleNamespace(key=body, body=body, buffers=(), pure=True)
+    return SimpleNamespace(key=body, body=body, buffers=(), parts=(), pure=True)
 
 
 # -------------------------------------------------------------------------- the server

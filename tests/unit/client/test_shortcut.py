@@ -62,7 +62,7 @@ def server(loop):
 
 @pytest.fixture
 def encoded():
-    return SimpleNamespace(key=b"f", body=b"f", buffers=(), pure=True)
+    return SimpleNamespace(key=b"f", body=b"f", buffers=(), parts=(), pure=True)
 
 
 @pytest.fixture

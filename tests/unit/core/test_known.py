@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from remote_executor.core.known import Functions, Holdings, needed_by
 
 
-def encoded(body, buffers=(), key=None):
-    return SimpleNamespace(body=body, buffers=buffers, key=key or body, pure=True)
+def encoded(body, buffers=(), key=None, parts=()):
+    return SimpleNamespace(body=body, buffers=buffers, key=key or body, parts=parts, pure=True)
 
 
 def test_equal_functions_have_one_number_and_others_another():
@@ -95,6 +95,41 @@ def test_nothing_leaves_where_all_are_in_use():
     assert functions.crowded()
 
 
+def test_large_buffers_of_functions_have_numbers_of_their_own():
+    functions = Functions()
+    array = encoded(b"", [b"a" * 100], b"array")
+
+    first = functions.number(encoded(b"f", [b"a" * 100], parts=[array]))
+    second = functions.number(encoded(b"g", [b"a" * 100], parts=[array, array]))
+
+    (part,) = first.parts
+    assert second.parts == (part, part)
+    assert (part.buffers, part.size) == ([b"a" * 100], 100)
+    assert (first.buffers, first.size) == ((), 1)
+    assert functions.total_bytes == 102
+    assert len({part.number, first.number, second.number}) == len(functions) == 3
+
+
+def crowded_with_parts():
+    functions = Functions(most=3)
+    array = encoded(b"", [b"a"], b"array")
+    function = functions.number(encoded(b"f", [b"a"], parts=[array]))
+    others = [functions.number(encoded(body)) for body in (b"g", b"h")]
+    return functions, function, others
+
+
+def test_a_function_goes_before_its_parts():
+    functions, function, _ = crowded_with_parts()
+
+    assert functions.evict([]) == [function, *function.parts]
+
+
+def test_parts_stay_with_their_function():
+    functions, function, others = crowded_with_parts()
+
+    assert functions.evict([function]) == others
+
+
 def test_numbers_are_given_to_other_things_too():
     functions = Functions()
 
@@ -146,11 +181,13 @@ def test_what_is_larger_than_all_the_room_goes_into_an_empty_one():
     assert not holdings.crowded(1)
 
 
-def test_tasks_need_their_functions_and_what_they_refer_to():
+def test_tasks_need_their_functions_and_what_these_and_they_refer_to():
+    plain = SimpleNamespace(number=1, parts=())
+    large = SimpleNamespace(number=2, parts=(SimpleNamespace(number=3),))
     tasks = [
-        SimpleNamespace(function=SimpleNamespace(number=1), blobs=()),
-        SimpleNamespace(function=SimpleNamespace(number=1), blobs=(SimpleNamespace(number=7),)),
+        SimpleNamespace(function=plain, blobs=()),
+        SimpleNamespace(function=large, blobs=(SimpleNamespace(number=7),)),
         SimpleNamespace(function=None, blobs=(SimpleNamespace(number=8),)),
     ]
 
-    assert needed_by(tasks) == {1, 7, 8}
+    assert needed_by(tasks) == {1, 2, 3, 7, 8}

@@ -11,6 +11,7 @@ import pytest
 
 from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
+from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.functions import PURE, FunctionCache, FunctionTable
 from tests.support import payload_tasks as tasks
 
@@ -276,3 +277,54 @@ def test_a_cleared_cache_pickles_anew():
 
     assert len(cache) == 0
     assert cache.encode(len) is not before
+
+
+def test_large_captured_arrays_travel_apart_by_their_content(cache, table):
+    """L13: and each call has its own."""
+    array, small = np.zeros(100_000), np.zeros(10_000)
+    first = cache.encode(eval("lambda: (array, small)", {"array": array, "small": small}))
+    again = cache.encode(eval("lambda n: (n, array)", {"array": array}))
+    little = cache.encode(eval("lambda: small", {"small": small}))
+
+    assert [len(part.buffers[0]) for part in first.parts] == [800_000, 80_000]
+    assert [part.key for part in again.parts] == [first.parts[0].key]
+    assert again.parts[0].buffers[0].obj is first.parts[0].buffers[0].obj
+    assert first.key != again.key
+    assert little.parts == ()
+    assert len(little.buffers) == 1
+
+    for number, part in enumerate(first.parts, 1):
+        table.define_part(number, PrivateCopies(part.buffers))
+    table.define(3, 0, first.body, parts=(1, 2))
+    for _ in range(3):
+        found = table.get(3)()
+        assert not any(each.any() for each in found)
+        for each in found:
+            each += 1
+    table.forget(1)
+    with pytest.raises(LookupError):
+        table.get(3)
+
+
+def test_a_changed_array_is_another_one(cache):
+    array, other = np.zeros(100_000), np.ones(100_000)
+    function = eval("lambda: (array, other)", {"array": array, "other": other})
+    before = cache.encode(function)
+
+    other += 1
+    after = cache.encode(function)
+
+    assert before.key != after.key
+    assert before.parts[0].key == after.parts[0].key
+    assert before.parts[1].key != after.parts[1].key
+
+
+def test_bytes_are_named_by_their_content_too():
+    from remote_executor.payload.by_value import frozen, key_of
+
+    data = bytes(100_000)
+    (snapshot,) = frozen([memoryview(data)])
+    (copied,) = frozen([memoryview(bytearray(data))])
+
+    assert snapshot.obj is data
+    assert key_of(snapshot) == key_of(copied) == key_of(copied)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import os
 import pickle
 import socket
+from types import SimpleNamespace
 
 import pytest
 
+from remote_executor.payload import shared
 from remote_executor.payload.pickles import dump, load
 from remote_executor.server.worker import Worker, current
 from remote_executor.wire.frames import FrameReader, make_frame
-from remote_executor.wire.messages import Flag, Kind, decode_fields
+from remote_executor.wire.messages import Flag, Kind, decode_fields, encode_ids
 
 
 class Desk:
@@ -249,3 +252,59 @@ def test_an_initializer_that_fails(desk, function):
     assert frame.kind == Kind.BROKEN
     assert decode_fields(frame.body)["type"] in ("ZeroDivisionError", "SystemExit")
     assert pickle.loads(frame.buffers[0]).args in (("division by zero",), (1,))
+
+
+def share(desk, number, obj):
+    """Send a shared object, and return what stands for it in calls."""
+    token = shared.make_token(b"an owner", number)
+    body, buffers = dump(obj)
+    desk.send(Kind.BLOB, 0, token, [body, *buffers], aux=number, flags=Flag.SHARED)
+    return shared.Shared(SimpleNamespace(token=token))
+
+
+def change(items):
+    before = list(items)
+    items.append(len(items))
+    return before
+
+
+def test_a_shared_object_is_new_for_each_task(desk):
+    """L13."""
+    desk.blob(1, change)
+    handle = share(desk, 2, [7])
+    for id in range(3):
+        desk.task(id, 1, handle)
+
+    assert [load(frame.body) for frame in desk.run(0, 1, 2)] == [[7]] * 3
+
+
+def test_a_batch_has_a_shared_object_together(desk):
+    desk.blob(1, change)
+    desk.batch(5, 1, [share(desk, 2, [7])] * 2)
+
+    assert [load(frame.body) for frame in desk.run(5)] == [[[7], [7, 1]]]
+
+
+def test_a_shared_object_is_forgotten(desk):
+    desk.blob(1, change)
+    handle = share(desk, 2, [7])
+    desk.send(Kind.FORGET, aux=2)
+    desk.task(5, 1, handle)
+
+    (frame,) = desk.run(5)
+    assert (frame.kind, frame.flags & Flag.UNLOADED) == (Kind.FAILURE, Flag.UNLOADED)
+    assert decode_fields(frame.body)["type"] == "PayloadError"
+
+
+def test_parts_of_functions_come_apart(desk):
+    large = pickle.PickleBuffer(bytearray(100_000))
+    body, (buffer,) = dump(functools.partial(operator.getitem, large))
+    desk.send(Kind.BLOB, 0, b"", [b"x" * len(buffer)], aux=4, flags=Flag.PART)
+    for number, part in ((1, 4), (2, 9)):
+        desk.send(Kind.BLOB, 1, body, [encode_ids([part])], aux=number)
+        desk.task(number, number, 5)
+
+    one, two = desk.run(1, 2)
+
+    assert load(one.body) == ord("x")
+    assert two.kind == Kind.FAILURE, "there is no part of that number"
