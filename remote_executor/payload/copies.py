@@ -30,7 +30,7 @@ _references: Callable[[object], int] | None = getattr(sys, "getrefcount", None)
 class PrivateCopies:
     """Hands out writable copies of the same buffers."""
 
-    __slots__ = ("_faults", "_fd", "_identity", "_last", "_pristine", "_spans")
+    __slots__ = ("_faults", "_fd", "_identity", "_last", "_pristine", "_rested", "_spans")
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class PrivateCopies:
         self._last: mmap.mmap | None = None
         """What was handed out last, and how many faults there had been when it was unwritten."""
         self._faults = 0
+        self._rested = False
         end = 0
         for buffer in buffers:
             self._spans.append((end, end + len(buffer)))
@@ -84,17 +85,18 @@ class PrivateCopies:
         copies._spans = list(spans)
         copies._last = None
         copies._faults = 0
+        copies._rested = False
         # Never touched as long as the descriptor is there, so it takes no memory.
         copies._pristine = mmap.mmap(fd, copies._spans[-1][1], prot=mmap.PROT_READ)
         return copies
 
     def fresh(self) -> list[memoryview]:
         """Return copies that the caller may write to and keep."""
-        if not self._is_as_new():
-            self._last = None
-            if self._fd >= 0 and _identity(self._fd) == self._identity:
-                size = len(self._pristine)
-                self._last = mmap.mmap(self._fd, size, access=mmap.ACCESS_COPY)
+        self.rest()
+        self._rested = False
+        if self._last is None and self._fd >= 0 and _identity(self._fd) == self._identity:
+            size = len(self._pristine)
+            self._last = mmap.mmap(self._fd, size, access=mmap.ACCESS_COPY)
         if self._last is not None:
             self._faults = faults()
             whole = memoryview(self._last)
@@ -102,6 +104,17 @@ class PrivateCopies:
         # Also when a task has closed our descriptor, and perhaps opened another by its number.
         view = memoryview(self._pristine)
         return [memoryview(bytearray(view[start:stop])) for start, stop in self._spans]
+
+    def rest(self) -> None:
+        """
+        Let go of the last copies if they were written to; others are kept for the next call.
+
+        For when a call is over: what it wrote takes memory.
+        """
+        if not self._rested:
+            self._rested = self._is_as_new()
+            if not self._rested:
+                self._last = None
 
     def _is_as_new(self) -> bool:
         """Whether what was handed out last has come back as it was: unwritten, with no users."""

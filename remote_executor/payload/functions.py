@@ -245,11 +245,12 @@ class _Definition:
 class FunctionTable:
     """The functions that a worker knows, by number. For the worker's main thread only."""
 
-    __slots__ = ("_definitions", "_parts")
+    __slots__ = ("_definitions", "_parts", "_used")
 
     def __init__(self) -> None:
         self._definitions: dict[int, _Definition] = {}
         self._parts: dict[int, PrivateCopies] = {}
+        self._used: list[PrivateCopies] = []
 
     def define(
         self,
@@ -287,6 +288,16 @@ class FunctionTable:
         self._definitions.pop(number, None)
         self._parts.pop(number, None)
 
+    def end_task(self) -> None:
+        """Let go of what a task wrote to captured arrays, once nobody has its function any more."""
+        for part in self._used:
+            part.rest()
+        self._used.clear()
+
+    def has_parts(self) -> bool:
+        """Whether there are large buffers, which are to go when the client says so."""
+        return bool(self._parts)
+
     def get(self, number: int) -> Any:
         """
         Return a function that is as good as new.
@@ -320,7 +331,9 @@ class FunctionTable:
             if definition.copies is not None:
                 buffers = definition.copies.fresh()
             for number in definition.parts:
-                buffers += self._parts[number].fresh()
+                part = self._parts[number]
+                self._used.append(part)
+                buffers += part.fresh()
             function = load(definition.body, buffers)
         finally:
             mains.record_into(before)

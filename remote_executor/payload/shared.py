@@ -176,6 +176,8 @@ class SharedTable:
         for entry in self._opened:
             entry.there = False
             entry.value = None
+        for entry in self._opened:  # now that none of them refers to another
+            entry.copies.rest()
         self._opened.clear()
 
     def __len__(self) -> int:

@@ -191,7 +191,8 @@ class Worker:
         look = partial(poll.poll, 0)
         vigil = Vigil()
         while True:
-            vigil.keep(look)
+            if not vigil.keep(look) and (self._shared or self._functions.has_parts()):
+                self._listen()
             while True:
                 try:
                     token = read(tokens, 8)
@@ -220,11 +221,26 @@ class Worker:
                 self._run(frame)
             current.task = None
             del frame  # the next may take long to come
-            if self._shared:
-                self._shared.end_task()
+            self._functions.end_task()
+            self._shared.end_task()
             if self._mappings:
                 for key in self._mappings.released():
                     self._send(Kind.RELEASE, cast("int", key), b"")
+
+    def _listen(self) -> None:
+        """
+        Wait for a token, and read the wire meanwhile.
+
+        For who has large objects: when the client forgets them, their memory is to be free, also if
+        there are no more tasks.
+        """
+        both = select.poll()
+        both.register(self._tokens, select.POLLIN)
+        both.register(self._sock, select.POLLIN)
+        while all(fd != self._tokens for fd, _ in both.poll()):
+            self._receive()
+            while self._frames and self._frames[0].kind != TASK:
+                self._other(self._frames.popleft())
 
     def _receive(self) -> None:
         """Read some of the wire."""

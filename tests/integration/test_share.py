@@ -335,10 +335,30 @@ def test_it_is_freed_with_its_last_reference(own):
     del copy
 
     wait_until(lambda: number not in own._driver.peers()[0][0].known)
-    own.broadcast(tasks.nothing)  # a worker reads what it is told before its next task
     wait_until(lambda: not any(mine in memory_files(each) for each in everybody))
     assert len(memory_files(os.getpid())) == before
     assert pid > 0
+
+
+@linux
+def test_what_a_task_wrote_takes_no_memory_when_it_is_over(own):
+    handle, array = own.share(np.zeros(8 * SIZE)), np.zeros(8 * SIZE)
+
+    def fill():
+        array[:] = 1
+        return total(array)
+
+    workers = own.broadcast(os.getpid)
+    own.broadcast(total, handle)
+    before = [_anonymous(pid) for pid in workers]
+
+    assert own.broadcast(write, handle, 1) == [0, 0]
+    assert own.broadcast(fill) == [8 * SIZE] * 2
+
+    def grown():
+        return [_anonymous(pid) - was for pid, was in zip(workers, before, strict=True)]
+
+    wait_until(lambda: max(grown()) < 32 * MB, what="64 MB written twice, and both let go of")
 
 
 def test_a_task_keeps_what_it_refers_to(own, tmp_path):

@@ -41,6 +41,22 @@ def test_copies_outlive_their_source_and_the_descriptor_is_closed():
 
 
 @needs_memfd
+def test_copies_that_were_written_to_are_let_go_of_when_the_call_is_over():
+    before = len(os.listdir("/proc/self/fd"))
+    copies = PrivateCopies(LARGE)
+    (view, _) = copies.fresh()
+    held = len(os.listdir("/proc/self/fd"))
+    view[0] = 1
+    del view, _
+
+    copies.rest()
+
+    assert before < len(os.listdir("/proc/self/fd")) < held
+    copies.rest()
+    assert bytes(copies.fresh()[1]) == b"tail"
+
+
+@needs_memfd
 def test_a_task_may_close_the_descriptor_and_reuse_its_number():
     made = []
 
