@@ -294,10 +294,6 @@ class FunctionTable:
             part.rest()
         self._used.clear()
 
-    def has_parts(self) -> bool:
-        """Whether there are large buffers, which are to go when the client says so."""
-        return bool(self._parts)
-
     def get(self, number: int) -> Any:
         """
         Return a function that is as good as new.

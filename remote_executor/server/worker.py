@@ -122,6 +122,7 @@ class Worker:
     __slots__ = (
         "_frames",
         "_functions",
+        "_has_large",
         "_lent",
         "_mappings",
         "_reader",
@@ -141,6 +142,8 @@ class Worker:
         self._reader.open_up(LIMIT)
         self._frames: deque[Frame] = deque()
         self._functions = FunctionTable()
+        self._has_large = False
+        """Whether there ever were shared objects or large captured arrays."""
         self._shared = shared.SharedTable()
         shared.use(self._shared)
         self._mappings = Mappings()
@@ -191,7 +194,7 @@ class Worker:
         look = partial(poll.poll, 0)
         vigil = Vigil()
         while True:
-            if not vigil.keep(look) and (self._shared or self._functions.has_parts()):
+            if not vigil.keep(look) and self._has_large:
                 self._listen()
             while True:
                 try:
@@ -221,8 +224,9 @@ class Worker:
                 self._run(frame)
             current.task = None
             del frame  # the next may take long to come
-            self._functions.end_task()
-            self._shared.end_task()
+            if self._has_large:
+                self._functions.end_task()
+                self._shared.end_task()
             if self._mappings:
                 for key in self._mappings.released():
                     self._send(Kind.RELEASE, cast("int", key), b"")
@@ -269,6 +273,8 @@ class Worker:
         kind = frame.kind
         if kind == BLOB:
             pure = PURE if frame.flags & BLOB_PURE else 0
+            if frame.flags & (BLOB_SHARED | BLOB_PART):
+                self._has_large = True
             if frame.flags & BLOB_SHARED:
                 self._shared.define(frame.aux, bytes(frame.body), bool(pure), _copies(frame))
             elif frame.flags & BLOB_PART:

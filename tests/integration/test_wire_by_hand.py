@@ -20,7 +20,7 @@ from remote_executor.net.tokens import load_token
 from remote_executor.payload.pickles import dump, load
 from remote_executor.server.serve import start_server
 from remote_executor.wire.frames import make_frame
-from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids
+from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids, encode_ids
 from tests.support import tasks
 from tests.support.hand import embedded, remote
 from tests.support.leaks import marked_processes
@@ -222,6 +222,24 @@ def test_a_forgotten_function_is_gone_once_earlier_tasks_have_run(client):
     client.send(Kind.FORGET, aux=1)
     client.task(10, 1, 0)
     client.failure(10)
+
+
+def test_shared_objects_that_make_no_sense_fail_their_tasks_alone(client):
+    client.blob(1, tasks.add)
+    client.send(Kind.BLOB, 0, b"token", [b"nonsense"], aux=7, flags=Flag.SHARED)
+    client.send(Kind.BLOB, 0, b"a token without a pickle", aux=8, flags=Flag.SHARED)
+    client.send(Kind.BLOB, 0, b"", aux=9, flags=Flag.PART)
+    client.send(Kind.BLOB, 1, b"cbuiltins\nabs\n.", [encode_ids([99])], aux=10)
+    client.send(Kind.BLOB, 1, b"cbuiltins\nabs\n.", [b"odd"], aux=11)
+
+    for id, blobs in enumerate([[7, 8, 9], [[], {}, "7", None, 1e9, -1, 2**80], {"a": 7}, 7], 1):
+        client.optioned(id, 1, {"blobs": blobs}, id, 1)
+        assert client.result(id) == id + 1
+    client.task(10, 10, 1)
+    client.failure(10)
+    client.task(11, 11, 1)
+    client.wait(Kind.DIED, 11)
+    assert client.run(tasks.add, 1, 2) == 3
 
 
 # ------------------------------------------------------------------------ deaths and kills
