@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "GSSAPI",
+    "TLS",
     "Address",
     "AddressError",
+    "Auth",
     "AuthenticationFailed",
     "ConnectionFailed",
     "CycleError",
@@ -33,6 +36,7 @@ __all__ = [
     "InitializerFailed",
     "LocalProtocolError",
     "LocalServers",
+    "Mechanism",
     "NoKernelError",
     "NoServerError",
     "Options",
@@ -41,6 +45,7 @@ __all__ = [
     "PtreeError",
     "PtreeRedefinedError",
     "PtreeUndefinedError",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "ServerHandle",
@@ -48,6 +53,7 @@ __all__ = [
     "ServerStatus",
     "TaskKilled",
     "TaskTimeout",
+    "Token",
     "UnsupportedError",
     "WorkerDied",
     "__version__",
@@ -66,6 +72,11 @@ __all__ = [
 _WHERE = {
     "Address": "net.addresses",
     "parse_address": "net.addresses",
+    "TLS": "net.tls",
+    "GSSAPI": "net.gssapi",
+    "Token": "net.tokens",
+    "Auth": "wire.auth",
+    "Mechanism": "wire.auth",
     "Options": "options",
     "FarmExecutor": "client.executor",
     "FarmView": "client.executor",
@@ -89,6 +100,7 @@ _WHERE = {
             "LocalProtocolError",
             "PayloadError",
             "ProtocolMismatch",
+            "Refused",
             "RemoteProtocolError",
         ],
         "errors",
@@ -140,6 +152,7 @@ if TYPE_CHECKING:
         LocalProtocolError,
         PayloadError,
         ProtocolMismatch,
+        Refused,
         RemoteProtocolError,
     )
     from remote_executor.launch.local import (
@@ -148,6 +161,9 @@ if TYPE_CHECKING:
         start_local_servers,
     )
     from remote_executor.net.addresses import Address, parse_address
+    from remote_executor.net.gssapi import GSSAPI
+    from remote_executor.net.tls import TLS
+    from remote_executor.net.tokens import Token
     from remote_executor.options import Options
     from remote_executor.server.serve import ServerHandle, start_server
     from remote_executor.server.worker import worker_index
@@ -166,3 +182,4 @@ if TYPE_CHECKING:
         UnsupportedError,
         WorkerDied,
     )
+    from remote_executor.wire.auth import Auth, Mechanism
