@@ -154,9 +154,12 @@ class _Part(Mechanism):
         if self._context is None:
             data = hashlib.sha256(binding).digest()
             self._context = self._begin(gssapi.raw.ChannelBindings(application_data=data))
+            begins = self._accepts is None
+        else:
+            begins = False
         context = self._context
         try:
-            answer: bytes = context.step(said or None) or b""
+            answer: bytes = context.step(None if begins else said) or b""
             if not context.complete:
                 return answer
             wanted = _flags(gssapi)
