@@ -181,6 +181,7 @@ class ServerTLS:
         else:
             self._context = (tls if isinstance(tls, TLS) else TLS()).server_context()
         self._plain_locally = plain_locally
+        self._scratch = memoryview(bytearray(STRIDE))
         try:
             self._fingerprint = _fingerprint(_certificate_of(self._context))
         except (OSError, ValueError) as exc:
@@ -194,7 +195,9 @@ class ServerTLS:
             sock: Its socket.
             peer: What to call it.
         """
-        tls = TLSStream(sock, self._context, peer, server=True, channel=self._fingerprint)
+        tls = TLSStream(
+            sock, self._context, peer, server=True, channel=self._fingerprint, scratch=self._scratch
+        )
         if self._plain_locally:
             tls.plain_allowed = _is_this_machine(sock)
         return tls
@@ -245,6 +248,7 @@ class TLSStream:
         host: The server's name; for clients.
         server: Whether this end is the server.
         channel: What names the stream, if this end is the server; a client finds out.
+        scratch: Memory to receive into, which streams of one thread may share: nothing stays there.
 
     Attributes:
         fds: Descriptors do not travel through TLS.
@@ -264,6 +268,7 @@ class TLSStream:
         host: str = "",
         server: bool = False,
         channel: bytes = b"",
+        scratch: memoryview | None = None,
     ) -> None:
         self._plain: SocketStream | None = None
         self._inner = SocketStream(sock)  # makes it non-blocking, and does what else is due
@@ -275,7 +280,7 @@ class TLSStream:
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=host or None
         )
-        self._raw = memoryview(bytearray(STRIDE))
+        self._raw = scratch or memoryview(bytearray(STRIDE))
         self._held = memoryview(b"")
         """What is encrypted and not yet with the kernel."""
         self._owed = 0
@@ -321,6 +326,7 @@ class TLSStream:
     def close(self) -> None:
         """Close the socket. The link has said its goodbye; the TLS one would add nothing."""
         self._sock.close()
+        del self._tls  # with its memory: who refers to this stream may take a while to forget it
 
     # ----------------------------------------------------------------- the handshake
 
