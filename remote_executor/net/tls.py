@@ -42,6 +42,8 @@ STRIDE = 256 * 1024
 MOST_READ = 4 * STRIDE
 """After so many encrypted bytes others have their turn."""
 
+LONGEST_RECORD = 16 * 1024
+
 MOST_SHAKING = 256 * 1024
 """A handshake takes a few KiB; with long chains of certificates some more."""
 
@@ -423,7 +425,9 @@ class TLSStream:
             most -= read
             self._take(read)
             if self._shaken and self._goes_on():
-                count += self._decrypt(buffer[count:])
+                count += self._decrypt(buffer[count:] if count else buffer)
+            if read < STRIDE:
+                break  # that was all there is now; to ask once more costs a system call
         if self._outgoing.pending:
             self._write_out()
         if count:
@@ -464,11 +468,14 @@ class TLSStream:
 
     def _decrypt(self, buffer: memoryview) -> int:
         """Decrypt as much as there is room for."""
-        count, size, read = 0, len(buffer), self._tls.read
+        count, size, tls, incoming = 0, len(buffer), self._tls, self._incoming
         self.holding = False
         try:
             while count < size:
-                count += int(read(size - count, buffer[count:]))  # it is one already
+                got = int(tls.read(size - count, buffer[count:] if count else buffer))
+                count += got
+                if got < LONGEST_RECORD and not (incoming.pending or tls.pending()):
+                    return count  # without the exception, which costs more than a short message
         except ssl.SSLWantReadError:
             return count
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
