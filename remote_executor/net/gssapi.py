@@ -151,6 +151,8 @@ class _Part(Mechanism):
     def step(self, said: bytes, binding: bytes) -> bytes:
         """Take and give what the library says; see :class:`Mechanism`."""
         gssapi = self._gssapi
+        if not said and (self._context is not None or self._accepts is not None):
+            raise Refused("an empty message in the handshake")
         if self._context is None:
             data = hashlib.sha256(binding).digest()
             self._context = self._begin(gssapi.raw.ChannelBindings(application_data=data))

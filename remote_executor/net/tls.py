@@ -46,6 +46,8 @@ STRIDE = 256 * 1024
 MOST_READ = 4 * STRIDE
 """After so many encrypted bytes others have their turn."""
 
+LONGEST_RECORD = 16 * 1024
+
 MOST_SHAKING = 256 * 1024
 """A handshake takes a few KiB; with long chains of certificates some more."""
 
@@ -185,6 +187,7 @@ class ServerTLS:
         else:
             self._context = (tls if isinstance(tls, TLS) else TLS()).server_context()
         self._plain_locally = plain_locally
+        self._scratch = memoryview(bytearray(STRIDE))
         try:
             self._fingerprint = _fingerprint(_certificate_of(self._context))
         except (OSError, ValueError) as exc:
@@ -198,7 +201,9 @@ class ServerTLS:
             sock: Its socket.
             peer: What to call it.
         """
-        tls = TLSStream(sock, self._context, peer, server=True, channel=self._fingerprint)
+        tls = TLSStream(
+            sock, self._context, peer, server=True, channel=self._fingerprint, scratch=self._scratch
+        )
         if self._plain_locally:
             tls.plain_allowed = _is_this_machine(sock)
         return tls
@@ -249,6 +254,7 @@ class TLSStream:
         host: The server's name; for clients.
         server: Whether this end is the server.
         channel: What names the stream, if this end is the server; a client finds out.
+        scratch: Memory to receive into, which streams of one thread may share: nothing stays there.
 
     Attributes:
         fds: Descriptors do not travel through TLS.
@@ -268,6 +274,7 @@ class TLSStream:
         host: str = "",
         server: bool = False,
         channel: bytes = b"",
+        scratch: memoryview | None = None,
     ) -> None:
         self._plain: SocketStream | None = None
         self._inner = SocketStream(sock)  # makes it non-blocking, and does what else is due
@@ -279,7 +286,7 @@ class TLSStream:
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=host or None
         )
-        self._raw = memoryview(bytearray(STRIDE))
+        self._raw = scratch or memoryview(bytearray(STRIDE))
         self._held = memoryview(b"")
         """What is encrypted and not yet with the kernel."""
         self._owed = 0
@@ -326,6 +333,7 @@ class TLSStream:
     def close(self) -> None:
         """Close the socket. The link has said its goodbye; the TLS one would add nothing."""
         self._sock.close()
+        del self._tls  # with its memory: who refers to this stream may take a while to forget it
 
     # ----------------------------------------------------------------- the handshake
 
@@ -429,7 +437,9 @@ class TLSStream:
             most -= read
             self._take(read)
             if self._shaken and self._goes_on():
-                count += self._decrypt(buffer[count:])
+                count += self._decrypt(buffer[count:] if count else buffer)
+            if read < STRIDE:
+                break  # that was all there is now; to ask once more costs a system call
         if self._outgoing.pending:
             self._write_out()
         if count:
@@ -510,11 +520,14 @@ class TLSStream:
 
     def _decrypt(self, buffer: memoryview) -> int:
         """Decrypt as much as there is room for."""
-        count, size, read = 0, len(buffer), self._tls.read
+        count, size, tls, incoming = 0, len(buffer), self._tls, self._incoming
         self.holding = False
         try:
             while count < size:
-                count += int(read(size - count, buffer[count:]))  # it is one already
+                got = int(tls.read(size - count, buffer[count:] if count else buffer))
+                count += got
+                if got < LONGEST_RECORD and not (incoming.pending or tls.pending()):
+                    return count  # without the exception, which costs more than a short message
         except ssl.SSLWantReadError:
             return count
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):

@@ -103,6 +103,10 @@ ACK = int(Kind.ACK)
 OPTIONED = int(Flag.OPTIONED)
 
 
+def _nobody(now: float) -> None:
+    """Stand in for a timer's owner that is gone."""
+
+
 class ClientSession:
     """
     What a client has here: it outlives the connections.
@@ -384,6 +388,7 @@ class Connection:
             self.open = False
             self._detach()
             self.timer.at(None)
+            self.timer.callback = _nobody  # the loop keeps a timer until its time has come
             self.supervisor.loop.forget(self.stream.fileno())
             self.stream.close()
             self.supervisor.connections.pop(self, None)

@@ -64,7 +64,11 @@ class SealedOutbox(Outbox):
             AuthenticationFailed: If the mechanism cannot wrap it. Nothing can be sent any more.
         """
         if not self._sealed and self.size:
-            plain = b"".join(super().chunk())[:RECORD]
+            pieces, room = [], RECORD
+            for piece in super().chunk():  # the last of which may be a large one
+                pieces.append(memoryview(piece)[:room])
+                room -= len(pieces[-1])
+            plain = b"".join(pieces)
             super().sent(len(plain))
             try:
                 record = self._wrap(plain)
