@@ -21,7 +21,7 @@ import os
 import socket
 import ssl
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from remote_executor.errors import AuthenticationFailed, ProtocolMismatch
@@ -79,7 +79,7 @@ class TLS:
     certificate: str | None = None
     key: str | None = None
     ca: str | None = None
-    password: str | bytes | None = None
+    password: str | bytes | None = field(default=None, repr=False)
     server_name: str | None = None
     check_name: bool = True
 
@@ -416,7 +416,7 @@ class TLSStream:
             self._begin()
         if self._plain is not None:
             return self._plain.receive(buffer)
-        count = self._decrypt(buffer) if self.holding else 0
+        count = self._decrypt(buffer) if self.holding and self._goes_on() else 0
         most = MOST_READ
         while count < len(buffer) and most > 0 and self._goes_on():
             read = self._read_raw()
@@ -437,6 +437,7 @@ class TLSStream:
     def _nothing(self) -> int:
         """Say why there are no bytes."""
         failure, self._failure = self._failure, None
+        self.holding = False
         if failure is not None:
             raise failure
         if self._failed:
@@ -473,6 +474,9 @@ class TLSStream:
         try:
             while count < size:
                 got = int(tls.read(size - count, buffer[count:] if count else buffer))
+                if not got:  # the peer's closing alert
+                    self._ended = True
+                    break
                 count += got
                 if got < LONGEST_RECORD and not (incoming.pending or tls.pending()):
                     return count  # without the exception, which costs more than a short message
