@@ -21,7 +21,7 @@ import os
 import socket
 import ssl
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter, neg
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ class TLS:
     certificate: str | None = None
     key: str | None = None
     ca: str | None = None
-    password: str | bytes | None = None
+    password: str | bytes | None = field(default=None, repr=False)
     server_name: str | None = None
     check_name: bool = True
 
@@ -425,10 +425,10 @@ class TLSStream:
             count = min(len(buffer), len(self._returned))
             buffer[:count] = self._returned[:count]
             self._returned = self._returned[count:]
-            if not self._returned and self.holding:
+            if not self._returned and self.holding and self._goes_on():
                 count += self._decrypt(buffer[count:])
             return count  # what the socket has may be a caller's to receive
-        count = self._decrypt(buffer) if self.holding else 0
+        count = self._decrypt(buffer) if self.holding and self._goes_on() else 0
         most = MOST_READ
         while count < len(buffer) and most > 0 and self._goes_on():
             read = self._read_raw()
@@ -489,6 +489,7 @@ class TLSStream:
     def _nothing(self) -> int:
         """Say why there are no bytes."""
         failure, self._failure = self._failure, None
+        self.holding = False
         if failure is not None:
             raise failure
         if self._failed:
@@ -525,6 +526,9 @@ class TLSStream:
         try:
             while count < size:
                 got = int(tls.read(size - count, buffer[count:] if count else buffer))
+                if not got:  # the peer's closing alert
+                    self._ended = True
+                    break
                 count += got
                 if got < LONGEST_RECORD and not (incoming.pending or tls.pending()):
                     return count  # without the exception, which costs more than a short message
