@@ -110,7 +110,7 @@ class Worker:
 
     Args:
         wire: The descriptor of the wire, a stream socket.
-        tokens: The descriptor of the token pipe. It may be non-blocking.
+        tokens: The descriptor of the token pipe, which becomes non-blocking.
     """
 
     __slots__ = (
@@ -124,12 +124,18 @@ class Worker:
         "_sending",
         "_sock",
         "_tokens",
+        "_waiter",
     )
 
     def __init__(self, wire: int, tokens: int) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, wire)
         self._sock.setblocking(True)
         self._tokens = tokens
+        # We never wait in a read: a process that is killed there may still take a token along, and
+        # with it a task that nobody has begun. A poll takes nothing.
+        os.set_blocking(tokens, False)
+        self._waiter = select.poll()
+        self._waiter.register(tokens, select.POLLIN)
         self._reader = FrameReader(LIMIT)
         self._reader.open_up(LIMIT)
         self._frames: deque[Frame] = deque()
@@ -176,12 +182,12 @@ class Worker:
     def serve(self) -> None:
         """Run tasks until the token pipe is closed."""
         frames, tokens = self._frames, self._tokens
-        read, from_bytes = os.read, int.from_bytes
+        read, wait, from_bytes = os.read, self._waiter.poll, int.from_bytes
         while True:
             try:
                 token = read(tokens, 8)
             except BlockingIOError:
-                self._wait()
+                wait()
                 continue
             if not token:
                 return
@@ -207,12 +213,6 @@ class Worker:
             if self._mappings:
                 for key in self._mappings.released():
                     self._send(Kind.RELEASE, cast("int", key), b"")
-
-    def _wait(self) -> None:
-        """Wait for tokens."""
-        poll = select.poll()
-        poll.register(self._tokens, select.POLLIN)
-        poll.poll()
 
     def _receive(self) -> None:
         """Read some of the wire."""
