@@ -34,6 +34,7 @@ from remote_executor.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     FarmError,
+    LaunchFailed,
     ProtocolMismatch,
     RemoteProtocolError,
 )
@@ -101,6 +102,8 @@ class Way(Protocol):
     """How to reach a server."""
 
     name: str
+    local: bool
+    """Whether a Unix socket that it opens leads to a process on this host."""
 
     def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
         """Begin to connect; call ``done`` in the loop's thread with a socket or the error."""
@@ -123,6 +126,8 @@ class Remote:
         address: Where it is.
         token: The secret; None means the user's token file.
     """
+
+    local = True
 
     def __init__(self, address: Address, token: bytes | None) -> None:
         self.address = address
@@ -211,6 +216,7 @@ class Embedded:
     """
 
     name = "embedded server"
+    local = True
 
     def __init__(self, slots: int, preload: tuple[str, ...]) -> None:
         self._slots = slots
@@ -341,6 +347,9 @@ class Peer:
             reason = f"there is no host of that name ({outcome.strerror})"
             self._refused(ConnectionFailed(self.name, reason))
             return
+        if isinstance(outcome, LaunchFailed):
+            self._refused(outcome)
+            return
         if isinstance(outcome, Exception):
             self._cut(f"cannot connect: {outcome}")
             return
@@ -350,7 +359,7 @@ class Peer:
             outcome.close()
             self._refused(AuthenticationFailed(self.name, str(exc)))
             return
-        shared = AVAILABLE and outcome.family == socket.AF_UNIX
+        shared = AVAILABLE and self.way.local and outcome.family == socket.AF_UNIX
         self._stream = stream = SocketStream(outcome)
         now = time.monotonic()
         embedded = isinstance(mechanism, NoAuth)

@@ -273,6 +273,11 @@ class Link:
 
     # ------------------------------------------------------------------- upkeep
 
+    @property
+    def heard(self) -> float:
+        """When the last byte came, in monotonic seconds."""
+        return self._heard
+
     def say_goodbye(self) -> None:
         """Tell the peer that the end of the stream is meant."""
         if self.state is LinkState.OPEN:
