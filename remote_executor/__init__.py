@@ -11,6 +11,9 @@
     with FarmExecutor(addresses=["node1:11111", "node2:11111"]) as ex:   # servers elsewhere
         future = ex.submit(pow, 2, 100)
 
+    with FarmExecutor.spawn_over_ssh(["node1", "user@node2:2222"]) as ex:  # only Python there
+        future = ex.submit(pow, 2, 100)
+
 See :class:`FarmExecutor`; :func:`start_server` to serve; ``remote-executor --help`` for the shell.
 """
 
@@ -44,6 +47,7 @@ __all__ = [
     "PtreeUndefinedError",
     "RemoteError",
     "RemoteProtocolError",
+    "RemoteServers",
     "SSHHost",
     "ServerHandle",
     "ServerLost",
@@ -54,11 +58,13 @@ __all__ = [
     "WorkerDied",
     "__version__",
     "end_local_servers",
+    "end_remote_servers",
     "end_server",
     "parse_address",
     "ping",
     "server_status",
     "start_local_servers",
+    "start_remote_servers",
     "start_server",
     "worker_index",
 ]
@@ -83,6 +89,9 @@ _WHERE = {
     "LocalServers": "launch.local",
     "end_local_servers": "launch.local",
     "start_local_servers": "launch.local",
+    "RemoteServers": "launch.remote",
+    "end_remote_servers": "launch.remote",
+    "start_remote_servers": "launch.remote",
     **dict.fromkeys(
         [
             "AddressError",
@@ -152,6 +161,11 @@ if TYPE_CHECKING:
         LocalServers,
         end_local_servers,
         start_local_servers,
+    )
+    from remote_executor.launch.remote import (
+        RemoteServers,
+        end_remote_servers,
+        start_remote_servers,
     )
     from remote_executor.net.addresses import Address, parse_address
     from remote_executor.options import Options

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from remote_executor.launch.hosts import HostLike
+    from remote_executor.launch.ssh import SSHWay
 
 __all__ = ["FarmExecutor", "FarmView"]
 
@@ -612,7 +613,7 @@ class FarmExecutor(_Face):
         """
         # Upwards for once, and late: this class is the face of all ways to get a farm.
         from remote_executor.launch.hosts import SSHHost, parse_hosts
-        from remote_executor.launch.ssh import Plan, make_ways, wait_for_servers
+        from remote_executor.launch.ssh import Plan, spawn
 
         defaults = SSHHost(
             "default",
@@ -633,19 +634,26 @@ class FarmExecutor(_Face):
             ssh_config=ssh_config,
             grace=session_grace,
             preload=tuple(preload),
+            connect_timeout=connect_timeout,
         )
-        ways = make_ways(parse_hosts(hosts, defaults), plan)
-        if not 1 <= min_servers <= len(ways):
-            raise ValueError(f"min_servers must be from 1 to the number of hosts, {len(ways)}")
-        executor = cls(
-            initializer=initializer,
-            initargs=initargs,
-            max_tasks_per_child=max_tasks_per_child,
-            addresses=ways,
-            session_grace=session_grace,
-            retries=retries,
+
+        def make(ways: list[SSHWay]) -> FarmExecutor:
+            return cls(
+                initializer=initializer,
+                initargs=initargs,
+                max_tasks_per_child=max_tasks_per_child,
+                addresses=ways,
+                session_grace=session_grace,
+                retries=retries,
+            )
+
+        executor, _ = spawn(
+            make,
+            parse_hosts(hosts, defaults),
+            plan,
+            min_servers=min_servers,
+            timeout=connect_timeout,
         )
-        wait_for_servers(executor._driver, ways, min_servers, connect_timeout)
         return executor
 
     def __repr__(self) -> str:

@@ -31,9 +31,14 @@ tasks that use it."""
 
 PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 9, -1)))
 
+# The mark in two pieces, here and in the text below: a shell that shows what it is given must not
+# be taken for a host that answers.
+HALVES = MARK.partition("-")
+
 SCRIPT = (
+    f"m={HALVES[0]}-; "
     'set -f; eval "$1" </dev/null >&2 || '
-    f'{{ s=$?; echo; echo "{MARK} setup $s"; exit 1; }}; '
+    f'{{ s=$?; echo; echo "${{m}}{HALVES[2]} setup $s"; exit 1; }}; '
     "shift; t=; "
     'for p in "$@"; do '
     'command -v "$p" >/dev/null 2>&1 || continue; '
@@ -43,7 +48,7 @@ SCRIPT = (
     'exec "$p" -I -S -c '
     '"import sys;stdin=sys.stdin.buffer;exec(stdin.read(int(stdin.readline())))";; '
     'esac; t="$t; $p: $v"; done; '
-    f'echo; echo "{MARK} none" $t; exit 1'
+    f'echo; echo "${{m}}{HALVES[2]} none" $t; exit 1'
 )
 
 BOOT = (
@@ -131,7 +136,7 @@ def first_stage(digest: str) -> bytes:
     Args:
         digest: Of the zip.
     """
-    ask = json.dumps({"mark": MARK, "digest": digest, "boot": BOOT})
+    ask = json.dumps({"mark": HALVES, "digest": digest, "boot": BOOT})
     source = importlib.resources.files("remote_executor.launch").joinpath("first_stage.py")
     text = source.read_bytes() + f"\nmain(json.loads({ask!r}), stdin)\n".encode()
     return b"%d\n" % len(text) + text

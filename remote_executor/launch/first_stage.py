@@ -31,12 +31,14 @@ def main(ask: dict[str, Any], stdin: BinaryIO) -> NoReturn:
     Do it all; never returns.
 
     Args:
-        ask: ``mark``, ``digest``, ``boot``.
+        ask: ``mark`` (in pieces), ``digest``, ``boot``.
         stdin: The channel's standard input, binary.
     """
 
+    mark = "".join(ask["mark"])
+
     def tell(fields: dict[str, Any]) -> None:
-        os.write(1, b"\n" + (ask["mark"] + " " + json.dumps(fields)).encode() + b"\n")
+        os.write(1, f"\n{mark} {json.dumps(fields)}\n".encode())
 
     mask = os.umask(0o077)
     try:

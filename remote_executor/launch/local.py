@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from remote_executor.net.addresses import Address, AddressLike
 
-__all__ = ["LocalServers", "end_local_servers", "start_local_servers"]
+__all__ = ["LocalServers", "end_all", "end_local_servers", "start_local_servers"]
 
 
 class LocalServers:
@@ -105,9 +105,19 @@ def end_local_servers(
     Raises:
         AddressError: If an address cannot be meant.
     """
-    given = servers.addresses if isinstance(servers, LocalServers) else servers
-    for address in [parse_address(one) for one in given]:
+    end_all(servers.addresses if isinstance(servers, LocalServers) else servers, token)
+
+
+def end_all(addresses: Iterable[AddressLike], token: bytes | str | None) -> None:
+    """
+    Have servers end when their clients are done; warn of those that cannot be reached.
+
+    Args:
+        addresses: Where they are.
+        token: Their secret; None means the user's token file.
+    """
+    for address in [parse_address(one) for one in addresses]:
         try:
             end_server(address, token=token)
         except FarmError as exc:
-            warnings.warn(f"server {address} was not ended: {exc}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"server {address} was not ended: {exc}", RuntimeWarning, stacklevel=3)

@@ -132,7 +132,7 @@ class OpenSSHClient:
                 progress.enter(stage)
                 if again:
                     raise Unsteady(reason)
-                raise progress.failure(reason, stderr)
+                raise progress.failure(reason, stderr if stderr.strip() != reason else "")
         except BaseException:
             connection.close()
             raise

@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from remote_executor.errors import ConnectionFailed, FarmError, LaunchFailed
 from remote_executor.launch.bootstrap import boot_command, bundle, first_stage
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from remote_executor.client.driver import Driver
+    from remote_executor.client.executor import FarmExecutor
     from remote_executor.launch.hosts import SSHHost
     from remote_executor.net.loop import Loop
 
@@ -47,9 +48,11 @@ __all__ = [
     "SSHWay",
     "ServerGone",
     "Unsteady",
-    "make_ways",
+    "spawn",
     "wait_for_servers",
 ]
+
+E = TypeVar("E", bound="FarmExecutor")
 
 MOST_AT_ONCE = 8
 """Connections that have not authenticated: an SSH server drops some from its tenth on."""
@@ -156,6 +159,7 @@ class Plan:
         grace: Seconds for which a server waits for a client that is cut off.
         preload: Modules that a server imports before it makes workers.
         secret: What clients must know; None means a new one for each server.
+        connect_timeout: Seconds after which nobody waits any more.
     """
 
     client: str = "paramiko"
@@ -164,6 +168,14 @@ class Plan:
     grace: float = 60.0
     preload: tuple[str, ...] = ()
     secret: bytes | None = None
+    connect_timeout: float | None = None
+
+    @property
+    def boot_seconds(self) -> float:
+        """How long a host may take from the login to its server, so that it is said in time."""
+        if self.connect_timeout is None:
+            return BOOT_SECONDS
+        return min(BOOT_SECONDS, 0.8 * self.connect_timeout)
 
     def __post_init__(self) -> None:
         if self.client not in ("paramiko", "openssh"):
@@ -199,20 +211,43 @@ class Plan:
             ) from None
 
 
-def make_ways(hosts: list[SSHHost], plan: Plan) -> list[SSHWay]:
+def spawn(
+    make: Callable[[list[SSHWay]], E],
+    hosts: list[SSHHost],
+    plan: Plan,
+    *,
+    min_servers: int,
+    timeout: float | None,
+    settle: bool = False,
+    report: Callable[[SSHHost, str], None] | None = None,
+) -> tuple[E, list[SSHWay]]:
     """
-    Return a way to each host, on which nothing is started yet.
+    Start a server on each host, and return an executor that uses them.
 
     Args:
+        make: Makes the executor, given the ways to its servers.
         hosts: The hosts.
         plan: What they have in common.
+        min_servers: How many must serve.
+        timeout: Seconds after which it fails; None for as long as it takes.
+        settle: Wait until all of them serve or have failed.
+        report: Called, in any thread, with each host and each stage that it enters.
+
+    Returns:
+        The executor, and the ways to its servers.
 
     Raises:
         ImportError, ValueError: If the plan's client cannot be had.
+        LaunchFailed, NoServerError: As :func:`wait_for_servers`.
     """
+    if not 1 <= min_servers <= len(hosts):
+        raise ValueError(f"min_servers must be from 1 to the number of hosts, {len(hosts)}")
     client = plan.make_client()
     gate = threading.BoundedSemaphore(MOST_AT_ONCE)
-    return [SSHWay(host, client, plan, gate) for host in hosts]
+    ways = [SSHWay(host, client, plan, gate, report) for host in hosts]
+    executor = make(ways)
+    wait_for_servers(executor._driver, ways, min_servers, timeout, settle)
+    return executor, ways
 
 
 class SSHWay:
@@ -224,6 +259,7 @@ class SSHWay:
         client: Makes connections.
         plan: What all hosts have in common.
         gate: Lets a few through at a time.
+        report: Called with the host and each stage that is entered.
 
     Attributes:
         failure: Why there will be no server, if there will be none.
@@ -237,6 +273,7 @@ class SSHWay:
         client: Client,
         plan: Plan,
         gate: threading.BoundedSemaphore,
+        report: Callable[[SSHHost, str], None] | None = None,
     ) -> None:
         self.host = host
         self.name = str(host)
@@ -244,6 +281,7 @@ class SSHWay:
         self._client = client
         self._plan = plan
         self._gate = gate
+        self._report = report
         self._secret = b""
         self._address: Address | None = None
         self._served = False
@@ -268,6 +306,10 @@ class SSHWay:
         """Nothing: a server elsewhere has paths of its own."""
         return {}
 
+    def _tell(self, stage: str) -> None:
+        if self._report is not None:
+            self._report(self.host, stage)
+
     # ------------------------------------------------------------------- opening
 
     def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
@@ -280,7 +322,7 @@ class SSHWay:
     def _dial(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
         error: Exception | None = None
         sock = None
-        self._progress = Progress(self.host, self._plan.ssh_config)
+        self._progress = Progress(self.host, self._plan.ssh_config, self._tell)
         try:
             sock = self.stream(self._progress)
         except LaunchFailed as exc:
@@ -336,6 +378,22 @@ class SSHWay:
             return self._stream_to(self._address, progress)
         except ServerGone as exc:
             raise progress.failure(f"the server is gone again: {exc}", stage="port") from exc
+
+    def another_stream(self) -> socket.socket:
+        """
+        Return one more socket that leads to the server.
+
+        Raises:
+            OSError: If there is no connection now, or the server is gone.
+        """
+        with self._lock:
+            connection, address = self._connection, self._address
+        if connection is None or address is None:
+            raise ConnectionError(f"there is no connection to {self.name}")
+        try:
+            return connection.open_stream(address, STREAM_SECONDS)
+        except (Refused, ServerGone) as exc:
+            raise ConnectionError(f"{self.name}: {exc}") from exc
 
     def _stream_to(self, address: Address, progress: Progress) -> socket.socket:
         """Open a stream, over a new connection if the one there is proves dead."""
@@ -425,14 +483,14 @@ class SSHWay:
         dialogue = Dialogue(progress)
         try:
             run.write(first_stage(library.digest))
-            until = time.monotonic() + BOOT_SECONDS
+            until = time.monotonic() + self._plan.boot_seconds
             self._listen(run, dialogue, until, lambda: dialogue.python is not None)
             run.write(encode_fields(config) + b"\n")
             if not dialogue.has_zip:
                 run.write(library.data)
             self._listen(run, dialogue, until, lambda: dialogue.address is not None)
         except TimeoutError:
-            raise dialogue.late(BOOT_SECONDS, run.stderr()) from None
+            raise dialogue.late(self._plan.boot_seconds, run.stderr()) from None
         except OSError as exc:
             if self._closed:
                 raise
@@ -500,7 +558,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def wait_for_servers(
-    driver: Driver, ways: list[SSHWay], wanted: int, timeout: float | None
+    driver: Driver, ways: list[SSHWay], wanted: int, timeout: float | None, settle: bool
 ) -> None:
     """
     Start a driver, and wait until enough servers are up; shut it down if they will not be.
@@ -510,6 +568,7 @@ def wait_for_servers(
         ways: The ways.
         wanted: How many must be up.
         timeout: Seconds; None for as long as they take.
+        settle: Wait for the others, too, until they are up or have failed.
 
     Raises:
         LaunchFailed: The first failure, with the others as notes, if too many have failed.
@@ -520,14 +579,19 @@ def wait_for_servers(
     try:
         driver.start()
         with driver.mutex:
-            while sum(server.up for _, server in driver.peers()) < wanted:
+            while True:
+                up = sum(server.up for _, server in driver.peers())
                 failures = [way.failure for way in ways if way.failure is not None]
+                if up >= wanted and (not settle or up + len(failures) >= len(ways)):
+                    return
                 if len(ways) - len(failures) < wanted:
                     raise _first_of(failures)
                 if driver.broken is not None:
                     raise driver.broken
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left <= 0:
+                    if up >= wanted:
+                        return
                     waiting = [peer for peer, server in driver.peers() if not server.up]
                     raise NoServerError(
                         [peer.name for peer in waiting],
