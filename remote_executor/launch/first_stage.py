@@ -34,7 +34,6 @@ def main(ask: dict[str, Any], stdin: BinaryIO) -> NoReturn:
         ask: ``mark`` (in pieces), ``digest``, ``boot``.
         stdin: The channel's standard input, binary.
     """
-
     mark = "".join(ask["mark"])
 
     def tell(fields: dict[str, Any]) -> None:

@@ -277,7 +277,10 @@ class OpenSSHConnection:
         words = self.run.stderr()
         if "prohibited" in words:
             raise Refused(words.strip().splitlines()[-1])
-        raise ServerGone("nobody listens there")
+        # Of a Unix socket sshd says the same in both cases.
+        raise ServerGone(
+            "nobody listens there, or the SSH server does not forward (AllowStreamLocalForwarding)"
+        )
 
     def is_alive(self) -> bool:
         """Tell whether the process runs."""

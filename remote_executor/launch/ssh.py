@@ -58,6 +58,7 @@ MOST_AT_ONCE = 8
 """Connections that have not authenticated: an SSH server drops some from its tenth on."""
 
 BOOT_SECONDS = 60.0
+LAST_WORDS_SECONDS = 2.0
 TRIES = 5
 FIRST_PAUSE = 0.2
 STREAM_SECONDS = 5.0
@@ -377,7 +378,8 @@ class SSHWay:
         try:
             return self._stream_to(self._address, progress)
         except ServerGone as exc:
-            raise progress.failure(f"the server is gone again: {exc}", stage="port") from exc
+            reason = f"the server that was started cannot be reached: {exc}"
+            raise progress.failure(reason, stage="port") from exc
 
     def another_stream(self) -> socket.socket:
         """
@@ -401,6 +403,8 @@ class SSHWay:
         if connection is not None and connection.is_alive():
             try:
                 return self._open_stream(connection, address, progress)
+            except LaunchFailed:
+                raise  # it is an OSError, too
             except OSError:
                 if self._run is not None and not self._served:
                     raise
@@ -489,17 +493,15 @@ class SSHWay:
             if not dialogue.has_zip:
                 run.write(library.data)
             self._listen(run, dialogue, until, lambda: dialogue.address is not None)
+        except LaunchFailed:
+            raise  # it is an OSError, too
         except TimeoutError:
             raise dialogue.late(self._plan.boot_seconds, run.stderr()) from None
-        except OSError as exc:
+        except OSError:
             if self._closed:
                 raise
-            try:
-                # It may have said why before it stopped listening.
-                self._listen(run, dialogue, time.monotonic() + 2.0, lambda: False)
-            except OSError:
-                pass
-            raise dialogue.ended(run.status(), run.stderr()) from exc
+            # It may have said why before it stopped listening.
+            self._listen(run, dialogue, time.monotonic() + LAST_WORDS_SECONDS, lambda: False)
         assert dialogue.address is not None
         with self._lock:
             self._secret = secret

@@ -66,7 +66,7 @@ def _lines(
             yield line
         elif applies(block):
             for path in find(found[2]):
-                yield expand(read(path), applies, find, read, depth + 1)
+                yield from expand(read(path), applies, find, read, depth + 1).splitlines()
             yield block
 
 

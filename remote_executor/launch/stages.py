@@ -118,7 +118,7 @@ class Progress:
         where = stage or self.stage
         words = " ".join(stderr.split())
         if len(words) > MOST_WORDS:
-            words = "... " + words[-MOST_WORDS:]
+            words = f"{words[: MOST_WORDS // 3]} ... {words[-2 * MOST_WORDS // 3 :]}"
         command = by_hand(where, self.host, self.config)
         return LaunchFailed(str(self.host), where, reason, words, command)
 

@@ -192,16 +192,24 @@ class SSHServer:
             return []
         return [each.pid for each in psutil.Process(self.process.pid).children()]
 
-    def cut(self) -> None:
-        """End all connections at once, as a broken one ends."""
+    def cut(self, *, for_good: bool = False) -> None:
+        """
+        End all connections at once, as a broken one ends.
+
+        Args:
+            for_good: Take no new ones either.
+        """
         import signal
 
         import psutil
 
         assert self.process is not None
-        for each in psutil.Process(self.process.pid).children(recursive=True):
-            if each.name() == "sshd":
-                each.send_signal(signal.SIGKILL)
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        daemons = [each for each in found if each.name() == "sshd"]
+        if for_good:
+            self.stop()
+        for each in daemons:
+            each.send_signal(signal.SIGKILL)
 
     def __enter__(self):
         return self
