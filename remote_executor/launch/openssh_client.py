@@ -32,6 +32,9 @@ LOGIN_SECONDS = 60.0
 """As long as somebody may need to touch a key."""
 
 LOOK_SECONDS = 0.02
+SSH_FAILED = 255
+"""Its exit status when the connection fails; otherwise it has the command's."""
+
 WRITE_SECONDS = 60.0
 END_SECONDS = 2.0
 CHUNK = 64 * 1024
@@ -192,6 +195,10 @@ class OpenSSHRun:
     def status(self) -> int | None:
         """Return its exit status."""
         return self._process.poll()
+
+    def is_lost(self) -> bool:
+        """Tell whether it was ssh itself that has failed."""
+        return self.status() == SSH_FAILED
 
     def wait(self, timeout: float) -> bool:
         """Wait until it has ended."""

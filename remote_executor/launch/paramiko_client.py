@@ -309,6 +309,8 @@ def _connect(name: str, port: int, progress: Progress) -> socket.socket:
         except OSError as exc:
             sock.close()
             error = exc
+    if isinstance(error, ConnectionResetError):
+        raise Unsteady(f"{name}:{port}: {error}") from error
     raise progress.failure(f"{name}:{port}: {error}") from error
 
 
@@ -524,6 +526,10 @@ class ParamikoRun:
             return None
         status: int = self._channel.exit_status
         return status
+
+    def is_lost(self) -> bool:
+        """Tell whether the connection has ended."""
+        return self.status() is None and not self._channel.get_transport().is_active()
 
     def wait(self, timeout: float) -> bool:
         """Wait until it has ended."""

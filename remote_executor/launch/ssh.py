@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 E = TypeVar("E", bound="FarmExecutor")
+T = TypeVar("T")
 
 MOST_AT_ONCE = 8
 """Connections that have not authenticated: an SSH server drops some from its tenth on."""
@@ -95,6 +96,9 @@ class Run(Protocol):
 
     def wait(self, timeout: float) -> bool:
         """Wait until it has ended; return whether it has."""
+
+    def is_lost(self) -> bool:
+        """Tell whether it was the connection that ended, rather than the command."""
 
 
 class Connection(Protocol):
@@ -291,7 +295,10 @@ class SSHWay:
         self._closed = False
         self._progress: Progress | None = None
         self._lock = threading.Lock()
-        self._outcome: socket.socket | None = None
+        self._dialling = False
+        self._done: Callable[[socket.socket | Exception], None] | None = None
+        """Who is told next."""
+        self._outcome: socket.socket | Exception | None = None
         """What the thread that dials has got, until the loop's thread takes it."""
         self._thread: threading.Thread | None = None
         _ways.add(self)
@@ -315,12 +322,17 @@ class SSHWay:
 
     def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
         """Connect, and start the server if there is none, in a thread of its own."""
+        with self._lock:
+            self._done = done
+            if self._dialling:
+                return  # what that brings is as good
+            self._dialling = True
         self._thread = threading.Thread(
-            target=self._dial, args=(loop, done), name=f"ssh {self.name}", daemon=True
+            target=self._dial, args=(loop,), name=f"ssh {self.name}", daemon=True
         )
         self._thread.start()
 
-    def _dial(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
+    def _dial(self, loop: Loop) -> None:
         error: Exception | None = None
         sock = None
         self._progress = Progress(self.host, self._plan.ssh_config, self._tell)
@@ -334,27 +346,27 @@ class SSHWay:
                 error = exc
         except Exception as exc:
             error = exc
+        self._drop_outcome()
         with self._lock:
-            self._outcome = sock
+            self._outcome = sock if error is None else error
+            self._dialling = False
             closed = self._closed
         if closed:
             self._drop_outcome()
-        elif error is not None:
-            failed = error
-            loop.post(lambda: done(failed))
         else:
-            loop.post(lambda: self._hand_over(done))
+            loop.post(self._hand_over)
 
-    def _hand_over(self, done: Callable[[socket.socket | Exception], None]) -> None:
+    def _hand_over(self) -> None:
         with self._lock:
             outcome, self._outcome = self._outcome, None
-        if outcome is not None:
+            done = self._done
+        if outcome is not None and done is not None:
             done(outcome)
 
     def _drop_outcome(self) -> None:
         with self._lock:
             outcome, self._outcome = self._outcome, None
-        if outcome is not None:
+        if outcome is not None and not isinstance(outcome, Exception):
             outcome.close()
 
     def stream(self, progress: Progress) -> socket.socket:
@@ -406,8 +418,7 @@ class SSHWay:
             except LaunchFailed:
                 raise  # it is an OSError, too
             except OSError:
-                if self._run is not None and not self._served:
-                    raise
+                pass  # it is dead, and nobody had noticed
         connection = self._connect(progress, address, None)
         return self._open_stream(connection, address, progress)
 
@@ -437,34 +448,51 @@ class SSHWay:
         self, progress: Progress, address: Address | None, command: str | None
     ) -> Connection:
         """Connect; again after a while if the SSH server is busy or the line is bad."""
-        self._drop_connection()
+
+        def connect() -> Connection:
+            self._drop_connection()
+            with self._gate:
+                self._check_open()
+                return self._client.connect(self.host, progress, address, command)
+
+        connection = self._steadily(connect, progress)
+        with self._lock:
+            self._connection = connection
+        try:
+            self._check_open()
+        except ConnectionAbortedError:
+            connection.close()
+            raise
+        return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionAbortedError("the executor was shut down")
+
+    def _steadily(self, attempt: Callable[[], T], progress: Progress) -> T:
+        """Try again, later and later, what has failed for no reason that lasts."""
         pause = FIRST_PAUSE
-        for left in reversed(range(TRIES)):
+        for _ in range(TRIES - 1):
             try:
-                with self._gate:
-                    if self._closed:
-                        raise ConnectionAbortedError("the executor was shut down")
-                    connection = self._client.connect(self.host, progress, address, command)
-            except Unsteady as exc:
-                if not left:
-                    raise progress.failure(f"{exc} ({TRIES} times)") from exc
+                return attempt()
+            except Unsteady:
                 # Not all at the same time, or the same ones would be dropped again.
                 time.sleep(pause * random.uniform(0.5, 1.5))
                 pause *= 2
-            else:
-                break
-        with self._lock:
-            self._connection = connection
-            closed = self._closed
-        if closed:
-            connection.close()
-            raise ConnectionAbortedError("the executor was shut down")
-        return connection
+        try:
+            return attempt()
+        except Unsteady as exc:
+            raise progress.failure(f"{exc} ({TRIES} times)") from exc
 
     # ------------------------------------------------------------------- starting
 
     def _start(self, progress: Progress) -> None:
-        """Start a server: connect, send what it needs, and learn where it listens."""
+        """Start a server."""
+        self._steadily(lambda: self._boot(progress), progress)
+        progress.enter("port")
+
+    def _boot(self, progress: Progress) -> None:
+        """Connect, send what a server needs, and learn where it listens."""
         secret = self._plan.secret or make_token()
         wanted = self._client.server_address()
         known = parse_address(wanted) if wanted.startswith("unix:") else None
@@ -507,8 +535,6 @@ class SSHWay:
             self._secret = secret
             self._run = run
             self._address = parse_address(dialogue.address)
-        self._served = False
-        progress.enter("port")
 
     def _listen(
         self, run: Run, dialogue: Dialogue, until: float, enough: Callable[[], bool]
@@ -516,9 +542,10 @@ class SSHWay:
         while not enough():
             data = run.read(max(0.0, until - time.monotonic()))
             if not data:
-                run.wait(1.0)
-                if self._closed:
-                    raise ConnectionAbortedError("the executor was shut down")
+                run.wait(LAST_WORDS_SECONDS)
+                self._check_open()
+                if run.is_lost():
+                    raise Unsteady("the connection broke while the server was started")
                 raise dialogue.ended(run.status(), run.stderr())
             dialogue.received(data)
 
