@@ -24,8 +24,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "GSSAPI",
+    "TLS",
     "Address",
     "AddressError",
+    "Auth",
     "AuthenticationFailed",
     "ConnectionFailed",
     "CycleError",
@@ -37,6 +40,7 @@ __all__ = [
     "LaunchFailed",
     "LocalProtocolError",
     "LocalServers",
+    "Mechanism",
     "NoKernelError",
     "NoServerError",
     "Options",
@@ -45,6 +49,7 @@ __all__ = [
     "PtreeError",
     "PtreeRedefinedError",
     "PtreeUndefinedError",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "RemoteServers",
@@ -54,6 +59,7 @@ __all__ = [
     "ServerStatus",
     "TaskKilled",
     "TaskTimeout",
+    "Token",
     "UnsupportedError",
     "WorkerDied",
     "__version__",
@@ -74,6 +80,11 @@ __all__ = [
 _WHERE = {
     "Address": "net.addresses",
     "parse_address": "net.addresses",
+    "TLS": "net.tls",
+    "GSSAPI": "net.gssapi",
+    "Token": "net.tokens",
+    "Auth": "wire.auth",
+    "Mechanism": "wire.auth",
     "Options": "options",
     "FarmExecutor": "client.executor",
     "FarmView": "client.executor",
@@ -102,6 +113,7 @@ _WHERE = {
             "LocalProtocolError",
             "PayloadError",
             "ProtocolMismatch",
+            "Refused",
             "RemoteProtocolError",
         ],
         "errors",
@@ -154,6 +166,7 @@ if TYPE_CHECKING:
         LocalProtocolError,
         PayloadError,
         ProtocolMismatch,
+        Refused,
         RemoteProtocolError,
     )
     from remote_executor.launch.hosts import SSHHost
@@ -168,6 +181,9 @@ if TYPE_CHECKING:
         start_remote_servers,
     )
     from remote_executor.net.addresses import Address, parse_address
+    from remote_executor.net.gssapi import GSSAPI
+    from remote_executor.net.tls import TLS
+    from remote_executor.net.tokens import Token
     from remote_executor.options import Options
     from remote_executor.server.serve import ServerHandle, start_server
     from remote_executor.server.worker import worker_index
@@ -186,3 +202,4 @@ if TYPE_CHECKING:
         UnsupportedError,
         WorkerDied,
     )
+    from remote_executor.wire.auth import Auth, Mechanism

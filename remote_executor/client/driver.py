@@ -64,7 +64,9 @@ if TYPE_CHECKING:
 
     from remote_executor.core.known import Function
     from remote_executor.errors import FarmError
+    from remote_executor.net.security import TLSLike
     from remote_executor.payload.functions import FunctionCache
+    from remote_executor.wire.auth import Auth
     from remote_executor.wire.session import Session
 
 __all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
@@ -104,7 +106,8 @@ class Settings:
         retries: int,
         grace: float,
         connect_timeout: float | None,
-        token: bytes | None,
+        auth: Auth,
+        tls: TLSLike,
         label: bool,
     ) -> None:
         self.config = config
@@ -112,7 +115,8 @@ class Settings:
         self.retries = retries
         self.grace = grace
         self.connect_timeout = connect_timeout
-        self.token = token
+        self.auth = auth
+        self.tls = tls
         self.label = label
         """Whether lines that tasks print are marked with host and task."""
 

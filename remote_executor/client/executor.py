@@ -25,6 +25,7 @@ from remote_executor.client.peer import Embedded, PeerState, Remote, Way
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
 from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
+from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options
 from remote_executor.payload.functions import FunctionCache
 from remote_executor.payload.pickles import dump
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from remote_executor.launch.hosts import HostLike
     from remote_executor.launch.ssh import SSHWay
+    from remote_executor.net.security import AuthLike, TLSLike
+    from remote_executor.wire.auth import Auth
 
 __all__ = ["FarmExecutor", "FarmView"]
 
@@ -472,7 +475,11 @@ class FarmExecutor(_Face):
         addresses: Servers that run already: "host:port", ("host", port), "[::1]:port",
             "unix:/path", or a :class:`~remote_executor.client.peer.Way` of your own. None means the
             environment variable REMOTE_EXECUTOR_ADDRESSES, and without that an embedded server.
-        token: The servers' secret; None means the user's token file.
+        auth: How servers know us: a secret (``auth="..."``), :class:`Token`, :class:`GSSAPI`, or a
+            mechanism of your own. None means ``REMOTE_EXECUTOR_AUTH``, and without that the user's
+            token file.
+        tls: True, False, :class:`TLS` or an ``ssl.SSLContext``. None means ``REMOTE_EXECUTOR_TLS``,
+            and without that: TLS with servers away from this machine.
         connect_timeout: Seconds after which tasks fail if no server has answered; None means that
             they wait, and a warning says for whom.
         session_grace: Seconds for which a server that cannot be reached is waited for before its
@@ -481,7 +488,8 @@ class FarmExecutor(_Face):
         preload: Modules that an embedded server imports once, before it makes workers.
 
     Raises:
-        ValueError: If a number is out of range, or an address cannot be meant.
+        ValueError: If a number is out of range, an address cannot be meant, or ``auth`` or ``tls``
+            cannot be used.
         TypeError: If the initializer is not callable.
     """
 
@@ -494,7 +502,8 @@ class FarmExecutor(_Face):
         *,
         max_tasks_per_child: int | None = None,
         addresses: Iterable[AddressLike | Way] | AddressLike | None = None,
-        token: bytes | str | None = None,
+        auth: AuthLike = None,
+        tls: TLSLike = None,
         connect_timeout: float | None = None,
         session_grace: float = 60.0,
         retries: int = 3,
@@ -517,7 +526,8 @@ class FarmExecutor(_Face):
         setup = None
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
-        ways = _ways(addresses, _secret(token), self._slots, tuple(preload))
+        auth, tls = auth_of(auth), tls_of(tls)
+        ways = _ways(addresses, auth, tls, self._slots, tuple(preload))
         settings = Settings(
             config={
                 "workers": max_workers or 0,
@@ -533,7 +543,8 @@ class FarmExecutor(_Face):
             retries=retries,
             grace=session_grace,
             connect_timeout=connect_timeout,
-            token=_secret(token),
+            auth=auth,
+            tls=tls,
             label=not isinstance(ways[0], Embedded),
         )
         self._driver = Driver(settings, ways, self._cache)
@@ -558,6 +569,7 @@ class FarmExecutor(_Face):
         client: str = "paramiko",
         host_keys: str = "strict",
         ssh_config: str | None = None,
+        tunnel: bool = True,
         min_servers: int = 1,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
@@ -593,6 +605,9 @@ class FarmExecutor(_Face):
             host_keys: "strict": a host must be in known_hosts; "accept-new": a host that is not is
                 added to it. One whose key has changed is refused in either case.
             ssh_config: A file to read instead of ``~/.ssh/config`` and the system's.
+            tunnel: Whether tasks travel through the SSH connection. False, for fast networks: SSH
+                starts the server and agrees on secrets, and tasks go straight to a port of the
+                host, over TLS; needs the package cryptography here.
             min_servers: How many hosts must serve. Those that fail beyond that are warnings in the
                 log.
             initializer: Called once in each worker before its first task.
@@ -635,6 +650,7 @@ class FarmExecutor(_Face):
             grace=session_grace,
             preload=tuple(preload),
             connect_timeout=connect_timeout,
+            tunnel=tunnel,
         )
 
         def make(ways: list[SSHWay]) -> FarmExecutor:
@@ -748,7 +764,8 @@ class FarmExecutor(_Face):
         """
         if self._closed or self._driver.ending:
             raise RuntimeError(AFTER_SHUTDOWN)
-        self._driver.add_server(Remote(parse_address(address), self._driver.settings.token))
+        settings = self._driver.settings
+        self._driver.add_server(Remote(parse_address(address), settings.auth, settings.tls))
 
     def remove_server(self, address: AddressLike, drain: bool = True) -> None:
         """
@@ -812,13 +829,10 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _secret(token: bytes | str | None) -> bytes | None:
-    return token.encode() if isinstance(token, str) else token
-
-
 def _ways(
     addresses: Iterable[AddressLike | Way] | AddressLike | None,
-    token: bytes | None,
+    auth: Auth,
+    tls: TLSLike,
     slots: int,
     preload: tuple[str, ...],
 ) -> list[Way]:
@@ -846,5 +860,6 @@ def _ways(
     if not named:
         raise ValueError("addresses must name at least one server")
     return [
-        Remote(each, token) if isinstance(each, Address) else each for each in dict.fromkeys(named)
+        Remote(each, auth, tls) if isinstance(each, Address) else each
+        for each in dict.fromkeys(named)
     ]

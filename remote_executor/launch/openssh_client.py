@@ -18,7 +18,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from remote_executor.launch.ssh import Refused, ServerGone, Unsteady
+from remote_executor.launch.ssh import NotForwarded, ServerGone, Unsteady
 from remote_executor.launch.stages import read_complaint
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ MOST_STDERR = 64 * 1024
 
 HOLD = "exec cat >/dev/null"
 """What a connection runs that has nothing to run: it ends when we do."""
+
+NOWHERE = "/nowhere"
 
 OPTIONS = (
     "BatchMode=yes",  # nothing is ever asked
@@ -114,16 +116,15 @@ class OpenSSHClient:
         self, host: SSHHost, progress: Progress, address: Address | None, command: str | None
     ) -> OpenSSHConnection:
         """Connect and authenticate; see :class:`remote_executor.launch.ssh.Client`."""
-        assert address is not None
         if host.password is not None:
             progress.enter("authentication")
             raise progress.failure("client='openssh' takes no password: use a key or an agent")
         progress.enter("connect")
         folder = tempfile.mkdtemp(prefix="remote_executor-")
         local = os.path.join(folder, "link")
-        words = ssh_command(
-            self._program, host, self._config, self._host_keys, f"{local}:{address.path}"
-        )
+        # Without a server's socket, too: once ssh listens here, it has logged in.
+        remote = NOWHERE if address is None else address.path
+        words = ssh_command(self._program, host, self._config, self._host_keys, f"{local}:{remote}")
         connection = OpenSSHConnection(words, command or HOLD, folder, local)
         progress.hold(connection.close)
         try:
@@ -283,7 +284,7 @@ class OpenSSHConnection:
         time.sleep(LOOK_SECONDS)  # for the thread that reads what ssh says about it
         words = self.run.stderr()
         if "prohibited" in words:
-            raise Refused(words.strip().splitlines()[-1])
+            raise NotForwarded(words.strip().splitlines()[-1])
         # Of a Unix socket sshd says the same in both cases.
         raise ServerGone(
             "nobody listens there, or the SSH server does not forward (AllowStreamLocalForwarding)"

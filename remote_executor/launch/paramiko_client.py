@@ -18,7 +18,7 @@ import paramiko
 
 from remote_executor.errors import LaunchFailed
 from remote_executor.launch.hosts import split_jumps
-from remote_executor.launch.ssh import Refused, ServerGone, Unsteady
+from remote_executor.launch.ssh import NotForwarded, ServerGone, Unsteady
 from remote_executor.launch.ssh_config import expand, include_paths, read_file
 from remote_executor.launch.stages import Progress
 
@@ -139,7 +139,7 @@ class ParamikoClient:
         progress.enter("connect")
         try:
             return connection, connection.open_channel(settings.name, settings.port, LOGIN_SECONDS)
-        except (ServerGone, Refused, OSError) as exc:
+        except (ServerGone, NotForwarded, OSError) as exc:
             connection.close()
             raise progress.failure(
                 f"jump host {last} cannot connect to {settings.name}:{settings.port}: {exc}"
@@ -575,7 +575,7 @@ class ParamikoConnection:
         Open a channel to a place that the other end can reach.
 
         Raises:
-            ServerGone, Refused, OSError: As :meth:`open_stream`.
+            ServerGone, NotForwarded, OSError: As :meth:`open_stream`.
         """
         assert self._transport is not None
         try:
@@ -586,7 +586,7 @@ class ParamikoConnection:
             if exc.code == CONNECT_FAILED:
                 raise ServerGone(str(exc)) from exc
             if exc.code == PROHIBITED:
-                raise Refused(str(exc)) from exc
+                raise NotForwarded(str(exc)) from exc
             raise OSError(str(exc)) from exc
         except (EOFError, paramiko.SSHException) as exc:
             raise OSError(f"{exc or 'the connection was closed'}") from exc

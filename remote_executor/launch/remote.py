@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from remote_executor.launch.hosts import HostLike
     from remote_executor.net.addresses import AddressLike
+    from remote_executor.net.security import AuthLike, TLSLike
 
 __all__ = ["Diagnosis", "RemoteServers", "end_remote_servers", "examine", "start_remote_servers"]
 
@@ -121,7 +122,7 @@ def start_remote_servers(
     hosts: Iterable[HostLike],
     *,
     min_servers: int | None = None,
-    token: bytes | str | None = None,
+    auth: bytes | str | None = None,
     client: str = "paramiko",
     host_keys: str = "strict",
     ssh_config: str | None = None,
@@ -137,7 +138,7 @@ def start_remote_servers(
         hosts: As for ``FarmExecutor.spawn_over_ssh``.
         min_servers: How many must start; None means all of them: if one does not, the others are
             ended again.
-        token: The secret that clients must know; None means the user's token file.
+        auth: The secret that clients must know; None means the user's token file.
         client: "paramiko" or "openssh".
         host_keys: "strict" or "accept-new".
         ssh_config: A file to read instead of ``~/.ssh/config`` and the system's.
@@ -153,7 +154,6 @@ def start_remote_servers(
         LaunchFailed: If too many of them cannot start.
         AddressError: If a host cannot be meant; it is a ValueError too.
     """
-    secrets = secrets_of(token)
     plan = Plan(
         client=client,
         host_keys=host_keys,
@@ -161,7 +161,7 @@ def start_remote_servers(
         grace=session_grace,
         preload=tuple(preload),
         connect_timeout=connect_timeout,
-        secret=secrets[0] if secrets else load_token(),
+        secret=load_token() if auth is None else secrets_of(auth)[0],
     )
     parsed = parse_hosts(hosts, SSHHost("default", **defaults))
     executor, ways = spawn(
@@ -177,7 +177,10 @@ def start_remote_servers(
 
 
 def end_remote_servers(
-    servers: RemoteServers | Iterable[AddressLike], *, token: bytes | str | None = None
+    servers: RemoteServers | Iterable[AddressLike],
+    *,
+    auth: AuthLike = None,
+    tls: TLSLike = None,
 ) -> None:
     """
     End servers that were started over SSH. One that cannot be reached is a warning.
@@ -185,13 +188,14 @@ def end_remote_servers(
     Args:
         servers: What :func:`start_remote_servers` returned: they are ended at once. Or addresses:
             they end when their clients are done.
-        token: Their secret, for addresses; None means the user's token file.
+        auth: How they know us, for addresses; as for :class:`FarmExecutor`.
+        tls: Whether and how to speak TLS, for addresses; as for :class:`FarmExecutor`.
 
     Raises:
         AddressError: If an address cannot be meant.
     """
     if not isinstance(servers, RemoteServers):
-        end_all(servers, token)
+        end_all(servers, auth, tls)
         return
     for host in servers._lost():
         warnings.warn(

@@ -15,35 +15,38 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
 import time
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from remote_executor.client.peer import Remote
 from remote_executor.errors import ConnectionFailed, FarmError, LaunchFailed
 from remote_executor.launch.bootstrap import boot_command, bundle, first_stage
 from remote_executor.launch.stages import FINAL, MARK, Dialogue, Progress
 from remote_executor.net.addresses import Address, parse_address
-from remote_executor.net.tokens import make_token
+from remote_executor.net.certificates import self_made
+from remote_executor.net.streams import SocketStream, Stream
+from remote_executor.net.tokens import Token, make_token
 from remote_executor.task_errors import NoServerError
-from remote_executor.wire.auth import Mechanism, TokenAuth
 from remote_executor.wire.messages import encode_fields
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from remote_executor.client.driver import Driver
     from remote_executor.client.executor import FarmExecutor
     from remote_executor.launch.hosts import SSHHost
     from remote_executor.net.loop import Loop
+    from remote_executor.wire.auth import Mechanism
 
 __all__ = [
     "Client",
     "Connection",
+    "NotForwarded",
     "Plan",
-    "Refused",
     "Run",
     "SSHWay",
     "ServerGone",
@@ -67,6 +70,14 @@ CLOSE_SECONDS = 5.0
 """How long a way waits at its end for a server that was told to end."""
 
 
+class TunnelStream(SocketStream):
+    """A socket that leads to another host, although its first piece is on this one."""
+
+    def is_local(self) -> bool:
+        """Whether descriptors can be passed: they cannot."""
+        return False
+
+
 class Unsteady(Exception):
     """The SSH connection broke before the login was done: worth another try."""
 
@@ -75,7 +86,7 @@ class ServerGone(Exception):
     """Nobody listens any more where our server did."""
 
 
-class Refused(Exception):
+class NotForwarded(Exception):
     """The SSH server does not forward."""
 
 
@@ -114,7 +125,7 @@ class Connection(Protocol):
 
         Raises:
             ServerGone: If nobody listens there.
-            Refused: If the SSH server will not have it.
+            NotForwarded: If the SSH server will not have it.
             OSError: If the connection is dead.
         """
 
@@ -165,6 +176,8 @@ class Plan:
         preload: Modules that a server imports before it makes workers.
         secret: What clients must know; None means a new one for each server.
         connect_timeout: Seconds after which nobody waits any more.
+        tunnel: Whether all goes through the SSH connection. Otherwise it starts the server and
+            tells it the secret and a certificate, and tasks go straight to the host, over TLS.
     """
 
     client: str = "paramiko"
@@ -174,6 +187,7 @@ class Plan:
     preload: tuple[str, ...] = ()
     secret: bytes | None = None
     connect_timeout: float | None = None
+    tunnel: bool = True
 
     @property
     def boot_seconds(self) -> float:
@@ -270,8 +284,6 @@ class SSHWay:
         failure: Why there will be no server, if there will be none.
     """
 
-    local = False
-
     def __init__(
         self,
         host: SSHHost,
@@ -288,6 +300,8 @@ class SSHWay:
         self._gate = gate
         self._report = report
         self._secret = b""
+        self._remote: Remote | None = None
+        """The server, if it is spoken to directly."""
         self._address: Address | None = None
         self._served = False
         self._connection: Connection | None = None
@@ -308,7 +322,11 @@ class SSHWay:
 
     def mechanism(self) -> Mechanism:
         """Return the client's part in the proof of the secret that the server was given."""
-        return TokenAuth("client", (self._secret,), os.urandom(32))
+        return Token(self._secret).client(self.host.name)
+
+    def stream(self, sock: socket.socket) -> Stream:
+        """Return the socket as a stream, with TLS around it if it does not go through SSH."""
+        return TunnelStream(sock) if self._remote is None else self._remote.stream(sock)
 
     def wishes(self) -> dict[str, Any]:
         """Nothing: a server elsewhere has paths of its own."""
@@ -337,7 +355,7 @@ class SSHWay:
         sock = None
         self._progress = Progress(self.host, self._plan.ssh_config, self._tell)
         try:
-            sock = self.stream(self._progress)
+            sock = self.reach(self._progress)
         except LaunchFailed as exc:
             if self._served and exc.stage not in FINAL:
                 error = ConnectionFailed(self.name, f"{exc.stage}: {exc.reason}")
@@ -369,7 +387,7 @@ class SSHWay:
         if outcome is not None and not isinstance(outcome, Exception):
             outcome.close()
 
-    def stream(self, progress: Progress) -> socket.socket:
+    def reach(self, progress: Progress) -> socket.socket:
         """
         Return a socket that leads to the server, which is started if there is none.
 
@@ -406,11 +424,13 @@ class SSHWay:
             raise ConnectionError(f"there is no connection to {self.name}")
         try:
             return connection.open_stream(address, STREAM_SECONDS)
-        except (Refused, ServerGone) as exc:
+        except (NotForwarded, ServerGone) as exc:
             raise ConnectionError(f"{self.name}: {exc}") from exc
 
     def _stream_to(self, address: Address, progress: Progress) -> socket.socket:
         """Open a stream, over a new connection if the one there is proves dead."""
+        if not self._plan.tunnel:
+            return self._connect_to(address, progress)
         connection = self._connection
         if connection is not None and connection.is_alive():
             try:
@@ -427,10 +447,24 @@ class SSHWay:
     ) -> socket.socket:
         try:
             sock = connection.open_stream(address, STREAM_SECONDS)
-        except Refused as exc:
+        except NotForwarded as exc:
             raise progress.failure(
                 f"the SSH server does not forward to {address}: {exc}", stage="port"
             ) from exc
+        self._served = True
+        return sock
+
+    def _connect_to(self, address: Address, progress: Progress) -> socket.socket:
+        """Connect straight to the server."""
+        try:
+            sock = socket.create_connection((address.host, address.port), STREAM_SECONDS)
+        except ConnectionRefusedError as exc:
+            raise ServerGone(f"{address}: {exc}") from exc
+        except OSError as exc:
+            if self._served:
+                raise
+            reason = f"{address} cannot be reached directly: {exc}; tunnel=True goes through SSH"
+            raise progress.failure(reason, stage="port") from exc
         self._served = True
         return sock
 
@@ -494,7 +528,7 @@ class SSHWay:
     def _boot(self, progress: Progress) -> None:
         """Connect, send what a server needs, and learn where it listens."""
         secret = self._plan.secret or make_token()
-        wanted = self._client.server_address()
+        wanted = self._client.server_address() if self._plan.tunnel else "direct"
         known = parse_address(wanted) if wanted.startswith("unix:") else None
         run = self._connect(progress, known, boot_command(self.host)).run
         assert run is not None
@@ -511,6 +545,7 @@ class SSHWay:
             "log_file": self.host.log_file,
             "log_level": "warning" if self.host.log_file is None else "info",
             "zip_size": len(library.data),
+            "certificate": None if self._plan.tunnel else _certificate(self.name),
         }
         dialogue = Dialogue(progress)
         try:
@@ -535,6 +570,9 @@ class SSHWay:
             self._secret = secret
             self._run = run
             self._address = parse_address(dialogue.address)
+            if not self._plan.tunnel:
+                # Whose certificate it is, the proof of the secret tells.
+                self._remote = Remote(self._address, secret, True)
 
     def _listen(
         self, run: Run, dialogue: Dialogue, until: float, enough: Callable[[], bool]
@@ -571,6 +609,11 @@ class SSHWay:
         """This is a forked child: the connection is the parent's."""
         if self._connection is not None:
             self._connection.abandon()
+
+
+def _certificate(name: str) -> str:
+    certificate, key = self_made(name)
+    return (certificate + key).decode("ascii")
 
 
 _ways: weakref.WeakSet[SSHWay] = weakref.WeakSet()

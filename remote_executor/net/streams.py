@@ -23,7 +23,23 @@ ANCILLARY = socket.CMSG_SPACE(FD.size * 8)
 
 
 class Stream(Protocol):
-    """What a shell needs of a stream; tests use :class:`remote_executor.net.memory.Pipe`."""
+    """
+    What a shell needs of a stream; tests use :class:`remote_executor.net.memory.Pipe`.
+
+    Attributes:
+        holding: Whether there are bytes that no event of the descriptor will announce: call
+            :meth:`receive` again, later.
+        waiting: Whether nothing can be written before something is received, whatever room the
+            descriptor has.
+    """
+
+    @property
+    def holding(self) -> bool:
+        """See above."""
+
+    @property
+    def waiting(self) -> bool:
+        """See above."""
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
@@ -42,6 +58,9 @@ class Stream(Protocol):
     def send(self, chunk: list[Buffer]) -> int:
         """Write what can be written now; return the number of bytes, or raise OSError."""
 
+    def channel(self) -> bytes:
+        """Return what names the stream at both ends, or nothing; proofs cover it."""
+
     def close(self) -> None:
         """Close the stream, at once."""
 
@@ -59,6 +78,8 @@ class SocketStream:
     """
 
     fds: list[Descriptor] | None = None
+    holding = False
+    waiting = False
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -70,6 +91,10 @@ class SocketStream:
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
         return self._sock.fileno()
+
+    def channel(self) -> bytes:
+        """Return nothing: a socket has no name that both ends know for sure."""
+        return b""
 
     def is_local(self) -> bool:
         """Whether the other end is on this host and can be passed descriptors."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remote_executor.server.serve import serve
+
+if TYPE_CHECKING:
+    from remote_executor.net.tls import TLS
 
 __all__ = ["main"]
 
@@ -45,14 +48,18 @@ def main(fd: int) -> int:
         lifeline = _detach(config["log_file"])
         at = "port"
         tell({"at": at})
-        kind, _, path = config["address"].partition(":")
-        if kind == "unix":
-            os.mkdir(os.path.dirname(path), 0o700)
-            remove.append(os.path.dirname(path))
+        address = config["address"]
+        if address.startswith("unix:"):
+            folder = os.path.dirname(address.removeprefix("unix:"))
+            os.mkdir(folder, 0o700)
+            remove.append(folder)
+        elif address == "direct":
+            address = f"[{_own_address()}]:0"
         serve(
-            address=config["address"],
+            address=address,
             workers=config["workers"],
-            token=config["secret"],
+            auth=config["secret"],
+            tls=_tls(config["certificate"]),
             preload=config["preload"],
             log_level=config["log_level"],
             ready=ready,
@@ -84,6 +91,31 @@ def _detach(log_file: str | None) -> int:
     for each in {null, log}:
         os.close(each)
     return lifeline
+
+
+def _own_address() -> str:
+    """Return the number by which the client's SSH connection has reached this host."""
+    words = os.environ.get("SSH_CONNECTION", "").split()
+    if len(words) != 4:
+        raise ValueError("the SSH server does not say at which address it was reached")
+    return words[2].partition("%")[0]
+
+
+def _tls(certificate: str | None) -> TLS | bool:
+    """
+    Return what TLS is to be spoken with.
+
+    Args:
+        certificate: It and its key as PEM; None for plain text.
+    """
+    if certificate is None:
+        return False
+    from remote_executor.net.tls import TLS
+
+    # OpenSSL takes files only. This one has no name and is in memory.
+    fd = os.memfd_create("certificate")
+    os.write(fd, certificate.encode())
+    return TLS(certificate=f"/proc/self/fd/{fd}")
 
 
 def _remove(folder: str) -> None:

@@ -24,10 +24,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
-from remote_executor.errors import FarmError, RemoteProtocolError
+from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
 from remote_executor.server.sharing import Incoming, Sharing
+from remote_executor.server.strangers import Strangers
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from remote_executor.core.lease import Lease
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.net.loop import Loop
+    from remote_executor.net.tls import ServerTLS, TLSStream
     from remote_executor.wire.auth import Mechanism
     from remote_executor.wire.frames import Frame
 
@@ -55,9 +57,6 @@ __all__ = ["ClientSession", "Connection", "Supervisor"]
 
 CLIENT_LIMIT = 16 * 1024**3
 """The largest frame in bytes that a client may send."""
-
-MOST_STRANGERS = 64
-"""Connections that have not authenticated; the oldest is dropped for one more."""
 
 QUICK_SECONDS = 60e-6
 """A single task that takes less is waited for awake, for as long at most."""
@@ -188,6 +187,7 @@ class Connection:
         "link",
         "open",
         "peer",
+        "stranger",
         "stream",
         "supervisor",
         "timer",
@@ -195,7 +195,11 @@ class Connection:
     )
 
     def __init__(
-        self, supervisor: Supervisor, stream: SocketStream, peer: str, silence: float
+        self,
+        supervisor: Supervisor,
+        stream: SocketStream | TLSStream,
+        peer: str,
+        silence: float,
     ) -> None:
         loop = supervisor.loop
         self.supervisor = supervisor
@@ -205,6 +209,7 @@ class Connection:
         self.open = True
         self.closing = False
         self.writing = False
+        self.stranger = True
         now = time.monotonic()
         mechanism = supervisor.mechanism()
         self.link = Link(
@@ -212,6 +217,8 @@ class Connection:
             peer,
             mechanism,
             now,
+            nonce=os.urandom(32),
+            channel=stream.channel,
             limit=CLIENT_LIMIT,
             silence=silence,
             allocate=supervisor.incoming.allocate,
@@ -241,6 +248,8 @@ class Connection:
                 now = time.monotonic()
                 full = count == len(buffer)
                 frames = link.received(count, now)
+                if self.stranger and link.state is LinkState.OPEN:
+                    self._is_known()
                 if frames:
                     self._received(frames, count, now)
                 if self._is_closed():
@@ -267,6 +276,15 @@ class Connection:
                 self.timer.at(link.deadline())
             if link.outbox.size:
                 self.supervisor.unflushed[self] = None
+            if stream.holding and self.open:
+                self.supervisor.loop.post(self._readable)
+
+    def _is_known(self) -> None:
+        """The peer has proved who it is."""
+        self.stranger = False
+        self.supervisor.strangers.remove(self)
+        if self.link.peer_name:
+            self.supervisor.log("info", f"= {self.peer} is {self.link.peer_name}")
 
     def _broke_the_rules(self) -> None:
         """Part with a peer that sent nonsense: what it will say next cannot be better."""
@@ -316,12 +334,18 @@ class Connection:
                 if not count:
                     break
                 outbox.sent(count)
+        except AuthenticationFailed as exc:
+            # What is to go out cannot be wrapped, today or tomorrow (PARITY A6).
+            self.supervisor.log("error", f"! {self.peer}: {exc}")
+            outbox.clear()
+            self._broke_the_rules()
+            return
         except OSError as exc:
             # It may have said why before it closed: read that first, in a later round.
             outbox.clear()
             self.supervisor.loop.post(self._readable)
             self.supervisor.log("debug", f"! {self.peer}: {exc}")
-        writing = outbox.size > 0
+        writing = outbox.size > 0 and not stream.waiting
         if writing != self.writing:
             self.writing = writing
             self.supervisor.loop.want(stream.fileno(), write=writing)
@@ -330,9 +354,11 @@ class Connection:
 
     def share(self) -> bool:
         """Pass descriptors from now on; return whether that can be."""
-        sharing = AVAILABLE and self.stream.is_local()
-        if sharing:
-            self.stream.fds = self.link.reader.segments
+        stream = self.stream
+        sharing = AVAILABLE and isinstance(stream, SocketStream) and stream.is_local()
+        sharing = sharing and not self.link.wraps
+        if sharing and isinstance(stream, SocketStream):
+            stream.fds = self.link.segments
         return sharing
 
     def finish(self) -> None:
@@ -362,6 +388,7 @@ class Connection:
             self.supervisor.loop.forget(self.stream.fileno())
             self.stream.close()
             self.supervisor.connections.pop(self, None)
+            self.supervisor.strangers.remove(self)
             self.supervisor.unflushed.pop(self, None)
 
     def _detach(self) -> None:
@@ -382,6 +409,7 @@ class Supervisor:
         control: The zygote's socket.
         mechanism: Makes this end's part in a handshake.
         log_level: "debug", "info", "warning" or "error": what is written to standard error.
+        tls: Makes the streams of clients, if the server speaks TLS.
     """
 
     def __init__(
@@ -391,9 +419,12 @@ class Supervisor:
         control: socket.socket,
         mechanism: Callable[[], Mechanism],
         log_level: str = "warning",
+        tls: ServerTLS | None = None,
     ) -> None:
         self.loop = loop
         self.mechanism = mechanism
+        self.tls = tls
+        self.strangers: Strangers[Connection] = Strangers()
         self.pool = Pool(slots, TokenPipes())
         self.host = socket.gethostname()
         self.incoming = Incoming()
@@ -555,18 +586,24 @@ class Supervisor:
                 self.loop.want(self._listener.fileno(), read=False)
                 self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
                 return
-            strangers = [each for each in self.connections if each.link.state is not LinkState.OPEN]
-            if len(strangers) >= MOST_STRANGERS:
-                strangers[0].lost("others came before it proved who it is")
             if isinstance(where, tuple):
-                peer = f"{where[0]}:{where[1]}"
+                host, peer = str(where[0]), f"{where[0]}:{where[1]}"
             else:
-                peer = "a local client"
+                host, peer = "", "a local client"
             try:
-                connection = Connection(self, SocketStream(sock), peer, self._silence)
+                stream = SocketStream(sock) if self.tls is None else self.tls.stream(sock, peer)
+                connection = Connection(self, stream, peer, self._silence)
             except OSError:
                 sock.close()  # it was gone before we looked
                 continue
+            except Exception:
+                # A mechanism that cannot be made: the user's own, as a rule.
+                self.log_exception(f"! {peer} cannot be served")
+                sock.close()
+                continue
+            victim = self.strangers.add(connection, host)
+            if victim is not None:
+                victim.lost("others came before it proved who it is")
             self.log("debug", f"= {peer} connected")
             self.connections[connection] = None
             self.unflushed[connection] = None

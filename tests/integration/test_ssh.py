@@ -16,6 +16,8 @@ import pytest
 
 from remote_executor import (
     AddressError,
+    AuthenticationFailed,
+    ConnectionFailed,
     FarmExecutor,
     LaunchFailed,
     PayloadError,
@@ -759,3 +761,54 @@ def test_launch(node, client):
             process.kill()
             process.communicate()
     wait_gone(pids, 5)
+
+
+# ----------------------------------------------------------------- straight to the host
+
+
+def test_without_a_tunnel(node, client):
+    """Tasks go over TLS to a port of the host; the SSH connection starts the server and ends it."""
+    with spawn(node, 2, client=client, tunnel=False) as executor:
+        assert list(executor.map(tasks.square, range(100))) == [n * n for n in range(100)]
+        ((peer, _),) = executor._driver.peers()
+        assert type(peer._stream).__name__ == "TLSStream"
+        assert peer._stream.channel().startswith(b"tls-server-end-point:")
+        pids = processes_of(executor)
+        for pid in pids:
+            assert b"PRIVATE KEY" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    wait_gone(pids, 5)
+
+
+def test_without_a_tunnel_all_is_gone_after_the_client_is_killed(node, tmp_path, start_script):
+    script = start_script(
+        SCRIPT.replace("session_grace", "tunnel=False, session_grace"),
+        args=[node.config, "paramiko", tmp_path / "pid", 60],
+    )
+    pids = set(map(int, script.process.stdout.readline().split()))
+    assert len(pids) >= 4, script.process.stderr.read()
+
+    script.process.kill()
+
+    wait_gone(pids, 5)
+
+
+def test_without_a_tunnel_a_cut_ssh_connection_alone_is_nothing(another):
+    server = another()
+    with spawn(server, tunnel=False) as executor:
+        before = executor.submit(os.getpid).result(scaled(20))
+        server.cut(for_good=True)
+        assert executor.submit(tasks.nap, 4, os.getpid()).result(scaled(20))
+        assert executor.submit(os.getpid).result(scaled(20)) == before
+
+
+def test_without_a_tunnel_a_stranger_at_the_port_is_refused(node):
+    """The secret was agreed through SSH."""
+    with spawn(node, tunnel=False) as executor:
+        ((peer, _),) = executor._driver.peers()
+        address = peer.way._address
+        with FarmExecutor(addresses=[address], auth="another", tls=True) as stranger:
+            with pytest.raises(AuthenticationFailed):
+                stranger.submit(abs, -1).result(scaled(20))
+        with FarmExecutor(addresses=[address], auth="another", tls=False) as stranger:
+            with pytest.raises(ConnectionFailed):
+                stranger.submit(abs, -1).result(scaled(20))
