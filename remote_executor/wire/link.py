@@ -366,6 +366,11 @@ class Link:
 
     # ------------------------------------------------------------------- upkeep
 
+    @property
+    def heard(self) -> float:
+        """When the last byte came, in monotonic seconds."""
+        return self._heard
+
     def _upkeep(self, frame: Frame, now: float) -> bool:
         """Handle a frame of the open link itself; return False if it is for the session."""
         kind = frame.kind
