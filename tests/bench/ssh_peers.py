@@ -77,8 +77,8 @@ class Bare:
     def _serve(self) -> None:
         connection, _ = self._listener.accept()
         buffer, blob = memoryview(bytearray(CHUNK)), bytes(CHUNK)
-        while header := connection.recv(16, socket.MSG_WAITALL):
-            left, back = int(header[:8]), int(header[8:])
+        while header := connection.recv(32, socket.MSG_WAITALL):
+            left, back = int(header[:16]), int(header[16:])
             while left:
                 left -= connection.recv_into(buffer[: min(CHUNK, left)])
             while back:
@@ -87,7 +87,7 @@ class Bare:
 
     def move(self, there: int, back: int) -> None:
         """Send so many bytes, and receive so many."""
-        self.stream.sendall(b"%8d%8d" % (there, back))
+        self.stream.sendall(b"%16d%16d" % (there, back))
         # In pieces: what paramiko has not sent yet it copies once a packet.
         blob = bytes(CHUNK)
         while there:
