@@ -6,9 +6,10 @@ from tests.bench.bars import Measure
 from tests.bench.measures import EXECUTOR
 from tests.bench.network import NETWORK
 from tests.bench.parallel import PARALLEL
+from tests.bench.ssh import SSH
 
 __all__ = ["GROUPS", "MEASURES"]
 
-GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL, "network": NETWORK}
+GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL, "network": {**NETWORK, **SSH}}
 
-MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **NETWORK}
+MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **NETWORK, **SSH}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import stat
 import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -59,6 +61,29 @@ def test_words_survive_any_shell(shell, require):
     )
 
     assert done.stdout.decode() == ODD
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "zsh", "tcsh", "fish"])
+def test_any_login_shell_gets_to_the_first_stage(shell, require, tmp_path):
+    """PARITY S7, S8: it finds a Python, and that says which it is."""
+    program = require(shell, f"Debian's package {shell}")
+    python = tmp_path / "a 'b' $c !d \\e"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    host = SSHHost("a", python=str(python), setup="Z='a b'; test \"$Z\" = 'a b'")
+    done = subprocess.run(
+        [program, "-c", boot_command(host)],
+        input=first_stage(bundle().digest),
+        capture_output=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)},
+        timeout=60,
+    )
+    (line,) = [line for line in done.stdout.decode().splitlines() if line.startswith(MARK)]
+
+    assert json.loads(line.removeprefix(MARK)) == {
+        "python": list(sys.version_info[:3]),
+        "has_zip": False,
+    }
 
 
 def test_the_mark_is_in_nothing_that_is_sent():
