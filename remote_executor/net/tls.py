@@ -22,16 +22,20 @@ import socket
 import ssl
 import tempfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from operator import itemgetter, neg
+from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import AuthenticationFailed, ProtocolMismatch
 from remote_executor.net.certificates import self_made
-from remote_executor.net.streams import SocketStream
+from remote_executor.net.streams import STEP, SocketStream
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import PREAMBLE
 from remote_executor.wire.messages import Kind, encode_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from remote_executor.net.streams import Steps
     from remote_executor.wire.frames import Buffer
 
 __all__ = ["TLS", "ServerTLS", "TLSStream", "client_context"]
@@ -293,6 +297,7 @@ class TLSStream:
         self._ended = False
         self._failure: Exception | None = None
         self._failed = False
+        self._returned = b""
         self.holding = False
         self.plain_allowed = False
         if not server:
@@ -416,6 +421,13 @@ class TLSStream:
             self._begin()
         if self._plain is not None:
             return self._plain.receive(buffer)
+        if self._returned:
+            count = min(len(buffer), len(self._returned))
+            buffer[:count] = self._returned[:count]
+            self._returned = self._returned[count:]
+            if not self._returned and self.holding:
+                count += self._decrypt(buffer[count:])
+            return count  # what the socket has may be a caller's to receive
         count = self._decrypt(buffer) if self.holding and self._goes_on() else 0
         most = MOST_READ
         while count < len(buffer) and most > 0 and self._goes_on():
@@ -433,6 +445,46 @@ class TLSStream:
         if count:
             return count
         return self._nothing()
+
+    def steps(self) -> Steps | None:
+        """
+        Return how to send and receive; see :class:`remote_executor.net.streams.Stream`.
+
+        If the kernel takes a part only of what was encrypted, the stream is torn: the peer finds a
+        broken record and cuts the link, and the session goes on over the next one.
+        """
+        if self._plain is not None:
+            return self._plain.steps()
+        # What is around it is Python code, where a signal's handler could come between.
+        inner = getattr(self._tls, "_sslobj", None)
+        busy = self._held or self._owed or self.holding or self._outgoing.pending
+        if inner is None or busy or not self._shaken or not self._goes_on():
+            return None
+        encrypt, decrypt, take, read = (
+            inner.write,
+            inner.read,
+            self._incoming.write,
+            self._outgoing.read,
+        )
+        send, receive = self._sock.sendall, self._sock.recv
+
+        def sending(data: Buffer) -> Iterator[int]:
+            # A negative number of bytes to read is all of them.
+            sent = map(send, map(read, map(neg, map(encrypt, (data,)))))
+            return map(itemgetter(0), zip((len(data),), sent))  # noqa: B905
+
+        def receiving() -> Iterator[tuple[bytes]]:
+            return zip(map(decrypt, map(take, map(receive, (STEP,)))))
+
+        return sending, receiving
+
+    def put_back(self, received: list[Any]) -> None:
+        """Keep bytes for :meth:`receive`; see :class:`remote_executor.net.streams.Stream`."""
+        if self._plain is not None:
+            self._plain.put_back(received)
+            return
+        self._returned += b"".join(data for (data,) in received)
+        self.holding = True  # perhaps: a caller may have met the beginning of a record
 
     def _nothing(self) -> int:
         """Say why there are no bytes."""

@@ -419,3 +419,40 @@ def test_values_that_cannot_be_meant():
         start_server(workers=1, tls=5)
     with pytest.raises(ValueError, match="for servers"):
         ping("127.0.0.1:1", tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+
+
+def test_a_stream_that_takes_a_part_only_is_torn_and_the_session_goes_on(encrypted):
+    """By the shortcut: a record that is cut off is found out by the server."""
+    with FarmExecutor(addresses=[encrypted.address], tls=True) as executor:
+        for _ in range(20):
+            executor.submit(abs, 1).result(LIMIT)
+        peer = next(iter(executor._driver._peers))
+        stream = peer.stream
+        sock, stream._sock = stream._sock, HalfSocket(stream._sock)
+        wait_until(lambda: _sends_half(executor, stream), LIMIT)
+
+        assert executor.submit(abs, -2).result(LIMIT) == 2
+        assert sock.fileno() == -1
+        assert peer.stream is not stream
+
+
+class HalfSocket:
+    """A socket whose ``sendall`` is full after half of the bytes, as a real one may be."""
+
+    def __init__(self, sock):
+        self._sock = sock
+        self.halves = 0
+
+    def sendall(self, data):
+        self._sock.sendall(data[: len(data) // 2])
+        self.halves += 1
+        raise BlockingIOError
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+
+def _sends_half(executor, stream):
+    for _ in range(100):  # in quick succession
+        assert executor.submit(abs, -3).result(LIMIT) == 3
+    return stream._sock.halves
