@@ -212,6 +212,26 @@ def test_plain_text_on_request_is_said_aloud(serve):
     assert ping(server.address)
 
 
+def test_who_speaks_plain_text_does_not_load_tls(run_script):
+    """It takes longer to load than all the rest: not in a client, and not in a worker."""
+    code, out, err = run_script(
+        """
+import sys
+from remote_executor import FarmExecutor, start_server
+def loaded():
+    import sys
+    names = ("ssl", "cryptography", "gssapi", "remote_executor.net.tls")
+    return [name for name in names if name in sys.modules]
+with FarmExecutor(1) as executor:
+    print(executor.submit(loaded).result())
+with start_server(workers=1) as server, FarmExecutor(addresses=[server.address]) as executor:
+    print(executor.submit(loaded).result())
+print(loaded())
+"""
+    )
+    assert (code, out, err) == (0, "[]\n" * 3, "")
+
+
 # -- two ends that were told different things
 
 
