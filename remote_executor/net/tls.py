@@ -428,7 +428,7 @@ class TLSStream:
             count = min(len(buffer), len(self._returned))
             buffer[:count] = self._returned[:count]
             self._returned = self._returned[count:]
-            if not self._returned and self.holding:
+            if not self._returned and self.holding and self._goes_on():
                 count += self._decrypt(buffer[count:])
             return count  # what the socket has may be a caller's to receive
         count = self._decrypt(buffer) if self.holding and self._goes_on() else 0

@@ -122,7 +122,6 @@ class ClientSession:
         setup: The SETUP frame.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
-        spared: Tasks that a worker died with before it had read them.
         broken: Whether its initializer failed: it gets no workers any more.
     """
 
@@ -142,7 +141,6 @@ class ClientSession:
         "processes",
         "setup",
         "sharing",
-        "spared",
         "timeouts",
         "timer",
         "wire",
@@ -159,7 +157,6 @@ class ClientSession:
         self.options: dict[int, dict[str, Any]] = {}
         self.timeouts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
-        self.spared: set[int] = set()
         self.setup: Frame | None = None
         self.processes: dict[WorkerProcess, None] = {}
         self.paused_wires: dict[WorkerProcess, None] = {}
@@ -693,7 +690,7 @@ class Supervisor:
 
     def _sharing(self, client: ClientSession) -> Sharing:
         def tell_worker(process: WorkerProcess, frame: Frame) -> None:
-            process.put(frame)
+            process.outbox.put(frame)
             self._unflushed_workers[process] = None
 
         return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
@@ -792,7 +789,6 @@ class Supervisor:
                     self._kill(worker.shell)
         for table in (client.frames, client.blobs, client.options, client.timeouts, client.ends):
             table.clear()
-        client.spared.clear()
 
     def frames_from_client(
         self, client: ClientSession, frames: list[Frame], size: int, now: float
@@ -861,7 +857,7 @@ class Supervisor:
             for process in client.processes:
                 if frame.aux in process.known:
                     process.known.discard(frame.aux)
-                    process.put(frame)
+                    process.outbox.put(frame)
                     self._unflushed_workers[process] = None
         elif kind == Kind.OPTIONS:
             client.options[frame.id] = decode_fields(frame.body)
@@ -887,7 +883,6 @@ class Supervisor:
         frame = client.frames.pop(id, None)
         if frame is not None and frame.segment is not None:
             client.sharing.settled(frame)
-        client.spared.discard(id)
         if client.timeouts:
             client.timeouts.pop(id, None)
             client.ends.pop(id, None)
@@ -973,7 +968,6 @@ class Supervisor:
             if frame.segment is not None:
                 client.sharing.given(process, frame)
             put(frame)
-        process.last = ids[-1]
         self._flush_worker(process)
         process.write_tokens(ids)
         seconds = process.pool.session.seconds
@@ -1057,7 +1051,7 @@ class Supervisor:
         for output in process.outputs:
             self._watch_output(output)
         if client.setup is not None:
-            process.put(client.setup)
+            process.outbox.put(client.setup)
             self._unflushed_workers[process] = None
         line = json.dumps(config).encode() + b"\n"
         try:
@@ -1192,7 +1186,7 @@ class Supervisor:
                 if task.segment is not None:
                     client.sharing.settled(task)
                 send(frame)
-            if client.timeouts or client.spared:
+            if client.timeouts:
                 for id in ids:
                     self._forget(client, id)
             self._quick = micros < QUICK_MICROS and not client.pool.tasks
@@ -1226,7 +1220,7 @@ class Supervisor:
         self._drain_wire(process)
         for output in process.outputs:
             self._drain_output(output)
-        for id in self.pool.gone(process.pool, self._spared(client, process)):
+        for id in self.pool.gone(process.pool):
             self._forget(client, id)
             self._send_died(client, id, process.doomed.get(id, "died"), process, status)
         client.sharing.worker_gone(process)
@@ -1246,18 +1240,6 @@ class Supervisor:
         if not client.processes and client.pool not in self.pool.sessions:
             self._clients.pop(client.pool, None)
         self._over_if_done()
-
-    def _spared(self, client: ClientSession, process: WorkerProcess) -> int | None:
-        """
-        Return the task that a dead worker cannot have begun although it took the token, if any.
-
-        Once for each task: it might be for its size that workers die while they read it.
-        """
-        id = process.last if process.unread else None
-        if id is None or id not in client.frames or id in process.doomed or id in client.spared:
-            return None
-        client.spared.add(id)
-        return id
 
     # --------------------------------------------------------------------- output
 
