@@ -81,6 +81,9 @@ class TLS:
         password: Opens the key.
         server_name: The name to look for in the server's certificate; None for the address's host.
         check_name: Whether a client looks for a name at all.
+
+    Raises:
+        ValueError: If there is a key and nothing that it belongs to.
     """
 
     certificate: str | None = None
@@ -89,6 +92,10 @@ class TLS:
     password: str | bytes | None = field(default=None, repr=False)
     server_name: str | None = None
     check_name: bool = True
+
+    def __post_init__(self) -> None:
+        if self.key and not self.certificate:
+            raise ValueError(f"to which certificate does the key in {self.key} belong?")
 
     def client_context(self) -> ssl.SSLContext:
         """

@@ -391,6 +391,30 @@ serve(port=0, workers=1, tls=context, ready=lambda address: print(address, flush
     assert script.finish()[0] == 0
 
 
+def command(*arguments):
+    """Run the command line in this process; return its exit code."""
+    from remote_executor.cli import main
+
+    return main([str(each) for each in arguments])
+
+
+def test_settings_by_the_command_line(mutual, encrypted, ca, capsys):
+    client = ca.sign("client4")
+    options = ["--tls-certificate", client[0], "--tls-key", client[1], "--tls-ca", ca.path]
+
+    assert command("ping", mutual.address, *options) == 0
+    assert command("status", mutual.address, *options) == 0
+    assert '"slots": 1' in capsys.readouterr().out
+    assert command("ping", mutual.address, *options, "--tls-name", "node1") == 1
+    assert command("ping", encrypted.address, "--tls", "--auth", "token") == 0
+    assert command("ping", encrypted.address, "--no-tls") == 1
+    assert command("ping", encrypted.address, "--tls-key", client[1]) == 1
+    assert "to which certificate" in capsys.readouterr().err
+    with start_server(workers=1, tls=True) as handle:
+        assert command("end", handle.address, "--tls") == 0
+        assert handle.join(scaled(10))
+
+
 def test_settings_by_the_environment(monkeypatch, ca, certificate):
     monkeypatch.setenv("REMOTE_EXECUTOR_TLS_CERTIFICATE", certificate[0])
     monkeypatch.setenv("REMOTE_EXECUTOR_TLS_KEY", certificate[1])
