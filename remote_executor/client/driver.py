@@ -38,7 +38,6 @@ from remote_executor.errors import ConnectionFailed, PayloadError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.failures import decode_failure
-from remote_executor.payload.modules import travels_by_value
 from remote_executor.payload.pickles import dump, holds_code, load
 from remote_executor.task_errors import (
     InitializerFailed,
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
 
     from remote_executor.core.known import Function
     from remote_executor.errors import FarmError
-    from remote_executor.payload.functions import FunctionCache
+    from remote_executor.payload.modules import Modules
     from remote_executor.wire.session import Session
 
 __all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
@@ -89,7 +88,6 @@ INLINE = object()
 
 TASK = int(Kind.TASK)
 RESULT = int(Kind.RESULT)
-UNLOADED = int(Flag.UNLOADED)
 FINISHED = (RESULT, int(Kind.FAILURE))
 
 
@@ -106,6 +104,7 @@ class Settings:
         connect_timeout: float | None,
         token: bytes | None,
         label: bool,
+        modules: Modules,
     ) -> None:
         self.config = config
         self.setup = setup
@@ -115,6 +114,8 @@ class Settings:
         self.token = token
         self.label = label
         """Whether lines that tasks print are marked with host and task."""
+        self.modules = modules
+        """Answers servers that ask for modules."""
 
 
 class Driver:
@@ -124,14 +125,12 @@ class Driver:
     Args:
         settings: What the executor was made with.
         ways: How to reach the servers.
-        cache: Pickles functions.
     """
 
-    def __init__(self, settings: Settings, ways: list[Way], cache: FunctionCache) -> None:
+    def __init__(self, settings: Settings, ways: list[Way]) -> None:
         self.settings = settings
         self.scheduler = Scheduler()
         self.functions = Functions()
-        self._cache = cache
         self.inbox: deque[Task | tuple[Feed, int]] = deque()
         """Tasks, and feeds that have so many more items."""
         self.mutex = threading.RLock()
@@ -566,43 +565,11 @@ class Driver:
             for task, frame in zip(tasks, finished, strict=True):
                 if task is not None:
                     feed = task.feed
-                    if frame.flags & UNLOADED and frame.kind != RESULT and task.fn is not None:
-                        deliveries.append((self._not_loaded, (task, frame)))
-                    elif feed is None:
+                    if feed is None:
                         deliveries.append((_resolve, (task, frame)))
                     else:
                         feed.measured(task.count, frame.aux * 1e-6, len(frame.raw))
                         deliveries.append((task.sink.arrived, (task, frame)))
-
-    def _not_loaded(self, task: Task, frame: Frame) -> None:
-        """A worker could not unpickle a task: send it by value if that may help."""
-        error = open_failure(frame)
-        module = error.name if isinstance(error, ModuleNotFoundError) else None
-        fn, task.fn = task.fn, None  # not more than once
-        if module is not None and travels_by_value(module):
-            self._cache.clear()
-            try:
-                if task.feed is None:
-                    task.encoded = self._cache.encode(fn)
-                    if task.body is not None and not holds_code(task.body):
-                        call = load(task.body, task.buffers)
-                        task.body, task.buffers = dump(call, "call")
-                else:
-                    task.feed.encoded = task.encoded = self._cache.encode(fn)
-                    task.body = None
-            except Exception as exc:
-                error = exc
-            else:
-                log.info("%s is not there on a server: it travels by value from now on", module)
-                task.id = self.scheduler.next_id()
-                task.state = TaskState.QUEUED
-                task.function = None
-                self.inbox.append(task)
-                return
-        if task.feed is None:
-            _resolve(task, frame)
-        else:
-            task.sink.arrived(task, frame)
 
     def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
         for task in self.scheduler.begun(server, decode_ids(frame.body)):
@@ -683,6 +650,23 @@ class Driver:
         error = InitializerFailed(str(peer.fields.get("host", peer.name)), repr(cause))
         error.__cause__ = cause
         self._break(error)
+
+    def _on_want(self, peer: Peer, server: Server, frame: Frame) -> None:
+        assert peer.session is not None
+        # To read files takes its time, so it is done once the mutex is free.
+        self.deliver(self._serve_modules, peer.session, peer.sources, frame.id, bytes(frame.body))
+
+    def _serve_modules(
+        self, session: Session, held: dict[str, int], id: int, question: bytes
+    ) -> None:
+        """Answer a worker that asks for a module. It waits, so there must be an answer."""
+        try:
+            fields, contents = self.settings.modules.answer(decode_fields(question), held)
+        except Exception:
+            log.exception("! a server's question for modules cannot be answered")
+            fields, contents = {"modules": [], "contents": [], "sent": [], "drop": []}, []
+        answer = make_frame(Kind.MODULES, id, encode_fields(fields), contents)
+        self.ask(lambda: session.send(answer), None)
 
     # ------------------------------------------------------------------- failing tasks
 
@@ -1015,6 +999,7 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
     Kind.SLOTS: Driver._on_slots,
     Kind.OUTPUT: Driver._on_output,
     Kind.BROKEN: Driver._on_broken,
+    Kind.WANT: Driver._on_want,
 }
 
 
@@ -1031,8 +1016,15 @@ def open_result(frame: Frame) -> Any:
         raise RemoteError(
             type(exc).__qualname__,
             f"the task's result cannot be unpickled here: {exc}",
-            "",
+            traceback_text(exc),
         ) from exc
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return what Python prints for an exception, short of its context."""
+    import traceback
+
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
 
 
 def open_failure(frame: Frame) -> BaseException:

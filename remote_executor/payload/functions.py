@@ -118,10 +118,6 @@ class FunctionCache:
                 return entry.encoded
         return self._encode(function, entry)
 
-    def clear(self) -> None:
-        """Forget all: what goes by reference may have to go by value from now on."""
-        self._entries.clear()
-
     def _encode(self, function: Callable[..., Any], before: _Entry | None) -> Encoded:
         captures: Captures | None = None
         plain = plainly(function)

@@ -27,6 +27,7 @@ from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
 from remote_executor.errors import FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
+from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
 from remote_executor.wire.frames import make_frame
@@ -120,6 +121,7 @@ class ClientSession:
     """
 
     __slots__ = (
+        "asking",
         "blobs",
         "broken",
         "config",
@@ -159,6 +161,7 @@ class ClientSession:
         self.broken = False
         self.timer: Any = None
         self.sharing: Sharing
+        self.asking: Asking
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.id[:8]} {self.wire!r} {self.pool!r}>"
@@ -512,6 +515,8 @@ class Supervisor:
         # The zygote kills all workers when it finds this closed.
         self.loop.forget(self._control.fileno())
         self._control.close()
+        for client in self._clients.values():
+            client.asking.close()
         for process in self._processes.values():
             process.close()
         self._processes.clear()
@@ -585,6 +590,7 @@ class Supervisor:
             )
             client = ClientSession(id, wire, pool, fields)
             client.sharing = self._sharing(client)
+            client.asking = self._asking(client)
             client.timer = self.loop.timer(lambda now: self._tick_session(client, now))
             self._sessions[id] = client
             self._clients[pool] = client
@@ -621,6 +627,9 @@ class Supervisor:
             self._unflushed_workers[process] = None
 
         return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
+
+    def _asking(self, client: ClientSession) -> Asking:
+        return Asking(self.loop, self.incoming, lambda frame: self._send(client, frame))
 
     def administer(self, connection: Connection, frame: Frame) -> None:
         """Answer an administrator."""
@@ -797,6 +806,8 @@ class Supervisor:
             client.setup = frame
         elif kind == Kind.RELEASE:
             client.sharing.result_released(frame.id)
+        elif kind == Kind.MODULES:
+            client.asking.answered(frame)
         else:
             raise RemoteProtocolError(f"kind {kind} is not for a server")
 
@@ -951,6 +962,7 @@ class Supervisor:
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
             "authkey": client.config.get("authkey"),
+            "modules": client.config.get("modules") is True,
         }
         try:
             process = WorkerProcess(worker, self._number)
@@ -973,6 +985,8 @@ class Supervisor:
         if client.setup is not None:
             process.outbox.put(client.setup)
             self._unflushed_workers[process] = None
+        if config["modules"]:
+            process.add(client.asking.open(process))
         line = json.dumps(config).encode() + b"\n"
         try:
             sent = socket.send_fds(self._control, [line], process.theirs())
@@ -1144,6 +1158,7 @@ class Supervisor:
             self._forget(client, id)
             self._send_died(client, id, process.doomed.get(id, "died"), process, status)
         client.sharing.worker_gone(process)
+        client.asking.worker_gone(process)
         self.loop.forget(process.fd)
         process.fd = -1
         client.paused_wires.pop(process, None)

@@ -265,14 +265,3 @@ def test_a_function_that_does_not_load_is_an_error_each_time(table):
 def test_reprs_tell_size_and_kind(cache):
     assert repr(cache.encode(len)).endswith("bytes, pure>")
     assert repr(cache.encode([].append)).endswith("bytes>")
-
-
-def test_a_cleared_cache_pickles_anew():
-    """As when a module begins to travel by value."""
-    cache = FunctionCache()
-    before = cache.encode(len)
-
-    cache.clear()
-
-    assert len(cache) == 0
-    assert cache.encode(len) is not before
