@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Peer, PeerState, Way
+from remote_executor.client.reloads import reloads
 from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
@@ -159,6 +160,7 @@ class Driver:
         self._pid = os.getpid()
         self._watchdog = self.loop.timer(self._look_after_start)
         self._refill = self.loop.timer(lambda _: None)
+        self._reloads_seen = len(reloads.names)
         for way in ways:
             self._add_way(way)
         _drivers.add(self)
@@ -305,6 +307,8 @@ class Driver:
         """Move what is in the inbox to servers."""
         scheduler = self.scheduler
         self._empty_inbox()
+        if self._reloads_seen != len(reloads.names):
+            self._announce_reloads()
         for server, tasks in scheduler.fill(now):
             self._send(server, tasks)
         if scheduler.asks:
@@ -315,6 +319,15 @@ class Driver:
             if peer.link is not None and peer.link.outbox.size:
                 peer.flush()
             peer.settle_interest()
+
+    def _announce_reloads(self) -> None:
+        """Have workers reload what this process has reloaded, before the tasks that come next."""
+        names = reloads.names[self._reloads_seen :]
+        self._reloads_seen += len(names)
+        body = encode_fields({"modules": names})
+        for peer in self._peers:
+            if peer.session is not None and self.settings.modules:
+                peer.session.send(make_frame(Kind.RELOAD, 0, body))
 
     def _send(self, server: Server, tasks: list[Task]) -> None:
         peer: Peer = server.key

@@ -22,6 +22,7 @@ from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
 from remote_executor.client.peer import Embedded, PeerState, Remote, Way
+from remote_executor.client.reloads import reloads
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
 from remote_executor.net.addresses import AddressLike, parse_address, parse_addresses
@@ -518,6 +519,8 @@ class FarmExecutor(_Face):
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
         served = Modules(modules)
+        if served:
+            reloads.start()
         ways = _ways(addresses, _secret(token), self._slots, tuple(preload))
         settings = Settings(
             config={

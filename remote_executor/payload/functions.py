@@ -240,6 +240,12 @@ class FunctionTable:
         """Drop a function. One that is not there is fine."""
         self._definitions.pop(number, None)
 
+    def look_up_again(self) -> None:
+        """Take what goes by name from its module anew, since modules were reloaded."""
+        for definition in self._definitions.values():
+            if definition.body:
+                definition.function = None
+
     def get(self, number: int) -> Any:
         """
         Return a function that is as good as new.
@@ -276,7 +282,7 @@ class FunctionTable:
         if definition.pure:
             definition.function = function
             definition.tokens = tokens
-            if not tokens:
+            if not tokens and not definition.body.endswith(_BY_NAME):
                 definition.body = b""
                 definition.copies = None
         return function

@@ -39,6 +39,7 @@ __all__ = [
     "imported_names",
     "is_installed",
     "is_module_name",
+    "is_users_own",
     "why_not_served",
 ]
 
@@ -427,6 +428,13 @@ def imported_names(source: bytes, package: str) -> list[str]:
         for end in range(1, len(parts) + 1):
             found[".".join(parts[:end])] = None
     return list(found)
+
+
+def is_users_own(module: object) -> bool:
+    """Tell a loaded module of the user's from Python's and from installed ones."""
+    spec = getattr(module, "__spec__", None)
+    file = _locations(spec)[0] if spec is not None else None
+    return file is not None and not is_installed(os.path.realpath(file))
 
 
 def is_installed(path: str) -> bool:

@@ -808,6 +808,10 @@ class Supervisor:
             client.sharing.result_released(frame.id)
         elif kind == Kind.MODULES:
             client.asking.answered(frame)
+        elif kind == Kind.RELOAD:
+            for process in client.processes:
+                process.outbox.put(frame)
+                self._unflushed_workers[process] = None
         else:
             raise RemoteProtocolError(f"kind {kind} is not for a server")
 

@@ -38,7 +38,7 @@ from remote_executor.payload.mains import prepare_main
 from remote_executor.payload.pickles import dump_result, load
 from remote_executor.server.managers import share_key
 from remote_executor.wire.frames import HEADER, LARGE, FrameReader, make_frame
-from remote_executor.wire.messages import Flag, Kind
+from remote_executor.wire.messages import Flag, Kind, decode_fields
 from remote_executor.wire.outbox import Outbox, WithSegment
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ BLOB = int(Kind.BLOB)
 FORGET = int(Kind.FORGET)
 SETUP = int(Kind.SETUP)
 RELEASE = int(Kind.RELEASE)
+RELOAD = int(Kind.RELOAD)
 RESULT = int(Kind.RESULT)
 FAILURE = int(Kind.FAILURE)
 BATCH = int(Flag.BATCH)
@@ -240,6 +241,24 @@ class Worker:
             segment = self._lent.pop(frame.id, None)
             if segment is not None:
                 self._segments.back(segment)
+        elif kind == RELOAD:
+            self._reload(decode_fields(frame.body, modules=list)["modules"])
+
+    def _reload(self, names: list[str]) -> None:
+        """Load modules again, as the client has done."""
+        import importlib
+
+        for name in names:
+            module = sys.modules.get(name)
+            if module is None:
+                continue
+            try:
+                importlib.reload(module)
+            except BaseException:  # it stays as it is, as at the client
+                import traceback
+
+                traceback.print_exc()
+        self._functions.look_up_again()
 
     # ------------------------------------------------------------------ the tasks
 

@@ -7,7 +7,7 @@ The kinds of message, and the small bodies that are not pickles.
     ------------------------------------   -----------------------------------------
     HELLO PROOF REFUSED     handshake      client -> server -> worker
     ATTACH ATTACHED         a session        SETUP BLOB FORGET TASK OPTIONS
-    PING PONG ACK GOODBYE   upkeep           TAKE_BACK KILL RELEASE MODULES
+    PING PONG ACK GOODBYE   upkeep           TAKE_BACK KILL RELEASE MODULES RELOAD
     ADMIN REPLY             admin          worker -> server -> client
                                              RESULT FAILURE BEGUN TAKEN_BACK DIED
                                              SLOTS OUTPUT BROKEN READY RELEASE WANT
@@ -69,6 +69,7 @@ class Kind(enum.IntEnum):
     KILL = 38
     RELEASE = 39
     MODULES = 40
+    RELOAD = 41
 
     RESULT = 64
     FAILURE = 65

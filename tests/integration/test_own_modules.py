@@ -262,6 +262,35 @@ def test_what_was_edited_is_sent_again(project, addresses):
         assert run(executor, own.f) == "two"
 
 
+@pytest.mark.parametrize("where", ["embedded", "server"])
+def test_what_was_reloaded_here_is_reloaded_there(project, addresses, where):
+    """... as IPython's autoreload does, before the next task, with the modules it uses."""
+    folder = project(own="import own_part\ndef f():\n    return own_part.g()\n")
+    project(own_part="def g():\n    return 1\nKEPT = []\ndef keep():\n    KEPT.append(1)\n")
+    own, part = load("own"), load("own_part")
+    where = {} if where == "embedded" else {"addresses": addresses[:1]}
+    with FarmExecutor(1, **where) as executor:
+        assert run(executor, own.f) == 1
+        assert run(executor, part.g) == 1
+        (folder / "own_part.py").write_text("def g():\n    return 'two'\n")
+        importlib.reload(part)
+        assert run(executor, own.f) == "two"
+        assert run(executor, part.g) == "two"
+        (folder / "own_part.py").write_text("def g(:\n")
+        with pytest.raises(SyntaxError):
+            importlib.reload(part)
+        assert run(executor, own.f) == "two", "it stays as it is, here and there"
+
+
+def test_a_reload_is_nothing_to_workers_that_do_not_have_the_module(project, addresses):
+    project(own="def f():\n    return 1\n", own2="")
+    own, own2 = load("own"), load("own2")
+    with FarmExecutor(addresses=addresses[:1]) as executor:
+        assert run(executor, own.f) == 1
+        importlib.reload(own2)
+        assert run(executor, own.f) == 1
+
+
 def test_a_farm_in_a_task_serves_on_what_it_was_served(project, addresses):
     project(
         own="""

@@ -265,3 +265,22 @@ def test_a_function_that_does_not_load_is_an_error_each_time(table):
 def test_reprs_tell_size_and_kind(cache):
     assert repr(cache.encode(len)).endswith("bytes, pure>")
     assert repr(cache.encode([].append)).endswith("bytes>")
+
+
+def test_what_goes_by_name_is_looked_up_again(monkeypatch):
+    """As when a worker has reloaded the module."""
+    table = FunctionTable()
+    captured = [1]
+    for number, function in enumerate([tasks.add, lambda: 5, lambda: captured]):
+        encoded = FunctionCache().encode(function)
+        flags = PURE if encoded.pure else 0
+        table.define(number, flags, encoded.body, encoded.buffers)
+    before = [table.get(number) for number in range(3)]
+    monkeypatch.setattr(tasks, "add", len)
+
+    assert table.get(0) is before[0]
+    table.look_up_again()
+
+    assert table.get(0) is len
+    assert table.get(1) is before[1]
+    assert table.get(2)() == [1]

@@ -1,0 +1,43 @@
+"""Reloaded modules are noticed, whoever reloads them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import types
+
+import pytest
+
+from remote_executor.client.reloads import ReloadWatch
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    watch = ReloadWatch()
+    watch.start()
+    watch.start()
+    assert sys.meta_path.count(watch) == 1
+    return watch
+
+
+def test_a_reload_of_an_own_module_is_noted(watch, tmp_path, monkeypatch):
+    (tmp_path / "own_again.py").write_text("X = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("own_again")
+    assert watch.names == [], "an import is no reload"
+
+    importlib.reload(module)
+    importlib.reload(module)
+
+    assert watch.names == ["own_again", "own_again"]
+    del sys.modules["own_again"]
+
+
+def test_a_reload_of_another_is_not(watch):
+    importlib.reload(json.scanner)
+    watch.find_spec("made_by_hand", None, types.ModuleType("made_by_hand"))
+    watch.find_spec("missing")
+
+    assert watch.names == []
