@@ -108,6 +108,36 @@ runpy.run_path("main.py", run_name="__main__")
     assert "no access" not in server.log.read_text()
 
 
+def test_a_module_of_a_package_as_the_program(project, addresses, run_script):
+    """``python -m``: functions of ``__main__`` import relative to its package, also there."""
+    folder = project(
+        ownpkg__init="",
+        ownpkg__near="VALUE = 3\nclass Thing:\n    pass\n",
+        ownpkg__program=f"""
+from remote_executor import FarmExecutor
+from .near import Thing
+
+def work(thing):
+    from . import near
+    from .near import VALUE
+    assert type(thing) is Thing is near.Thing
+    return VALUE
+
+if __name__ == "__main__":
+    with FarmExecutor(addresses={addresses!r}) as executor:
+        print(executor.submit(work, Thing()).result(20))
+        print(executor.submit(lambda: work(Thing())).result(20))
+""",
+    )
+    source = f"""
+import runpy, sys
+sys.path.insert(0, {str(folder)!r})
+runpy.run_module("ownpkg.program", run_name="__main__", alter_sys=True)
+"""
+
+    assert run_script(source) == (0, "3\n3\n", "")
+
+
 # -- what travels
 
 
