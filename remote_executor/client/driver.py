@@ -307,6 +307,7 @@ class Driver:
         """Move what is in the inbox to servers."""
         scheduler = self.scheduler
         self._empty_inbox()
+        reloads.look()
         if self._reloads_seen != len(reloads.names):
             self._announce_reloads()
         for server, tasks in scheduler.fill(now):

@@ -39,7 +39,7 @@ __all__ = [
     "imported_names",
     "is_installed",
     "is_module_name",
-    "is_users_own",
+    "users_own_file",
     "why_not_served",
 ]
 
@@ -430,11 +430,11 @@ def imported_names(source: bytes, package: str) -> list[str]:
     return list(found)
 
 
-def is_users_own(module: object) -> bool:
-    """Tell a loaded module of the user's from Python's and from installed ones."""
+def users_own_file(module: object) -> str | None:
+    """Return the file of a loaded module of the user's; None for Python's and installed ones."""
     spec = getattr(module, "__spec__", None)
     file = _locations(spec)[0] if spec is not None else None
-    return file is not None and not is_installed(os.path.realpath(file))
+    return None if file is None or is_installed(os.path.realpath(file)) else file
 
 
 def is_installed(path: str) -> bool:
