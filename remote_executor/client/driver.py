@@ -35,6 +35,7 @@ from remote_executor.client.reloads import reloads
 from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
+from remote_executor.core.sources import to_send
 from remote_executor.errors import ConnectionFailed, PayloadError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
@@ -675,11 +676,12 @@ class Driver:
     ) -> None:
         """Answer a worker that asks for a module. It waits, so there must be an answer."""
         try:
-            fields, contents = self.settings.modules.answer(decode_fields(question), held)
+            fields, contents = self.settings.modules.answer(decode_fields(question))
         except Exception:
             log.exception("! a server's question for modules cannot be answered")
-            fields, contents = {"modules": [], "contents": [], "sent": [], "drop": []}, []
-        answer = make_frame(Kind.MODULES, id, encode_fields(fields), contents)
+            fields, contents = {"modules": []}, {}
+        more, sent = to_send(contents, held)
+        answer = make_frame(Kind.MODULES, id, encode_fields({**fields, **more}), sent)
         self.ask(lambda: session.send(answer), None)
 
     # ------------------------------------------------------------------- failing tasks

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 __all__ = [
-    "HELD_BYTES",
     "Modules",
     "imported_names",
     "is_installed",
@@ -42,9 +41,6 @@ __all__ = [
     "users_own_file",
     "why_not_served",
 ]
-
-HELD_BYTES = 256 * 1024 * 1024
-"""So much of what one session was sent may its server keep."""
 
 MOST_AHEAD = 1000
 """Modules in one answer that were not asked for."""
@@ -115,21 +111,16 @@ class Modules:
 
     # ------------------------------------------------------------------- answering
 
-    def answer(
-        self, question: dict[str, Any], held: dict[str, int]
-    ) -> tuple[dict[str, Any], list[bytes]]:
+    def answer(self, question: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
         """
         Answer what a worker asks for.
 
         Args:
             question: ``{"modules": [name, ...]}``, ``{"list": package}`` or
                 ``{"file": [package, path]}``.
-            held: What the server keeps, size by digest, oldest first. It is brought up to date.
 
         Returns:
-            The fields of the answer, and contents that the server lacks. ``"contents"`` names by
-            digest all that belong to the answer, ``"sent"`` those that come with it, ``"drop"``
-            those that the server shall forget.
+            The fields of the answer, and the contents that belong to it, by digest.
 
         Raises:
             RemoteProtocolError: If that is no question.
@@ -144,19 +135,7 @@ class Modules:
             fields = {"file": self._file(question["file"], contents)}
         else:
             raise RemoteProtocolError("a server asks for it knows not what")
-        sent = [digest for digest in contents if digest not in held]
-        for digest, content in contents.items():
-            held.pop(digest, None)  # to the end, being the newest
-            held[digest] = len(content)
-        drop = []
-        total = sum(held.values())
-        for digest in list(held):
-            if total <= HELD_BYTES or digest in contents:
-                break
-            total -= held.pop(digest)
-            drop.append(digest)
-        fields.update(contents=list(contents), sent=sent, drop=drop)
-        return fields, [contents[digest] for digest in sent]
+        return fields, contents
 
     def _modules(self, names: Sequence[str], contents: dict[str, bytes]) -> list[list[Any]]:
         """Find what was asked for, what that imports, and what is loaded of the same packages."""

@@ -7,9 +7,8 @@ The modules of one session: what its workers ask for, and what its client has se
     worker <-MODULES 1-  |    <-MODULES 7-              session ask by one way
                          contents by digest             kept, so that each comes once
 
-Fields of answers: ``"contents"`` are the digests of what belongs to the answer, ``"sent"`` of what
-came with it, ``"drop"`` of what is not wanted any more. The client keeps count of what is here.
-Contents are not looked at, and whatever else an answer says is the worker's to read.
+What is kept is the business of :class:`~remote_executor.core.sources.Sources`. Contents are not
+looked at, and whatever else an answer says is the worker's to read.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.core.sources import Sources
 from remote_executor.errors import RemoteProtocolError
 from remote_executor.net.segments import Segment
 from remote_executor.wire.frames import FrameReader, make_frame
@@ -56,7 +56,7 @@ class Asking:
         tell_client: Sends a frame to the client.
     """
 
-    __slots__ = ("_contents", "_incoming", "_lines", "_loop", "_number", "_open", "_tell_client")
+    __slots__ = ("_incoming", "_lines", "_loop", "_tell_client", "sources")
 
     def __init__(
         self, loop: Loop, incoming: Incoming, tell_client: Callable[[Frame], None]
@@ -65,9 +65,7 @@ class Asking:
         self._incoming = incoming
         self._tell_client = tell_client
         self._lines: dict[WorkerProcess, _Line] = {}
-        self._open: dict[int, tuple[WorkerProcess, int]] = {}
-        self._number = 0
-        self._contents: dict[str, bytes] = {}
+        self.sources: Sources[WorkerProcess] = Sources()
 
     def open(self, process: WorkerProcess) -> int:
         """Make a way for a new worker, and return the descriptor that is the worker's end."""
@@ -85,13 +83,13 @@ class Asking:
         if line is not None:
             self._loop.forget(line.sock.fileno())
             line.sock.close()
-            self._open = {id: who for id, who in self._open.items() if who[0] is not process}
+            self.sources.gone(process)
 
     def close(self) -> None:
         """Let go of all."""
         for process in list(self._lines):
             self.worker_gone(process)
-        self._contents.clear()
+        self.sources.clear()
 
     def _read(self, process: WorkerProcess, line: _Line) -> None:
         try:
@@ -105,9 +103,8 @@ class Asking:
             self.worker_gone(process)
             return
         for frame in frames:
-            self._number += 1
-            self._open[self._number] = process, frame.id
-            self._tell_client(make_frame(Kind.WANT, self._number, frame.body))
+            id = self.sources.asked(process, frame.id)
+            self._tell_client(make_frame(Kind.WANT, id, frame.body))
 
     def answered(self, frame: Frame) -> None:
         """
@@ -117,21 +114,14 @@ class Asking:
             RemoteProtocolError: If it names contents that are neither in it nor here.
         """
         fields: dict[str, Any] = decode_fields(frame.body, contents=list, sent=list, drop=list)
-        # Copied, since they stay, and the memory that they came in is for arrays.
-        for digest, buffer in zip(fields["sent"], frame.buffers, strict=False):
-            self._contents[digest] = bytes(buffer)
+        found = self.sources.answered(frame.id, fields, frame.buffers)
         if isinstance(frame.segment, Segment):
+            # What stays was copied: this memory is for arrays.
             self._incoming.pool.back(frame.segment)
-        for digest in fields["drop"]:
-            self._contents.pop(digest, None)
-        process, number = self._open.pop(frame.id, (None, 0))
-        line = self._lines.get(process) if process is not None else None
-        if process is None or line is None:
+        if found is None:
             return  # it has ended meanwhile
-        try:
-            contents = [self._contents[digest] for digest in fields["contents"]]
-        except (KeyError, TypeError):
-            raise RemoteProtocolError("an answer names contents that never came") from None
+        process, number, contents = found
+        line = self._lines[process]
         line.outbox.put(make_frame(Kind.MODULES, number, frame.body, contents))
         self._flush(process, line)
 

@@ -42,25 +42,24 @@ def project(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def ask(*names, held=None, served=None):
+def ask(*names, served=None):
     served = Modules() if served is None else served
-    fields, contents = served.answer({"modules": list(names)}, {} if held is None else held)
-    assert len(contents) == len(fields["sent"])
-    return fields, contents
+    fields, contents = served.answer({"modules": list(names)})
+    digests = [each[3] for each in fields["modules"] if each[3] is not None]
+    assert list(contents) == list(dict.fromkeys(digests))
+    return fields["modules"], list(contents.values())
 
 
 def found(*names, **options):
-    return [each[0] for each in ask(*names, **options)[0]["modules"]]
+    return [each[0] for each in ask(*names, **options)[0]]
 
 
 def test_a_module_beside_the_script(project):
     folder = project({"own.py": "X = 1\n"})
 
-    fields, contents = ask("own")
+    ((name, file, folders, _),), contents = ask("own")
 
-    ((name, file, folders, digest),) = fields["modules"]
     assert (name, file, folders) == ("own", str(folder / "own.py"), None)
-    assert fields["contents"] == fields["sent"] == [digest]
     assert contents == [b"X = 1\n"]
 
 
@@ -91,9 +90,9 @@ def test_what_is_loaded_of_the_same_package_comes_along(project):
 def test_a_package_without_an_init_file(project):
     folder = project({"own/part.py": ""})
 
-    fields, contents = ask("own", "own.part")
+    modules, contents = ask("own", "own.part")
 
-    assert fields["modules"][0] == ["own", None, (str(folder / "own"),), None]
+    assert modules[0] == ["own", None, (str(folder / "own"),), None]
     assert found("own", "own.part") == ["own", "own.part"]
     assert contents == [b""]
 
@@ -125,7 +124,7 @@ def test_nothing_is_imported_to_find_it(project):
     ],
 )
 def test_what_is_not_the_users_own_is_not_served(project, name):
-    assert ask(name) == ({"modules": [], "contents": [], "sent": [], "drop": []}, [])
+    assert ask(name) == ([], [])
 
 
 def test_a_submodule_of_a_module_that_is_none_of_a_package(project):
@@ -223,9 +222,9 @@ def test_a_folder_that_is_imported_from_may_be_a_link(project, tmp_path, monkeyp
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "link")])
 
-    fields, _ = ask("own")
+    modules, _ = ask("own")
 
-    assert fields["modules"][0][1] == str(tmp_path / "link" / "own.py")
+    assert modules[0][1] == str(tmp_path / "link" / "own.py")
 
 
 def test_what_a_worker_was_served_it_serves_on(monkeypatch):
@@ -236,9 +235,9 @@ def test_what_a_worker_was_served_it_serves_on(monkeypatch):
     module.__spec__.has_location = True
     monkeypatch.setitem(sys.modules, "own_served", module)
 
-    fields, contents = ask("own_served")
+    modules, contents = ask("own_served")
 
-    assert fields["modules"][0][:2] == ["own_served", "/far/own_served.py"]
+    assert modules[0][:2] == ["own_served", "/far/own_served.py"]
     assert contents == [b"import own_more\n"]
 
 
@@ -263,34 +262,13 @@ def test_other_values_are_errors(which):
         Modules(which)
 
 
-def test_a_content_is_sent_once(project):
+def test_what_was_edited_is_read_again(project):
     folder = project({"own.py": "X = 1\n", "own_same.py": "X = 1\n"})
-    served, held = Modules(), {}
+    served = Modules()
 
-    first, _ = ask("own", held=held, served=served)
-    again, contents = ask("own", "own_same", held=held, served=served)
-
-    assert (again["sent"], contents) == ([], [])
-    assert again["contents"] == first["contents"], "each content is named once"
-    (folder / "own.py").write_text("X = 2\n")
-    _, contents = ask("own", held=held, served=served)
-    assert contents == [b"X = 2\n"], "what was edited is sent again"
-
-
-def test_what_the_server_keeps_is_bounded(project, monkeypatch):
-    project({f"own{i}.py": f"X = {i}\n" for i in range(3)})
-    monkeypatch.setattr(modules, "HELD_BYTES", 12)
-    held = {}
-
-    oldest, _ = ask("own0", held=held)
-    ask("own1", held=held)
-    fields, _ = ask("own2", held=held)
-
-    assert fields["drop"] == oldest["contents"]
-    assert sum(held.values()) == 12
-    fields, _ = ask("own0", "own1", "own2", held=held)
-    assert fields["sent"] == oldest["contents"]
-    assert fields["drop"] == [], "what an answer needs is not dropped by it"
+    assert ask("own", "own_same", served=served)[1] == [b"X = 1\n"], "each content is there once"
+    (folder / "own.py").write_text("X = 22\n")
+    assert ask("own", served=served)[1] == [b"X = 22\n"]
 
 
 def test_a_file_that_cannot_be_read_is_absent(project):
@@ -338,20 +316,20 @@ def test_what_comes_ahead_is_bounded(project, monkeypatch, limit, value):
 )
 def test_no_question(question):
     with pytest.raises(RemoteProtocolError):
-        Modules().answer(question, {})
+        Modules().answer(question)
 
 
 # -- package data
 
 
 def listed(package, *names):
-    return Modules(names or "auto").answer({"list": package}, {})[0]["files"]
+    return Modules(names or "auto").answer({"list": package})[0]["files"]
 
 
 def data(package, path):
-    fields, contents = Modules().answer({"file": [package, path]}, {})
-    assert (fields["file"] is None) == (contents == [])
-    return contents[0] if contents else None
+    fields, contents = Modules().answer({"file": [package, path]})
+    assert (fields["file"] is None) == (contents == {})
+    return contents.get(fields["file"])
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_a_worker_that_ends_meanwhile(desk):
 
     desk.answer(desk.asked[0], ["d"], {"d": b"1"})
 
-    assert not desk.asking._open
+    assert desk.asking.sources.questions == 0
 
 
 def test_a_worker_that_is_gone_when_it_is_written_to(desk):
