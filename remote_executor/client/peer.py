@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import select
 import socket
@@ -313,7 +314,8 @@ class Peer:
         self._owner = owner
         self._config = config
         self._grace = grace
-        self._stream: Stream | None = None
+        self.stream: Stream | None = None
+        """What there is of a connection; for the driver to lend it to callers."""
         self._session_id = ""
         self._begun = False
         self._pause = FIRST_PAUSE
@@ -353,7 +355,7 @@ class Peer:
             self._refused(AuthenticationFailed(self.name, str(exc)))
             return
         shared = AVAILABLE and outcome.family == socket.AF_UNIX
-        self._stream = stream = SocketStream(outcome)
+        self.stream = stream = SocketStream(outcome)
         now = time.monotonic()
         embedded = isinstance(mechanism, NoAuth)
         self.link = Link(
@@ -370,7 +372,7 @@ class Peer:
         self._shares = shared
         self.state = PeerState.SHAKING
         self._wants_write = False
-        self._loop.watch(self._stream.fileno(), self._readable, self.flush)
+        self._loop.watch(self.stream.fileno(), self._readable, self.flush)
         self.flush()
         self._schedule()
 
@@ -390,6 +392,7 @@ class Peer:
             resume=self._begun,
             grace=self._grace,
             segments=self._shares,
+            log_level=logging.getLogger().level,
         )
         self.link.outbox.put(make_frame(Kind.ATTACH, body=encode_fields(fields)))
 
@@ -425,7 +428,7 @@ class Peer:
     # ------------------------------------------------------------------ receiving
 
     def _readable(self) -> None:
-        stream, link = self._stream, self.link
+        stream, link = self.stream, self.link
         if stream is None or link is None:
             return
         try:
@@ -504,6 +507,12 @@ class Peer:
             self._drop_link("the server said goodbye")
             self._lose("the server was shut down")
 
+    def resume(self, received: list[Any]) -> None:
+        """Take what a caller has received by the shortcut as if it came in now."""
+        if self.stream is not None:
+            self.stream.put_back(received)
+            self._readable()
+
     # -------------------------------------------------------------------- writing
 
     @property
@@ -511,9 +520,13 @@ class Peer:
         """Whether what is sent now goes out at once."""
         return self.state is PeerState.UP
 
+    def is_at_rest(self) -> bool:
+        """Whether it is attached and nothing waits to be written."""
+        return self.attached and self.link is not None and not self.link.outbox.size
+
     def flush(self) -> bool:
         """Write what can be written; return False if something is left."""
-        stream, link = self._stream, self.link
+        stream, link = self.stream, self.link
         if stream is None or link is None:
             return True
         outbox = link.outbox
@@ -531,18 +544,18 @@ class Peer:
 
     def settle_interest(self) -> None:
         """Watch for room to write if something is left. For the loop's thread only."""
-        if self._stream is None or self.link is None:
+        if self.stream is None or self.link is None:
             return
         wanted = self.link.outbox.size > 0
         if wanted != self._wants_write:
             self._wants_write = wanted
-            self._loop.want(self._stream.fileno(), write=wanted)
+            self._loop.want(self.stream.fileno(), write=wanted)
 
     def _broken(self, stream: Stream, reason: str) -> None:
-        if self._stream is stream:
+        if self.stream is stream:
             # The peer may have said why before it closed: read that first.
             self._readable()
-        if self._stream is stream:
+        if self.stream is stream:
             self._cut(reason)
 
     # ------------------------------------------------------------------- troubles
@@ -568,10 +581,10 @@ class Peer:
         if not self.failures:
             self._pause = FIRST_PAUSE
         self.failures += 1
-        if self._stream is not None:
-            self._loop.forget(self._stream.fileno())
-            self._stream.close()
-            self._stream = None
+        if self.stream is not None:
+            self._loop.forget(self.stream.fileno())
+            self.stream.close()
+            self.stream = None
         self.link = None
         if self.session is not None:
             self.session.link_lost(time.monotonic())
@@ -645,19 +658,19 @@ class Peer:
         """Write what is left, within limits: a server that hears no goodbye waits for the grace."""
         patience = 0.0 if isinstance(self.way, Embedded) else LAST_WORDS_SECONDS
         until = time.monotonic() + patience
-        while not self.flush() and self._stream is not None:
+        while not self.flush() and self.stream is not None:
             left = until - time.monotonic()
             if left <= 0:
                 return
             room = select.poll()
-            room.register(self._stream.fileno(), select.POLLOUT)
+            room.register(self.stream.fileno(), select.POLLOUT)
             room.poll(left * 1000)
 
     def abandon(self) -> None:
         """Let go of descriptors without a word: in a forked child the link is the parent's."""
         self.state = PeerState.CLOSED
-        if self._stream is not None:
+        if self.stream is not None:
             with contextlib.suppress(OSError):
-                self._stream.close()
-            self._stream = None
+                self.stream.close()
+            self.stream = None
         self.link = None

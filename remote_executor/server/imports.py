@@ -1,98 +1,50 @@
-"""
-A worker's end of the way by which it asks the client for modules.
-
-It is a socket of its own, so that any thread of a task may import while the main thread talks to
-the supervisor. This module is loaded at the first import that fails; see ``worker.LateFinder``.
-"""
+"""Do something once a module is loaded, and not load it for that."""
 
 from __future__ import annotations
 
-import socket
-from _thread import allocate_lock
-from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-from remote_executor.payload.imports import RemoteFinder
-from remote_executor.wire.frames import FrameReader, make_frame
-from remote_executor.wire.messages import Kind, decode_fields, encode_fields
+import sys
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
-    from remote_executor.wire.frames import Buffer, Frame
-
-__all__ = ["Asker", "make_finder"]
-
-LIMIT = 64 * 1024**3
+__all__ = ["OnImport"]
 
 
-class Asker:
+class OnImport:
     """
-    Puts one question at a time.
+    Call something when a module has been loaded: at once, or right after its first import.
 
     Args:
-        fd: The descriptor of the socket, which becomes this object's.
+        name: A top-level module that comes from a file.
+        call: What to call, without arguments.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
-        self._sock.setblocking(True)
-        self._reader = FrameReader(LIMIT)
-        self._reader.open_up(LIMIT)
-        self._lock = allocate_lock()
-        self._number = 0
-        self._open = True
+    def __init__(self, name: str, call: Callable[[], object]) -> None:
+        self._name = name
+        self._call = call
+        if name in sys.modules:
+            call()
+        else:
+            sys.meta_path.insert(0, self)
 
-    def ask(self, question: dict[str, Any]) -> tuple[dict[str, Any], Sequence[Buffer]] | None:
-        """
-        Ask the client, and wait for its answer.
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find the module as Python does, and have its loader call us; see ``sys.meta_path``."""
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
 
-        While the link to the client is cut this waits, as all else does. The supervisor ends this
-        process, or closes the socket, when no answer can come any more.
+            def execute_and_call(module: ModuleType) -> None:
+                execute(module)
+                self._call()
 
-        Args:
-            question: See :meth:`remote_executor.payload.modules.Modules.answer`.
-
-        Returns:
-            The answer's fields and contents; None if there is nobody to ask.
-        """
-        with self._lock:
-            if not self._open:
-                return None
-            self._number += 1
-            try:
-                frame = make_frame(Kind.WANT, self._number, encode_fields(question))
-                self._sock.sendall(frame.raw)
-                answer = self._receive(self._number)
-            except OSError:
-                answer = None
-            if answer is None:
-                self.close()
-                return None
-        return decode_fields(answer.body), answer.buffers
-
-    def _receive(self, number: int) -> Frame | None:
-        """Return the answer of that number; an earlier one may be left of a wait that was left."""
-        while True:
-            size = self._sock.recv_into(self._reader.get_buffer())
-            if not size:
-                return None
-            for frame in self._reader.filled(size):
-                if frame.id == number:
-                    return frame
-
-    def close(self) -> None:
-        """Ask nobody any more: the supervisor is gone, or this is a forked child."""
-        self._open = False
-        self._sock.close()
-
-
-def make_finder(fd: int) -> tuple[RemoteFinder, Asker]:
-    """
-    Make the finder that asks by a socket.
-
-    Args:
-        fd: The socket's descriptor.
-    """
-    asker = Asker(fd)
-    return RemoteFinder(asker.ask, monotonic), asker
+            spec.loader.exec_module = execute_and_call  # type: ignore[method-assign]
+        return spec

@@ -11,7 +11,6 @@ import atexit
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.errors import ConnectionFailed
 from remote_executor.net.addresses import Address, AddressLike, parse_address
 from remote_executor.net.loop import Loop
-from remote_executor.net.streams import listen
 from remote_executor.net.tokens import load_tokens, secrets_of
+from remote_executor.server.door import Door
 from remote_executor.server.supervisor import Supervisor
 from remote_executor.server.zygote import await_zygote, fork_zygote
 from remote_executor.wire.auth import TokenAuth
@@ -99,21 +98,18 @@ def serve(
         raise ValueError("workers must be greater than 0")
     secrets = secrets_of(token) or load_tokens()
     zygote, control = fork_zygote(slots, preload)
+    door = Door(where)
     try:
-        listener = _listen(where)
-    except BaseException as exc:
+        door.open()
+    except BaseException:
         control.close()
         await_zygote(zygote)
-        if isinstance(exc, OSError):
-            raise OSError(exc.errno, f"cannot listen on {where}: {exc.strerror}") from exc
         raise
-    if where.kind == "tcp":
-        where = Address("tcp", where.host, listener.getsockname()[1])
     loop = Loop()
     supervisor = Supervisor(
         loop, slots, control, lambda: TokenAuth("server", secrets, os.urandom(32)), log_level
     )
-    supervisor.listen(listener)
+    supervisor.listen(door)
     if lifeline is not None:
         _hold(loop, supervisor, lifeline)
     old = {
@@ -122,14 +118,12 @@ def serve(
     }
     try:
         if ready is not None:
-            ready(str(where))
+            ready(str(door.address))
         supervisor.run()
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
         loop.close()
-        if where.kind == "unix":
-            _unlink(where.path)
         await_zygote(zygote)
 
 
@@ -140,41 +134,6 @@ def _hold(loop: Loop, supervisor: Supervisor, lifeline: int) -> None:
             supervisor.stop()
 
     loop.watch(lifeline, readable)
-
-
-def _listen(address: Address) -> socket.socket:
-    if address.kind == "tcp":
-        return listen(address)
-    mask = os.umask(0o177)
-    try:
-        try:
-            return listen(address)
-        except OSError:
-            if not _is_stale(address.path):
-                raise
-            _unlink(address.path)
-            return listen(address)
-    finally:
-        os.umask(mask)
-
-
-def _is_stale(path: str) -> bool:
-    """Whether a dead server has left this socket behind."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            pass
-    return False
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 # ------------------------------------------------------------------ a process of its own

@@ -10,7 +10,7 @@ The kinds of message, and the small bodies that are not pickles.
     PING PONG ACK GOODBYE   upkeep           TAKE_BACK KILL RELEASE MODULES RELOAD
     ADMIN REPLY             admin          worker -> server -> client
                                              RESULT FAILURE BEGUN TAKEN_BACK DIED
-                                             SLOTS OUTPUT BROKEN READY RELEASE WANT
+                                             SLOTS OUTPUT LOG BROKEN READY RELEASE WANT
 
 One set serves both hops, so the server passes ``TASK``, ``BLOB``, ``RESULT`` and ``FAILURE`` on as
 the bytes that came in. Bodies of tasks and results are pickles, and only workers and callers load
@@ -80,7 +80,8 @@ class Kind(enum.IntEnum):
     OUTPUT = 70
     BROKEN = 71
     READY = 72
-    WANT = 73
+    LOG = 73
+    WANT = 74
 
 
 class Flag(enum.IntFlag):

@@ -12,8 +12,8 @@ import pytest
 from remote_executor.errors import RemoteProtocolError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH
+from remote_executor.server.asker import Asker, make_finder
 from remote_executor.server.asking import QUESTION_LIMIT, Asking
-from remote_executor.server.imports import Asker, make_finder
 from remote_executor.server.sharing import Incoming
 from remote_executor.server.worker import LateFinder
 from remote_executor.wire.frames import FrameReader, make_frame
