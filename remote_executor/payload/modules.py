@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -426,6 +425,8 @@ def is_installed(path: str) -> bool:
 
 def _installed_folders() -> list[str]:
     if not _folders:
+        import sysconfig
+
         names = ("stdlib", "platstdlib", "purelib", "platlib")
         places = sysconfig.get_paths()
         _folders.extend({os.path.realpath(places[name]) for name in names})

@@ -20,6 +20,7 @@ from remote_executor import FarmExecutor, RemoteError, RemoteModuleNotFound
 from tests.integration.conftest import ROOT, environment
 from tests.support import tasks
 from tests.support.faults import Proxy
+from tests.support.packages import Questions, write_package
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
@@ -357,6 +358,28 @@ def test_a_source_crosses_once_a_server(project, serve):
         assert len(set(executor.broadcast(own.pid))) == 2
 
         assert len(text) < proxy.forwarded < 1.5 * len(text)
+
+
+def test_a_large_package_takes_few_round_trips(tmp_path, addresses, monkeypatch):
+    """Issue's bar: at most 3 a package level; what sources import comes ahead of time."""
+    write_package(tmp_path, "own", levels=5, modules=50)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = load("own")
+    with FarmExecutor(addresses=addresses[:1]) as executor:
+        questions = Questions(executor)
+        assert run(executor, own.count) == 50
+        assert questions.count <= 2
+    # The same without a client that has loaded it, and found by a name that no source shows.
+    for name in [name for name in sys.modules if name.partition(".")[0][:3] == "own"]:
+        del sys.modules[name]
+
+    def work():
+        return importlib.import_module("own.level1.level2.level3.level4.part3").VALUE
+
+    with FarmExecutor(addresses=addresses[:1]) as executor:
+        questions = Questions(executor)
+        assert run(executor, work) == 3
+        assert questions.count <= 2
 
 
 def test_a_cut_while_a_worker_waits_for_a_module(project, addresses):
