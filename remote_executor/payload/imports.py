@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Question = dict[str, Any]
     Answer = tuple[dict[str, Any], Sequence[bytes | bytearray | memoryview]]
 
-__all__ = ["RemoteFinder", "RemoteLoader", "RemotePath"]
+__all__ = ["RemoteFinder", "RemoteFolder", "RemoteLoader", "RemotePath"]
 
 FRESH_SECONDS = 5.0
 """How long what came ahead may be used."""
@@ -60,6 +60,7 @@ class RemoteFinder:
         self._clock = clock
         self._given: dict[str, _Given] = {}
         self._absent: dict[str, float] = {}
+        self._packages: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<RemoteFinder {len(self._given)} modules ahead>"
@@ -88,7 +89,24 @@ class RemoteFinder:
         spec.has_location = given.file is not None
         if given.folders is not None:
             spec.submodule_search_locations = list(given.folders)
+            self._packages.update(dict.fromkeys(given.folders, name))
         return spec
+
+    def path_hook(self, folder: str) -> RemoteFolder:
+        """
+        Return what lists the modules in a folder of the client's, for ``pkgutil.iter_modules``.
+
+        Put this first into ``sys.path_hooks``.
+
+        Args:
+            folder: An entry of a package's ``__path__``.
+
+        Raises:
+            ImportError: If it is none of the client's.
+        """
+        if folder not in self._packages:
+            raise ImportError(f"{folder} is not the folder of a package of the client's")
+        return RemoteFolder(self, self._packages[folder])
 
     def invalidate_caches(self) -> None:
         """Ask for everything anew. ``importlib.invalidate_caches`` calls this."""
@@ -149,6 +167,39 @@ class RemoteFinder:
         if answer is None or digest is None:
             raise FileNotFoundError(2, "the client has no such file in this package", path)
         return checked(bytes(answer[1][0]), digest)
+
+
+class RemoteFolder:
+    """
+    Lists the modules of a package at the client.
+
+    Args:
+        finder: Asks the client.
+        package: The package's dotted name.
+    """
+
+    def __init__(self, finder: RemoteFinder, package: str) -> None:
+        self._finder = finder
+        self._package = package
+
+    def find_spec(self, name: str, target: ModuleType | None = None) -> None:
+        """Find nothing: :class:`RemoteFinder` does that."""
+
+    def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
+        """
+        Return the names of modules, and whether they are packages. ``pkgutil`` calls this.
+
+        Args:
+            prefix: Put before each name.
+        """
+        found: dict[str, bool] = {}
+        for path in sorted(self._finder.names(self._package)):
+            first, _, rest = path.partition("/")
+            if rest == "__init__.py":
+                found[first] = True
+            elif not rest and first.endswith(".py") and first != "__init__.py":
+                found.setdefault(first[:-3], False)
+        return ((prefix + name, is_package) for name, is_package in found.items())
 
 
 class RemoteLoader:

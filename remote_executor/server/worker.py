@@ -423,6 +423,8 @@ class LateFinder:
                 from remote_executor.server.asker import make_finder
 
                 self._finder, self._asker = make_finder(self._fd)
+                # First, for a folder of the same name may be here.
+                sys.path_hooks.insert(0, self._finder.path_hook)
             finally:
                 self._loading = False
         return self._finder.find_spec(name, path, target)

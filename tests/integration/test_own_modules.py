@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from remote_executor import FarmExecutor, RemoteError, RemoteModuleNotFound
+from remote_executor import FarmExecutor, RemoteError, RemoteModuleNotFound, TaskTimeout
 from tests.integration.conftest import ROOT, environment
 from tests.support import tasks
-from tests.support.faults import Proxy
+from tests.support.faults import Proxy, wait_gone
 from tests.support.packages import Questions, write_package
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
@@ -411,6 +411,33 @@ def test_a_client_that_is_busy_in_a_callback_answers_later(project, addresses):
         assert not future.done()
         go.set()
         assert future.result(LIMIT) is None
+
+
+def test_a_task_that_waits_for_a_module_ends_at_its_timeout(project, addresses, tmp_path):
+    """The link stalls, so no answer comes; the server ends the worker all the same."""
+    began, go = tmp_path / "began", tmp_path / "go"
+    project(
+        own="""
+import os, time
+def f(began, go):
+    open(began, "w").write(str(os.getpid()))
+    while not os.path.exists(go):
+        time.sleep(0.01)
+    import own_missing
+"""
+    )
+    own = load("own")
+    with Proxy(addresses[0]) as proxy, FarmExecutor(addresses=[proxy.address]) as executor:
+        future = executor.options(timeout=1.0).submit(own.f, began, go)
+        wait_until(lambda: began.exists() and began.read_text(), 20)
+        pid = int(began.read_text())
+        proxy.stall()
+        go.touch()
+        wait_gone([pid], 20)
+        proxy.flow()
+        with pytest.raises(TaskTimeout):
+            future.result(LIMIT)
+        assert run(executor, abs, -1) == 1
 
 
 def test_a_client_that_dies_while_it_is_asked(project, serve, run_script):

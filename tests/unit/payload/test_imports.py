@@ -295,6 +295,31 @@ def test_files_of_a_package(far):
     assert isinstance(file, RemotePath)
 
 
+def test_the_modules_of_a_package_can_be_listed(serve, monkeypatch):
+    """Plugins are often found by ``pkgutil.iter_modules``."""
+    client = serve(
+        {
+            "far/__init__.py": "",
+            "far/b.py": "",
+            "far/a.py": "",
+            "far/sub/__init__.py": "",
+            "far/sub/c.py": "",
+            "far/data/table.csv": "",
+        }
+    )
+    monkeypatch.setattr(sys, "path_hooks", [client.finder.path_hook, *sys.path_hooks])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    far = importlib.import_module("far")
+
+    found = [(each.name, each.ispkg) for each in pkgutil.iter_modules(far.__path__, "far.")]
+
+    assert found == [("far.a", False), ("far.b", False), ("far.sub", True)]
+    walked = [each.name for each in pkgutil.walk_packages(far.__path__, "far.")]
+    assert walked == ["far.a", "far.b", "far.sub", "far.sub.c"]
+    with pytest.raises(ImportError, match="is not the folder"):
+        client.finder.path_hook("/else/where")
+
+
 def test_opening(far):
     file = importlib.resources.files(far) / "data" / "a.txt"
 

@@ -242,7 +242,8 @@ def test_a_finder_asks_by_the_socket(desk):
     asker.close()
 
 
-def test_the_late_finder_loads_the_other_when_it_is_asked(desk):
+def test_the_late_finder_loads_the_other_when_it_is_asked(desk, monkeypatch):
+    monkeypatch.setattr(sys, "path_hooks", list(sys.path_hooks))
     _, fd = desk.worker()
     finder = LateFinder(fd)
     finder.invalidate_caches()
