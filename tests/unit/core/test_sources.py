@@ -31,6 +31,8 @@ def test_the_oldest_is_dropped():
     fields, _ = to_send({"e": bytes(20)}, held, limit=8)
     assert fields["drop"] == ["c", "a", "d"]
     assert held == {"e": 20}, "what the answer needs stays"
+    fields, _ = to_send({}, held, limit=8)
+    assert (fields["drop"], held) == (["e"], {})
 
 
 def test_answers_find_who_asked():
