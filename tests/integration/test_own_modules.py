@@ -21,7 +21,9 @@ from tests.integration.conftest import ROOT, environment
 from tests.support import tasks
 from tests.support.faults import Proxy, wait_gone
 from tests.support.packages import Questions, write_package
+from tests.support.pythons import find_pythons
 from tests.support.scale import scaled
+from tests.support.tools import missing
 from tests.support.waiting import wait_until
 
 LIMIT = scaled(25)
@@ -339,6 +341,40 @@ def inner():
     own = load("own")
     with FarmExecutor(addresses=addresses[:1]) as executor:
         assert run(executor, own.outer, addresses[1]) == 6
+
+
+def test_a_server_with_another_python(project, serve, tmp_path):
+    """K68: sources travel, never bytecode, so its minor version does not matter."""
+    mine = "{}.{}".format(*sys.version_info)
+    others = [path for version, path in find_pythons().items() if version != mine]
+    if not others:
+        missing(f"another CPython than {mine}", "3.10 to 3.14, in PATH or by pyenv")
+    borrowed = tmp_path / "borrowed"
+    borrowed.mkdir()
+    for name in ("cloudpickle", "tblib"):
+        folder = os.path.dirname(load(name).__file__)
+        (borrowed / name).symlink_to(folder)
+    env = environment()
+    env["PYTHONPATH"] = f"{ROOT}{os.pathsep}{borrowed}"
+    project(
+        own__init="from .part import Point, where\n",
+        own__part="""
+import dataclasses, sys
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+def where(point):
+    return Point(point.x + 1), [(lambda i: i * 2)(i) for i in range(3)], sys.version_info[:2]
+""",
+    )
+    own = load("own")
+    server = serve(workers=1, python=others[-1], env=env)
+    with FarmExecutor(addresses=[server.address]) as executor:
+        point, doubled, version = run(executor, own.where, own.Point(1))
+    assert (type(point), point.x, doubled) == (own.Point, 2, [0, 2, 4])
+    assert version != sys.version_info[:2]
 
 
 # -- once, and through cuts
