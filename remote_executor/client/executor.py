@@ -121,8 +121,9 @@ class _Face(Executor):
         future._task = task
         if self._futures is not None:
             self._futures.add(future)
-        if not driver.has_reloaded() and driver.shortcut.send(task):
-            future._shortcut = driver.shortcut
+        shortcut = driver.shortcut
+        if shortcut.is_open() and not driver.has_reloaded() and shortcut.send(task):
+            future._shortcut = shortcut
         else:
             driver.submit(task)
         return future

@@ -82,9 +82,14 @@ class Asker:
                     return frame
 
     def close(self) -> None:
-        """Ask nobody any more: the supervisor is gone, or this is a forked child."""
+        """Ask nobody any more."""
         self._open = False
         self._sock.close()
+
+    def close_in_child(self) -> None:
+        """A task forked: the child must not ask by a socket that it shares."""
+        self.close()
+        self._lock = allocate_lock()  # a thread that is not in this process may hold the other
 
 
 def make_finder(fd: int) -> tuple[RemoteFinder, Asker]:

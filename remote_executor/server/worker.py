@@ -437,7 +437,7 @@ class LateFinder:
     def close_in_child(self) -> None:
         """A task forked: the child must not ask by a socket that it shares."""
         if self._asker is not None:
-            self._asker.close()
+            self._asker.close_in_child()
         elif self._fd >= 0:
             os.close(self._fd)
         self._fd = -1

@@ -255,6 +255,16 @@ def test_the_late_finder_loads_the_other_when_it_is_asked(desk, monkeypatch):
     assert finder.find_spec("far_away") is None
 
 
+def test_a_child_does_not_wait_for_a_thread_of_its_parent(desk):
+    _, fd = desk.worker()
+    asker = desk.asker(fd)
+    asker._lock.acquire()
+
+    asker.close_in_child()
+
+    assert asker.ask({"q": 1}) is None
+
+
 def test_a_child_does_not_ask():
     ours, theirs = socket.socketpair()
     with ours:
