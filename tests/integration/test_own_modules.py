@@ -431,7 +431,7 @@ def test_a_cut_while_a_worker_waits_for_a_module(project, addresses):
     assert folder.exists()
 
 
-def test_a_client_that_is_busy_in_a_callback_answers_later(project, addresses):
+def test_a_client_that_is_busy_in_a_callback_answers_later(project, addresses, tmp_path):
     project(own="def f():\n    import own_late\n", own_late="")
     own = load("own")
     entered, go = threading.Event(), threading.Event()
@@ -441,7 +441,9 @@ def test_a_client_that_is_busy_in_a_callback_answers_later(project, addresses):
         go.wait(LIMIT)
 
     with FarmExecutor(addresses=addresses[:1]) as executor:
-        executor.submit(abs, -1).add_done_callback(block)
+        first = executor.submit(tasks.record_and_wait, tmp_path / "ran", 1, tmp_path / "go")
+        first.add_done_callback(block)
+        (tmp_path / "go").touch()
         assert entered.wait(LIMIT)
         future = executor.submit(own.f)
         assert not future.done()
