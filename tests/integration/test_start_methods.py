@@ -27,7 +27,7 @@ def table():
 @pytest.mark.timeout(120)
 def test_the_table(require_module):
     """Spawn's semantics of ``__main__`` are the comparison (issue's item 2; K7, K10, L13)."""
-    require_module("joblib")
+    require_module("loky")
     started = {
         kind: subprocess.Popen(
             [sys.executable, "-W", "ignore", "programs.py", kind],

@@ -26,7 +26,7 @@ def make(kind: str, **settings: Any) -> Executor:
 
         return FarmExecutor(1, **settings)
     if kind == "loky":
-        from joblib.externals.loky import ProcessPoolExecutor as Loky
+        from loky import ProcessPoolExecutor as Loky
 
         found: Executor = Loky(1, **settings)
         return found
