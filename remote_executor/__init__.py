@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "GSSAPI",
+    "TLS",
     "Address",
     "AddressError",
+    "Auth",
     "AuthenticationFailed",
     "ConnectionFailed",
     "CycleError",
@@ -33,6 +36,7 @@ __all__ = [
     "InitializerFailed",
     "LocalProtocolError",
     "LocalServers",
+    "Mechanism",
     "NoKernelError",
     "NoServerError",
     "Options",
@@ -41,6 +45,7 @@ __all__ = [
     "PtreeError",
     "PtreeRedefinedError",
     "PtreeUndefinedError",
+    "Refused",
     "RemoteError",
     "RemoteModuleNotFound",
     "RemoteProtocolError",
@@ -49,6 +54,7 @@ __all__ = [
     "ServerStatus",
     "TaskKilled",
     "TaskTimeout",
+    "Token",
     "UnsupportedError",
     "WorkerDied",
     "__version__",
@@ -67,6 +73,11 @@ __all__ = [
 _WHERE = {
     "Address": "net.addresses",
     "parse_address": "net.addresses",
+    "TLS": "net.tls",
+    "GSSAPI": "net.gssapi",
+    "Token": "net.tokens",
+    "Auth": "wire.auth",
+    "Mechanism": "wire.auth",
     "Options": "options",
     "FarmExecutor": "client.executor",
     "FarmView": "client.executor",
@@ -90,6 +101,7 @@ _WHERE = {
             "LocalProtocolError",
             "PayloadError",
             "ProtocolMismatch",
+            "Refused",
             "RemoteProtocolError",
         ],
         "errors",
@@ -142,6 +154,7 @@ if TYPE_CHECKING:
         LocalProtocolError,
         PayloadError,
         ProtocolMismatch,
+        Refused,
         RemoteProtocolError,
     )
     from remote_executor.launch.local import (
@@ -150,6 +163,9 @@ if TYPE_CHECKING:
         start_local_servers,
     )
     from remote_executor.net.addresses import Address, parse_address
+    from remote_executor.net.gssapi import GSSAPI
+    from remote_executor.net.tls import TLS
+    from remote_executor.net.tokens import Token
     from remote_executor.options import Options
     from remote_executor.server.serve import ServerHandle, start_server
     from remote_executor.server.worker import worker_index
@@ -169,3 +185,4 @@ if TYPE_CHECKING:
         UnsupportedError,
         WorkerDied,
     )
+    from remote_executor.wire.auth import Auth, Mechanism

@@ -68,7 +68,9 @@ if TYPE_CHECKING:
 
     from remote_executor.core.known import Function
     from remote_executor.errors import FarmError
+    from remote_executor.net.security import TLSLike
     from remote_executor.payload.modules import Modules
+    from remote_executor.wire.auth import Auth
     from remote_executor.wire.session import Session
 
 __all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
@@ -109,7 +111,8 @@ class Settings:
         retries: int,
         grace: float,
         connect_timeout: float | None,
-        token: bytes | None,
+        auth: Auth,
+        tls: TLSLike,
         label: bool,
         modules: Modules,
     ) -> None:
@@ -118,7 +121,8 @@ class Settings:
         self.retries = retries
         self.grace = grace
         self.connect_timeout = connect_timeout
-        self.token = token
+        self.auth = auth
+        self.tls = tls
         self.label = label
         """Whether lines that tasks print are marked with host and task."""
         self.modules = modules

@@ -26,6 +26,7 @@ from remote_executor.client.reloads import reloads
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
 from remote_executor.net.addresses import AddressLike, parse_address, parse_addresses
+from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options
 from remote_executor.payload.functions import FunctionCache
 from remote_executor.payload.modules import Modules
@@ -34,6 +35,9 @@ from remote_executor.payload.pickles import dump
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
+
+    from remote_executor.net.security import AuthLike, TLSLike
+    from remote_executor.wire.auth import Auth
 
 __all__ = ["FarmExecutor", "FarmView"]
 
@@ -472,7 +476,11 @@ class FarmExecutor(_Face):
         addresses: Servers that run already: "host:port", ("host", port), "[::1]:port",
             "unix:/path". None means the environment variable REMOTE_EXECUTOR_ADDRESSES, and
             without that an embedded server.
-        token: The servers' secret; None means the user's token file.
+        auth: How servers know us: a secret (``auth="..."``), :class:`Token`, :class:`GSSAPI`, or a
+            mechanism of your own. None means ``REMOTE_EXECUTOR_AUTH``, and without that the user's
+            token file.
+        tls: True, False, :class:`TLS` or an ``ssl.SSLContext``. None means ``REMOTE_EXECUTOR_TLS``,
+            and without that: TLS with servers away from this machine.
         connect_timeout: Seconds after which tasks fail if no server has answered; None means that
             they wait, and a warning says for whom.
         session_grace: Seconds for which a server that cannot be reached is waited for before its
@@ -483,7 +491,8 @@ class FarmExecutor(_Face):
             for none, or a list of names, each with all that is in it.
 
     Raises:
-        ValueError: If a number is out of range, or an address cannot be meant.
+        ValueError: If a number is out of range, an address cannot be meant, or ``auth`` or ``tls``
+            cannot be used.
         TypeError: If the initializer is not callable.
     """
 
@@ -496,7 +505,8 @@ class FarmExecutor(_Face):
         *,
         max_tasks_per_child: int | None = None,
         addresses: Iterable[AddressLike] | AddressLike | None = None,
-        token: bytes | str | None = None,
+        auth: AuthLike = None,
+        tls: TLSLike = None,
         connect_timeout: float | None = None,
         session_grace: float = 60.0,
         retries: int = 3,
@@ -520,10 +530,11 @@ class FarmExecutor(_Face):
         setup = None
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
+        auth, tls = auth_of(auth), tls_of(tls)
         served = Modules(modules)
         if served:
             reloads.start()
-        ways = _ways(addresses, _secret(token), self._slots, tuple(preload))
+        ways = _ways(addresses, auth, tls, self._slots, tuple(preload))
         settings = Settings(
             config={
                 "workers": max_workers or 0,
@@ -540,7 +551,8 @@ class FarmExecutor(_Face):
             retries=retries,
             grace=session_grace,
             connect_timeout=connect_timeout,
-            token=_secret(token),
+            auth=auth,
+            tls=tls,
             label=not isinstance(ways[0], Embedded),
             modules=served,
         )
@@ -640,7 +652,8 @@ class FarmExecutor(_Face):
         """
         if self._closed or self._driver.ending:
             raise RuntimeError(AFTER_SHUTDOWN)
-        self._driver.add_server(Remote(parse_address(address), self._driver.settings.token))
+        settings = self._driver.settings
+        self._driver.add_server(Remote(parse_address(address), settings.auth, settings.tls))
 
     def remove_server(self, address: AddressLike, drain: bool = True) -> None:
         """
@@ -702,13 +715,10 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _secret(token: bytes | str | None) -> bytes | None:
-    return token.encode() if isinstance(token, str) else token
-
-
 def _ways(
     addresses: Iterable[AddressLike] | AddressLike | None,
-    token: bytes | None,
+    auth: Auth,
+    tls: TLSLike,
     slots: int,
     preload: tuple[str, ...],
 ) -> list[Way]:
@@ -730,4 +740,4 @@ def _ways(
         named = [parse_address(address) for address in addresses]  # type: ignore[union-attr]
     if not named:
         raise ValueError("addresses must name at least one server")
-    return [Remote(address, token) for address in dict.fromkeys(named)]
+    return [Remote(address, auth, tls) for address in dict.fromkeys(named)]

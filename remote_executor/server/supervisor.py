@@ -24,11 +24,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
-from remote_executor.errors import FarmError, RemoteProtocolError
+from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
 from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
+from remote_executor.server.strangers import Strangers
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
 from remote_executor.server.zygote import kill_with_descendants
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.net.loop import Loop
+    from remote_executor.net.tls import ServerTLS, TLSStream
     from remote_executor.server.door import Door
     from remote_executor.wire.auth import Mechanism
     from remote_executor.wire.frames import Frame
@@ -58,9 +60,6 @@ __all__ = ["ClientSession", "Connection", "Supervisor"]
 
 CLIENT_LIMIT = 16 * 1024**3
 """The largest frame in bytes that a client may send."""
-
-MOST_STRANGERS = 64
-"""Connections that have not authenticated; the oldest is dropped for one more."""
 
 QUICK_MICROS = 60
 """A single task that takes less is a quick one: what comes after it is waited for awake."""
@@ -105,6 +104,10 @@ ACK = int(Kind.ACK)
 OPTIONED = int(Flag.OPTIONED)
 
 
+def _nobody(now: float) -> None:
+    """Stand in for a timer's owner that is gone."""
+
+
 class ClientSession:
     """
     What a client has here: it outlives the connections.
@@ -120,7 +123,6 @@ class ClientSession:
         setup: The SETUP frame.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
-        spared: Tasks that a worker died with before it had read them.
         broken: Whether its initializer failed: it gets no workers any more.
     """
 
@@ -141,7 +143,6 @@ class ClientSession:
         "processes",
         "setup",
         "sharing",
-        "spared",
         "timeouts",
         "timer",
         "wire",
@@ -158,7 +159,6 @@ class ClientSession:
         self.options: dict[int, dict[str, Any]] = {}
         self.timeouts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
-        self.spared: set[int] = set()
         self.setup: Frame | None = None
         self.processes: dict[WorkerProcess, None] = {}
         self.paused_wires: dict[WorkerProcess, None] = {}
@@ -190,6 +190,7 @@ class Connection:
         "link",
         "open",
         "peer",
+        "stranger",
         "stream",
         "supervisor",
         "timer",
@@ -197,7 +198,11 @@ class Connection:
     )
 
     def __init__(
-        self, supervisor: Supervisor, stream: SocketStream, peer: str, silence: float
+        self,
+        supervisor: Supervisor,
+        stream: SocketStream | TLSStream,
+        peer: str,
+        silence: float,
     ) -> None:
         loop = supervisor.loop
         self.supervisor = supervisor
@@ -207,6 +212,7 @@ class Connection:
         self.open = True
         self.closing = False
         self.writing = False
+        self.stranger = True
         now = time.monotonic()
         mechanism = supervisor.mechanism()
         self.link = Link(
@@ -214,6 +220,8 @@ class Connection:
             peer,
             mechanism,
             now,
+            nonce=os.urandom(32),
+            channel=stream.channel,
             limit=CLIENT_LIMIT,
             silence=silence,
             allocate=supervisor.incoming.allocate,
@@ -243,6 +251,8 @@ class Connection:
                 now = time.monotonic()
                 full = count == len(buffer)
                 frames = link.received(count, now)
+                if self.stranger and link.state is LinkState.OPEN:
+                    self._is_known()
                 if frames:
                     self._received(frames, count, now)
                 if self._is_closed():
@@ -269,6 +279,15 @@ class Connection:
                 self.timer.at(link.deadline())
             if link.outbox.size:
                 self.supervisor.unflushed[self] = None
+            if stream.holding and self.open:
+                self.supervisor.loop.post(self._readable)
+
+    def _is_known(self) -> None:
+        """The peer has proved who it is."""
+        self.stranger = False
+        self.supervisor.strangers.remove(self)
+        if self.link.peer_name:
+            self.supervisor.log("info", f"= {self.peer} is {self.link.peer_name}")
 
     def _broke_the_rules(self) -> None:
         """Part with a peer that sent nonsense: what it will say next cannot be better."""
@@ -318,12 +337,18 @@ class Connection:
                 if not count:
                     break
                 outbox.sent(count)
+        except AuthenticationFailed as exc:
+            # What is to go out cannot be wrapped, today or tomorrow (PARITY A6).
+            self.supervisor.log("error", f"! {self.peer}: {exc}")
+            outbox.clear()
+            self._broke_the_rules()
+            return
         except OSError as exc:
             # It may have said why before it closed: read that first, in a later round.
             outbox.clear()
             self.supervisor.loop.post(self._readable)
             self.supervisor.log("debug", f"! {self.peer}: {exc}")
-        writing = outbox.size > 0
+        writing = outbox.size > 0 and not stream.waiting
         if writing != self.writing:
             self.writing = writing
             self.supervisor.loop.want(stream.fileno(), write=writing)
@@ -332,9 +357,11 @@ class Connection:
 
     def share(self) -> bool:
         """Pass descriptors from now on; return whether that can be."""
-        sharing = AVAILABLE and self.stream.is_local()
-        if sharing:
-            self.stream.fds = self.link.reader.segments
+        stream = self.stream
+        sharing = AVAILABLE and isinstance(stream, SocketStream) and stream.is_local()
+        sharing = sharing and not self.link.wraps
+        if sharing and isinstance(stream, SocketStream):
+            stream.fds = self.link.segments
         return sharing
 
     def finish(self) -> None:
@@ -361,9 +388,11 @@ class Connection:
             self.open = False
             self._detach()
             self.timer.at(None)
+            self.timer.callback = _nobody  # the loop keeps a timer until its time has come
             self.supervisor.loop.forget(self.stream.fileno())
             self.stream.close()
             self.supervisor.connections.pop(self, None)
+            self.supervisor.strangers.remove(self)
             self.supervisor.unflushed.pop(self, None)
 
     def _detach(self) -> None:
@@ -385,6 +414,7 @@ class Supervisor:
         control: The zygote's socket.
         mechanism: Makes this end's part in a handshake.
         log_level: "debug", "info", "warning" or "error": what is written to standard error.
+        tls: Makes the streams of clients, if the server speaks TLS.
     """
 
     def __init__(
@@ -394,9 +424,12 @@ class Supervisor:
         control: socket.socket,
         mechanism: Callable[[], Mechanism],
         log_level: str = "warning",
+        tls: ServerTLS | None = None,
     ) -> None:
         self.loop = loop
         self.mechanism = mechanism
+        self.tls = tls
+        self.strangers: Strangers[Connection] = Strangers()
         self.pool = Pool(slots, TokenPipes())
         self.host = socket.gethostname()
         self.incoming = Incoming()
@@ -569,18 +602,24 @@ class Supervisor:
                 self.loop.want(self._door.fileno(), read=False)
                 self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
                 return
-            strangers = [each for each in self.connections if each.link.state is not LinkState.OPEN]
-            if len(strangers) >= MOST_STRANGERS:
-                strangers[0].lost("others came before it proved who it is")
             if isinstance(where, tuple):
-                peer = f"{where[0]}:{where[1]}"
+                host, peer = str(where[0]), f"{where[0]}:{where[1]}"
             else:
-                peer = "a local client"
+                host, peer = "", "a local client"
             try:
-                connection = Connection(self, SocketStream(sock), peer, 15.0)
+                stream = SocketStream(sock) if self.tls is None else self.tls.stream(sock, peer)
+                connection = Connection(self, stream, peer, 15.0)
             except OSError:
                 sock.close()  # it was gone before we looked
                 continue
+            except Exception:
+                # A mechanism that cannot be made: the user's own, as a rule.
+                self.log_exception(f"! {peer} cannot be served")
+                sock.close()
+                continue
+            victim = self.strangers.add(connection, host)
+            if victim is not None:
+                victim.lost("others came before it proved who it is")
             self.log("debug", f"= {peer} connected")
             self.connections[connection] = None
             self.unflushed[connection] = None
@@ -657,7 +696,7 @@ class Supervisor:
 
     def _sharing(self, client: ClientSession) -> Sharing:
         def tell_worker(process: WorkerProcess, frame: Frame) -> None:
-            process.put(frame)
+            process.outbox.put(frame)
             self._unflushed_workers[process] = None
 
         return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
@@ -759,7 +798,6 @@ class Supervisor:
                     self._kill(worker.shell)
         for table in (client.frames, client.blobs, client.options, client.timeouts, client.ends):
             table.clear()
-        client.spared.clear()
 
     def frames_from_client(
         self, client: ClientSession, frames: list[Frame], size: int, now: float
@@ -828,7 +866,7 @@ class Supervisor:
             for process in client.processes:
                 if frame.aux in process.known:
                     process.known.discard(frame.aux)
-                    process.put(frame)
+                    process.outbox.put(frame)
                     self._unflushed_workers[process] = None
         elif kind == Kind.OPTIONS:
             client.options[frame.id] = decode_fields(frame.body)
@@ -851,7 +889,7 @@ class Supervisor:
             client.asking.answered(frame)
         elif kind == Kind.RELOAD:
             for process in client.processes:
-                process.put(frame)
+                process.outbox.put(frame)
                 self._unflushed_workers[process] = None
         else:
             raise RemoteProtocolError(f"kind {kind} is not for a server")
@@ -860,7 +898,6 @@ class Supervisor:
         frame = client.frames.pop(id, None)
         if frame is not None and frame.segment is not None:
             client.sharing.settled(frame)
-        client.spared.discard(id)
         if client.timeouts:
             client.timeouts.pop(id, None)
             client.ends.pop(id, None)
@@ -946,7 +983,6 @@ class Supervisor:
             if frame.segment is not None:
                 client.sharing.given(process, frame)
             put(frame)
-        process.last = ids[-1]
         self._flush_worker(process)
         process.write_tokens(ids)
         seconds = process.pool.session.seconds
@@ -1031,7 +1067,7 @@ class Supervisor:
         for output in process.outputs:
             self._watch_output(output)
         if client.setup is not None:
-            process.put(client.setup)
+            process.outbox.put(client.setup)
             self._unflushed_workers[process] = None
         if config["modules"]:
             process.add(client.asking.open(process))
@@ -1168,7 +1204,7 @@ class Supervisor:
                 if task.segment is not None:
                     client.sharing.settled(task)
                 send(frame)
-            if client.timeouts or client.spared:
+            if client.timeouts:
                 for id in ids:
                     self._forget(client, id)
             self._quick = micros < QUICK_MICROS and not client.pool.tasks
@@ -1202,7 +1238,7 @@ class Supervisor:
         self._drain_wire(process)
         for output in process.outputs:
             self._drain_output(output)
-        for id in self.pool.gone(process.pool, self._spared(client, process)):
+        for id in self.pool.gone(process.pool):
             self._forget(client, id)
             self._send_died(client, id, process.doomed.get(id, "died"), process, status)
         client.sharing.worker_gone(process)
@@ -1223,18 +1259,6 @@ class Supervisor:
         if not client.processes and client.pool not in self.pool.sessions:
             self._clients.pop(client.pool, None)
         self._over_if_done()
-
-    def _spared(self, client: ClientSession, process: WorkerProcess) -> int | None:
-        """
-        Return the task that a dead worker cannot have begun although it took the token, if any.
-
-        Once for each task: it might be for its size that workers die while they read it.
-        """
-        id = process.last if process.unread else None
-        if id is None or id not in client.frames or id in process.doomed or id in client.spared:
-            return None
-        client.spared.add(id)
-        return id
 
     # --------------------------------------------------------------------- output
 

@@ -112,7 +112,7 @@ class Worker:
 
     Args:
         wire: The descriptor of the wire, a stream socket.
-        tokens: The descriptor of the token pipe. It may be non-blocking.
+        tokens: The descriptor of the token pipe, which becomes non-blocking.
     """
 
     __slots__ = (
@@ -126,12 +126,18 @@ class Worker:
         "_sending",
         "_sock",
         "_tokens",
+        "_waiter",
     )
 
     def __init__(self, wire: int, tokens: int) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, wire)
         self._sock.setblocking(True)
         self._tokens = tokens
+        # We never wait in a read: a process that is killed there may still take a token along, and
+        # with it a task that nobody has begun. A poll takes nothing.
+        os.set_blocking(tokens, False)
+        self._waiter = select.poll()
+        self._waiter.register(tokens, select.POLLIN)
         self._reader = FrameReader(LIMIT)
         self._reader.open_up(LIMIT)
         self._frames: deque[Frame] = deque()
@@ -179,19 +185,16 @@ class Worker:
         """Run tasks until the token pipe is closed."""
         frames, tokens = self._frames, self._tokens
         read, from_bytes = os.read, int.from_bytes
-        poll = select.poll()
-        poll.register(tokens, select.POLLIN)
-        look = partial(poll.poll, 0)
+        wait, look = self._waiter.poll, partial(self._waiter.poll, 0)
         vigil = Vigil()
         while True:
-            vigil.keep(look)
-            while True:
-                try:
-                    token = read(tokens, 8)
-                    break
-                except BlockingIOError:
-                    poll.poll()
-            vigil.end()
+            try:
+                token = read(tokens, 8)
+            except BlockingIOError:
+                if not vigil.keep(look):
+                    wait()
+                vigil.end()
+                continue
             if not token:
                 return
             id = from_bytes(token, "little")

@@ -260,8 +260,10 @@ class Line:
             return
         self.pipe = pipe
         nonce = self.world.random.randbytes(32)
-        mechanism = TokenAuth("client", (SECRET,), nonce)
-        self.link = Link("client", self.target.name, mechanism, self.world.now, limit=LIMIT)
+        mechanism = TokenAuth("client", (SECRET,))
+        self.link = Link(
+            "client", self.target.name, mechanism, self.world.now, nonce=nonce, limit=LIMIT
+        )
         self.state = "shaking"
 
     def attach(self) -> None:
@@ -836,8 +838,8 @@ class Connection:
         self.pipe = pipe
         self.entry: Entry | None = None
         nonce = self.world.random.randbytes(32)
-        mechanism = TokenAuth("server", (SECRET,), nonce)
-        self.link = Link("server", "a client", mechanism, self.world.now, limit=LIMIT)
+        mechanism = TokenAuth("server", (SECRET,))
+        self.link = Link("server", "a client", mechanism, self.world.now, nonce=nonce, limit=LIMIT)
 
     def step(self) -> None:
         if self.pipe.readable:
