@@ -208,12 +208,15 @@ class Modules:
         if above is not None:
             roots = above.roots
         else:
-            outer = [file] if file is not None and folders is None else folders or ()
-            roots = tuple(os.path.realpath(os.path.dirname(each)) for each in outer)
+            # What the folder of a package without __init__.py is, its own __path__ must say.
+            tops = [file if folders is None else os.path.dirname(file)] if file else folders or ()
+            roots = tuple(os.path.realpath(os.path.dirname(each)) for each in tops)
+        if folders is not None:
+            folders = tuple(each for each in folders if _is_own(each, roots))
         if file is None:
-            folders = tuple(each for each in folders or () if _is_own(each, roots))
             return _Place(None, folders, roots, None) if folders else None
-        if not file.endswith(".py") or not _is_own(file, roots):
+        # A file that is none, such as a pipe, could be waited for without end.
+        if not file.endswith(".py") or not _is_own(file, roots) or not os.path.isfile(file):
             return None
         return _Place(file, folders, roots, None)
 

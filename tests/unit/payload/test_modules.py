@@ -163,6 +163,25 @@ def test_a_symbolic_link_that_leads_out_is_refused(project, tmp_path):
     assert found("own.fine") == ["own.fine"], "one that stays inside"
 
 
+def test_what_is_no_file_is_not_opened(project):
+    folder = project({"own/__init__.py": ""})
+    os.mkfifo(folder / "own_pipe.py")
+    os.mkfifo(folder / "own" / "pipe.txt")
+
+    assert found("own_pipe") == []
+    assert data("own", "pipe.txt") is None
+
+
+def test_folders_that_a_package_added_to_its_path_stay_at_home(project, tmp_path):
+    secret = write(tmp_path, {"elsewhere/secret.txt": "x", "elsewhere/part.py": ""}) / "elsewhere"
+    project({"own/__init__.py": f"__path__.append({str(secret)!r})\n"})
+    __import__("own")
+
+    assert listed("own") == ["__init__.py"]
+    assert data("own", "secret.txt") is None
+    assert found("own.part") == ["own"], "it is loaded"
+
+
 def test_a_compiled_module_is_not_served(project, tmp_path, monkeypatch):
     project({"own_compiled.so": ""})
     module = types.ModuleType("own_compiled")
@@ -273,13 +292,19 @@ def test_what_was_edited_is_read_again(project):
     assert ask("own", served=served)[1] == [b"X = 22\n"]
 
 
-def test_a_file_that_cannot_be_read_is_absent(project):
-    folder = project({"own.py": ""})
+def test_a_file_that_cannot_be_read_is_absent(project, monkeypatch):
+    folder = project({"own.py": "", "own2.py": ""})
     module = __import__("own")
     assert module.__file__ == str(folder / "own.py")
     (folder / "own.py").unlink()
 
     assert found("own") == []
+    monkeypatch.setattr(modules, "open", refuse, raising=False)
+    assert found("own2") == []
+
+
+def refuse(*_):
+    raise OSError
 
 
 def test_the_cache_of_sources_is_bounded(project, monkeypatch):
@@ -413,7 +438,7 @@ def test_a_long_list_is_cut(package, monkeypatch):
 
 
 def test_a_data_file_that_goes_away(package, monkeypatch):
-    monkeypatch.setattr(modules, "open", lambda *_: (_ for _ in ()).throw(OSError()), raising=False)
+    monkeypatch.setattr(modules, "open", refuse, raising=False)
 
     assert data("own", "data/table.csv") is None
 
