@@ -11,6 +11,9 @@
     with FarmExecutor(addresses=["node1:11111", "node2:11111"]) as ex:   # servers elsewhere
         future = ex.submit(pow, 2, 100)
 
+    with FarmExecutor.spawn_over_ssh(["node1", "user@node2:2222"]) as ex:  # only Python there
+        future = ex.submit(pow, 2, 100)
+
 See :class:`FarmExecutor`; :func:`start_server` to serve; ``remote-executor --help`` for the shell.
 """
 
@@ -34,6 +37,7 @@ __all__ = [
     "FarmStatus",
     "FarmView",
     "InitializerFailed",
+    "LaunchFailed",
     "LocalProtocolError",
     "LocalServers",
     "Mechanism",
@@ -49,6 +53,8 @@ __all__ = [
     "RemoteError",
     "RemoteModuleNotFound",
     "RemoteProtocolError",
+    "RemoteServers",
+    "SSHHost",
     "ServerHandle",
     "ServerLost",
     "ServerStatus",
@@ -59,11 +65,13 @@ __all__ = [
     "WorkerDied",
     "__version__",
     "end_local_servers",
+    "end_remote_servers",
     "end_server",
     "parse_address",
     "ping",
     "server_status",
     "start_local_servers",
+    "start_remote_servers",
     "start_server",
     "worker_index",
 ]
@@ -89,15 +97,20 @@ _WHERE = {
     "ServerHandle": "server.serve",
     "start_server": "server.serve",
     "worker_index": "server.worker",
+    "SSHHost": "launch.hosts",
     "LocalServers": "launch.local",
     "end_local_servers": "launch.local",
     "start_local_servers": "launch.local",
+    "RemoteServers": "launch.remote",
+    "end_remote_servers": "launch.remote",
+    "start_remote_servers": "launch.remote",
     **dict.fromkeys(
         [
             "AddressError",
             "AuthenticationFailed",
             "ConnectionFailed",
             "FarmError",
+            "LaunchFailed",
             "LocalProtocolError",
             "PayloadError",
             "ProtocolMismatch",
@@ -151,16 +164,23 @@ if TYPE_CHECKING:
         AuthenticationFailed,
         ConnectionFailed,
         FarmError,
+        LaunchFailed,
         LocalProtocolError,
         PayloadError,
         ProtocolMismatch,
         Refused,
         RemoteProtocolError,
     )
+    from remote_executor.launch.hosts import SSHHost
     from remote_executor.launch.local import (
         LocalServers,
         end_local_servers,
         start_local_servers,
+    )
+    from remote_executor.launch.remote import (
+        RemoteServers,
+        end_remote_servers,
+        start_remote_servers,
     )
     from remote_executor.net.addresses import Address, parse_address
     from remote_executor.net.gssapi import GSSAPI

@@ -35,6 +35,7 @@ from remote_executor.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     FarmError,
+    LaunchFailed,
     ProtocolMismatch,
     RemoteProtocolError,
 )
@@ -384,6 +385,9 @@ class Peer:
         if isinstance(outcome, socket.gaierror) and outcome.errno != socket.EAI_AGAIN:
             reason = f"there is no host of that name ({outcome.strerror})"
             self._refused(ConnectionFailed(self.name, reason))
+            return
+        if isinstance(outcome, LaunchFailed):
+            self._refused(outcome)
             return
         if isinstance(outcome, Exception):
             self._cut(f"cannot connect: {outcome}")

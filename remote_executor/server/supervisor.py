@@ -49,6 +49,7 @@ from remote_executor.wire.session import Session, SessionState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from remote_executor.core.lease import Lease
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.net.loop import Loop
     from remote_executor.net.tls import ServerTLS, TLSStream
@@ -70,6 +71,12 @@ DOOR_SECONDS = 0.5
 
 LINGER_SECONDS = 2.0
 """How long a peer has to read our last words, and a worker to end by itself."""
+
+SILENCE_SECONDS = 15.0
+"""A client of which nothing is heard for so long has no link any more."""
+
+SHORTEST_SILENCE = 3.0
+"""... for a server that was launched with a short grace."""
 
 MOST_UNACKED = 256 * 1024 * 1024
 """With so many bytes not acknowledged by its client, a session's workers must wait."""
@@ -445,6 +452,10 @@ class Supervisor:
         self._number = 0
         self._door: Door | None = None
         self._embedded = False
+        self._lease: Lease | None = None
+        self._owner: ClientSession | None = None
+        """Whose server this is, if it was launched for one client."""
+        self._silence = SILENCE_SECONDS
         self._ending = False
         self._over = False
         self._started = time.time()
@@ -463,6 +474,7 @@ class Supervisor:
         self._pool_timer = loop.timer(lambda _: None)  # a round is all it takes
         self._timeout_timer = loop.timer(self._kill_late)
         self._door_timer = loop.timer(self._mind_door)
+        self._lease_timer = loop.timer(lambda _: self.stop())
         loop.watch(control.fileno(), self._control_readable)
 
     def __repr__(self) -> str:
@@ -486,6 +498,18 @@ class Supervisor:
         """Accept connections at a door that is open."""
         self._door = door
         self.loop.watch(door.fileno(), self._accept)
+
+    def let(self, lease: Lease) -> None:
+        """Belong to the first client that comes, and end as the lease says."""
+        self._lease = lease
+        self._silence = min(SILENCE_SECONDS, max(SHORTEST_SILENCE, lease.grace))
+        self._lease_timer.at(lease.deadline())
+
+    def hung_up(self) -> None:
+        """The channel over which this server was launched has ended."""
+        assert self._lease is not None
+        self._lease.hung_up(self.loop.now)
+        self._lease_timer.at(self._lease.deadline())
 
     def serve_one(self, sock: socket.socket) -> None:
         """Serve this stream alone, and end with it."""
@@ -608,7 +632,7 @@ class Supervisor:
                 host, peer = "", "a local client"
             try:
                 stream = SocketStream(sock) if self.tls is None else self.tls.stream(sock, peer)
-                connection = Connection(self, stream, peer, 15.0)
+                connection = Connection(self, stream, peer, self._silence)
             except OSError:
                 sock.close()  # it was gone before we looked
                 continue
@@ -692,6 +716,11 @@ class Supervisor:
         client.connection = connection
         self._throttled[client] = None
         self.door_matters()
+        if self._lease is not None:
+            self._owner = self._owner or client
+            if client is self._owner:
+                self._lease.attached()
+                self._lease_timer.at(None)
         return client
 
     def _sharing(self, client: ClientSession) -> Sharing:
@@ -740,7 +769,7 @@ class Supervisor:
         """A client has said that it needs us no more."""
         if connection.client is not None:
             self.end_session(connection.client, "goodbye", gently=True)
-        if self._embedded:
+        if self._embedded or (self._owner is not None and connection.client is self._owner):
             self._ending = True
             self.loop.timer(lambda _: self.stop()).at(self.loop.now + LINGER_SECONDS)
             self._over_if_done()
@@ -749,6 +778,13 @@ class Supervisor:
         """A stream has ended without a goodbye."""
         if self._embedded:
             self._over = True  # that was all there was to live for
+        elif self._lease is not None and connection.client is self._owner is not None:
+            heard = connection.link.heard
+            # Its next link may be there already.
+            if self._owner.connection is None:
+                silent = self.loop.now - heard >= connection.link.silence
+                self._lease.cut(self.loop.now, heard, not silent)
+                self._lease_timer.at(self._lease.deadline())
         else:
             self._over_if_done()
 
@@ -785,6 +821,8 @@ class Supervisor:
         if not client.processes:
             self._clients.pop(client.pool, None)
         self.door_matters()
+        if client is self._owner and not gently:
+            self.stop()
         self._over_if_done()
 
     def _drop_workers(self, client: ClientSession, *, gently: bool = False) -> None:

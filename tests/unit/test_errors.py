@@ -17,6 +17,7 @@ from remote_executor.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     FarmError,
+    LaunchFailed,
     LocalProtocolError,
     PayloadError,
     ProtocolMismatch,
@@ -49,6 +50,10 @@ ALL = [
     (ConnectionFailed("h:1", "refused"), "cannot connect to h:1: refused"),
     (AuthenticationFailed("h:1", "no proof"), "authentication with h:1 failed: no proof"),
     (ProtocolMismatch("h:1", "1 and 3"), "no common protocol with h:1: 1 and 3"),
+    (
+        LaunchFailed("me@h", "import", "it ended", "no room", "ssh me@h true"),
+        "no server on me@h: import: it ended; it wrote: no room; try by hand: ssh me@h true",
+    ),
     (Refused("you are not Bob"), "you are not Bob"),
     (PayloadError("argument 1", "a lock"), "argument 1 cannot be pickled: a lock"),
     (
@@ -132,6 +137,7 @@ def test_every_error_has_an_example_and_a_place_in_the_tree():
         (ConnectionFailed, ConnectionError),
         (AuthenticationFailed, ConnectionFailed),
         (ProtocolMismatch, ConnectionFailed),
+        (LaunchFailed, ConnectionFailed),
         (PayloadError, pickle.PicklingError),
         (PayloadError, TypeError),
         (WorkerDied, BrokenProcessPool),
