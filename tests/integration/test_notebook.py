@@ -1,22 +1,17 @@
 """
 A Jupyter kernel runs the notebook of examples/ on a farm that has nothing of it.
 
-It needs the extra ``notebook``, for which .ci/run has a step of its own. Elsewhere it runs where
-that is installed; ``REMOTE_EXECUTOR_TEST_NOTEBOOK=1`` insists.
+It needs the extra ``notebook``, for which .ci/run has a step of its own.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
 
 import pytest
 
 from tests.integration.conftest import ROOT
-
-THERE = all(importlib.util.find_spec(name) for name in ("nbclient", "ipykernel"))
-WANTED = os.environ.get("REMOTE_EXECUTOR_TEST_NOTEBOOK", "") not in ("", "0")
+from tests.support.tools import require_extra
 
 RUN = """
 import sys
@@ -28,15 +23,11 @@ print(notebook.cells[-1].outputs[0]["text"])
 """
 
 
-@pytest.mark.skipif(
-    not (THERE or WANTED), reason="nbclient or ipykernel is missing (pip install '.[notebook]')"
-)
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("where", ["servers", "embedded"])
-def test_the_notebook(where, run_script, tmp_path, serve, require_module):
+def test_the_notebook(where, run_script, tmp_path, serve):
     """K7: cells, changed cells, classes, a module beside it, and autoreload."""
-    require_module("nbclient")
-    require_module("ipykernel")
+    require_extra("notebook", "nbclient", "ipykernel")
     folder = tmp_path / "notebook"
     folder.mkdir()
     shutil.copy(ROOT / "examples" / "notebook.ipynb", folder)
