@@ -589,6 +589,7 @@ class FarmExecutor(_Face):
         session_grace: float = 60.0,
         retries: int = 3,
         preload: Iterable[str] = (),
+        modules: Iterable[str] = "auto",
     ) -> FarmExecutor:
         """
         Start a server on each of these hosts over SSH, and return an executor that uses them.
@@ -629,6 +630,7 @@ class FarmExecutor(_Face):
                 that its server ends by itself.
             retries: How many more times a task is tried after a server was lost with it.
             preload: Modules that a server imports once, before it makes workers.
+            modules: Which modules of the program's own servers may ask for.
 
         Raises:
             LaunchFailed: If too many hosts fail: stage, host, reason, and what to try by hand.
@@ -672,6 +674,7 @@ class FarmExecutor(_Face):
                 addresses=ways,
                 session_grace=session_grace,
                 retries=retries,
+                modules=modules,
             )
 
         executor, _ = spawn(
