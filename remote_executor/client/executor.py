@@ -64,11 +64,9 @@ class _Face(Executor):
 
     def _check_open(self) -> None:
         driver = self._driver
-        if driver._pid != os.getpid():
-            raise RuntimeError(
-                f"this executor belongs to process {driver._pid}, which forked this one "
-                f"({os.getpid()}): make a new FarmExecutor here"
-            )
+        error = driver.forked()
+        if error is not None:
+            raise error
         if driver.broken is not None:
             raise copy(driver.broken).with_traceback(None)
         if self._closed or driver.ending:
@@ -127,7 +125,10 @@ class _Face(Executor):
         future._task = task
         if self._futures is not None:
             self._futures.add(future)
-        driver.submit(task)
+        if driver.shortcut.send(task):
+            future._shortcut = driver.shortcut
+        else:
+            driver.submit(task)
         return future
 
     def map(

@@ -353,7 +353,8 @@ class Peer:
         self._owner = owner
         self._config = config
         self._grace = grace
-        self._stream: Stream | None = None
+        self.stream: Stream | None = None
+        """What there is of a connection; for the driver to lend it to callers."""
         self._session_id = ""
         self._begun = False
         self._pause = FIRST_PAUSE
@@ -396,7 +397,7 @@ class Peer:
             self._refused(AuthenticationFailed(self.name, str(exc)))
             return
         try:
-            self._stream = stream = self.way.stream(outcome)
+            self.stream = stream = self.way.stream(outcome)
         except OSError as exc:
             outcome.close()
             self._cut(f"the connection broke: {exc}")
@@ -421,7 +422,7 @@ class Peer:
         self._shares = shared
         self.state = PeerState.SHAKING
         self._wants_write = False
-        self._loop.watch(self._stream.fileno(), self._readable, self.flush)
+        self._loop.watch(self.stream.fileno(), self._readable, self.flush)
         self.flush()
         self._schedule()
 
@@ -441,6 +442,7 @@ class Peer:
             resume=self._begun,
             grace=self._grace,
             segments=self._shares,
+            log_level=logging.getLogger().level,
         )
         self.link.outbox.put(make_frame(Kind.ATTACH, body=encode_fields(fields)))
 
@@ -475,7 +477,7 @@ class Peer:
     # ------------------------------------------------------------------ receiving
 
     def _readable(self) -> None:
-        stream, link = self._stream, self.link
+        stream, link = self.stream, self.link
         if stream is None or link is None:
             return
         try:
@@ -556,6 +558,12 @@ class Peer:
             self._drop_link("the server said goodbye")
             self._lose("the server was shut down")
 
+    def resume(self, received: list[Any]) -> None:
+        """Take what a caller has received by the shortcut as if it came in now."""
+        if self.stream is not None:
+            self.stream.put_back(received)
+            self._readable()
+
     # -------------------------------------------------------------------- writing
 
     @property
@@ -563,9 +571,14 @@ class Peer:
         """Whether what is sent now goes out at once."""
         return self.state is PeerState.UP
 
+    def is_at_rest(self) -> bool:
+        """Whether it is attached, nothing waits to be written, and bytes go as they are."""
+        link = self.link
+        return self.attached and link is not None and not (link.outbox.size or link.wraps)
+
     def flush(self) -> bool:
         """Write what can be written; return False if something is left."""
-        stream, link = self._stream, self.link
+        stream, link = self.stream, self.link
         if stream is None or link is None:
             return True
         outbox = link.outbox
@@ -577,7 +590,7 @@ class Peer:
                 outbox.sent(count)
         except AuthenticationFailed as exc:  # what is to go out cannot be wrapped
             refusal = exc
-            self._loop.post(lambda: self._refused(refusal) if self._stream is stream else None)
+            self._loop.post(lambda: self._refused(refusal) if self.stream is stream else None)
             return True
         except OSError as exc:
             reason = f"the connection broke: {exc}"
@@ -587,18 +600,18 @@ class Peer:
 
     def settle_interest(self) -> None:
         """Watch for room to write if something is left. For the loop's thread only."""
-        if self._stream is None or self.link is None:
+        if self.stream is None or self.link is None:
             return
-        wanted = self.link.outbox.size > 0 and not self._stream.waiting
+        wanted = self.link.outbox.size > 0 and not self.stream.waiting
         if wanted != self._wants_write:
             self._wants_write = wanted
-            self._loop.want(self._stream.fileno(), write=wanted)
+            self._loop.want(self.stream.fileno(), write=wanted)
 
     def _broken(self, stream: Stream, reason: str) -> None:
-        if self._stream is stream:
+        if self.stream is stream:
             # The peer may have said why before it closed: read that first.
             self._readable()
-        if self._stream is stream:
+        if self.stream is stream:
             self._cut(reason)
 
     # ------------------------------------------------------------------- troubles
@@ -624,10 +637,10 @@ class Peer:
         if not self.failures:
             self._pause = FIRST_PAUSE
         self.failures += 1
-        if self._stream is not None:
-            self._loop.forget(self._stream.fileno())
-            self._stream.close()
-            self._stream = None
+        if self.stream is not None:
+            self._loop.forget(self.stream.fileno())
+            self.stream.close()
+            self.stream = None
         self.link = None
         if self.session is not None:
             self.session.link_lost(time.monotonic())
@@ -701,19 +714,19 @@ class Peer:
         """Write what is left, within limits: a server that hears no goodbye waits for the grace."""
         patience = 0.0 if isinstance(self.way, Embedded) else LAST_WORDS_SECONDS
         until = time.monotonic() + patience
-        while not self.flush() and self._stream is not None:
+        while not self.flush() and self.stream is not None:
             left = until - time.monotonic()
             if left <= 0:
                 return
             room = select.poll()
-            room.register(self._stream.fileno(), select.POLLOUT)
+            room.register(self.stream.fileno(), select.POLLOUT)
             room.poll(left * 1000)
 
     def abandon(self) -> None:
         """Let go of descriptors without a word: in a forked child the link is the parent's."""
         self.state = PeerState.CLOSED
-        if self._stream is not None:
+        if self.stream is not None:
             with contextlib.suppress(OSError):
-                self._stream.close()
-            self._stream = None
+                self.stream.close()
+            self.stream = None
         self.link = None

@@ -93,6 +93,7 @@ class Task:
         "function",
         "id",
         "items",
+        "lacking",
         "lane",
         "lost_with",
         "name",
@@ -143,6 +144,8 @@ class Task:
         self.buffers = buffers
         self.fn: Any = None
         """The function, to be pickled anew if it cannot be loaded."""
+        self.lacking: tuple[str, ...] = ()
+        """Modules that its servers turned out to lack."""
         self.items: Any = None
         self.segment: Any = None
         self.flags = 0

@@ -151,15 +151,14 @@ class _Part(Mechanism):
     def step(self, said: bytes, binding: bytes) -> bytes:
         """Take and give what the library says; see :class:`Mechanism`."""
         gssapi = self._gssapi
+        if not said and (self._context is not None or self._accepts is not None):
+            raise Refused("an empty message in the handshake")
         if self._context is None:
             data = hashlib.sha256(binding).digest()
             self._context = self._begin(gssapi.raw.ChannelBindings(application_data=data))
-            begins = self._accepts is None
-        else:
-            begins = False
         context = self._context
         try:
-            answer: bytes = context.step(None if begins else said) or b""
+            answer: bytes = context.step(said or None) or b""
             if not context.complete:
                 return answer
             wanted = _flags(gssapi)

@@ -21,17 +21,21 @@ import os
 import socket
 import ssl
 import tempfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from operator import itemgetter, neg
+from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import AuthenticationFailed, ProtocolMismatch
 from remote_executor.net.certificates import self_made
-from remote_executor.net.streams import SocketStream
+from remote_executor.net.streams import STEP, SocketStream
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import PREAMBLE
 from remote_executor.wire.messages import Kind, encode_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from remote_executor.net.streams import Steps
     from remote_executor.wire.frames import Buffer
 
 __all__ = ["TLS", "ServerTLS", "TLSStream", "client_context"]
@@ -41,6 +45,8 @@ STRIDE = 256 * 1024
 
 MOST_READ = 4 * STRIDE
 """After so many encrypted bytes others have their turn."""
+
+LONGEST_RECORD = 16 * 1024
 
 MOST_SHAKING = 256 * 1024
 """A handshake takes a few KiB; with long chains of certificates some more."""
@@ -77,7 +83,7 @@ class TLS:
     certificate: str | None = None
     key: str | None = None
     ca: str | None = None
-    password: str | bytes | None = None
+    password: str | bytes | None = field(default=None, repr=False)
     server_name: str | None = None
     check_name: bool = True
 
@@ -181,6 +187,7 @@ class ServerTLS:
         else:
             self._context = (tls if isinstance(tls, TLS) else TLS()).server_context()
         self._plain_locally = plain_locally
+        self._scratch = memoryview(bytearray(STRIDE))
         try:
             self._fingerprint = _fingerprint(_certificate_of(self._context))
         except (OSError, ValueError) as exc:
@@ -194,7 +201,9 @@ class ServerTLS:
             sock: Its socket.
             peer: What to call it.
         """
-        tls = TLSStream(sock, self._context, peer, server=True, channel=self._fingerprint)
+        tls = TLSStream(
+            sock, self._context, peer, server=True, channel=self._fingerprint, scratch=self._scratch
+        )
         if self._plain_locally:
             tls.plain_allowed = _is_this_machine(sock)
         return tls
@@ -245,6 +254,7 @@ class TLSStream:
         host: The server's name; for clients.
         server: Whether this end is the server.
         channel: What names the stream, if this end is the server; a client finds out.
+        scratch: Memory to receive into, which streams of one thread may share: nothing stays there.
 
     Attributes:
         fds: Descriptors do not travel through TLS.
@@ -264,6 +274,7 @@ class TLSStream:
         host: str = "",
         server: bool = False,
         channel: bytes = b"",
+        scratch: memoryview | None = None,
     ) -> None:
         self._plain: SocketStream | None = None
         self._inner = SocketStream(sock)  # makes it non-blocking, and does what else is due
@@ -275,7 +286,7 @@ class TLSStream:
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=host or None
         )
-        self._raw = memoryview(bytearray(STRIDE))
+        self._raw = scratch or memoryview(bytearray(STRIDE))
         self._held = memoryview(b"")
         """What is encrypted and not yet with the kernel."""
         self._owed = 0
@@ -286,6 +297,7 @@ class TLSStream:
         self._ended = False
         self._failure: Exception | None = None
         self._failed = False
+        self._returned = b""
         self.holding = False
         self.plain_allowed = False
         if not server:
@@ -321,6 +333,7 @@ class TLSStream:
     def close(self) -> None:
         """Close the socket. The link has said its goodbye; the TLS one would add nothing."""
         self._sock.close()
+        del self._tls  # with its memory: who refers to this stream may take a while to forget it
 
     # ----------------------------------------------------------------- the handshake
 
@@ -408,7 +421,14 @@ class TLSStream:
             self._begin()
         if self._plain is not None:
             return self._plain.receive(buffer)
-        count = self._decrypt(buffer) if self.holding else 0
+        if self._returned:
+            count = min(len(buffer), len(self._returned))
+            buffer[:count] = self._returned[:count]
+            self._returned = self._returned[count:]
+            if not self._returned and self.holding and self._goes_on():
+                count += self._decrypt(buffer[count:])
+            return count  # what the socket has may be a caller's to receive
+        count = self._decrypt(buffer) if self.holding and self._goes_on() else 0
         most = MOST_READ
         while count < len(buffer) and most > 0 and self._goes_on():
             read = self._read_raw()
@@ -417,16 +437,59 @@ class TLSStream:
             most -= read
             self._take(read)
             if self._shaken and self._goes_on():
-                count += self._decrypt(buffer[count:])
+                count += self._decrypt(buffer[count:] if count else buffer)
+            if read < STRIDE:
+                break  # that was all there is now; to ask once more costs a system call
         if self._outgoing.pending:
             self._write_out()
         if count:
             return count
         return self._nothing()
 
+    def steps(self) -> Steps | None:
+        """
+        Return how to send and receive; see :class:`remote_executor.net.streams.Stream`.
+
+        If the kernel takes a part only of what was encrypted, the stream is torn: the peer finds a
+        broken record and cuts the link, and the session goes on over the next one.
+        """
+        if self._plain is not None:
+            return self._plain.steps()
+        # What is around it is Python code, where a signal's handler could come between.
+        inner = getattr(self._tls, "_sslobj", None)
+        busy = self._held or self._owed or self.holding or self._outgoing.pending
+        if inner is None or busy or not self._shaken or not self._goes_on():
+            return None
+        encrypt, decrypt, take, read = (
+            inner.write,
+            inner.read,
+            self._incoming.write,
+            self._outgoing.read,
+        )
+        send, receive = self._sock.sendall, self._sock.recv
+
+        def sending(data: Buffer) -> Iterator[int]:
+            # A negative number of bytes to read is all of them.
+            sent = map(send, map(read, map(neg, map(encrypt, (data,)))))
+            return map(itemgetter(0), zip((len(data),), sent))  # noqa: B905
+
+        def receiving() -> Iterator[tuple[bytes]]:
+            return zip(map(decrypt, map(take, map(receive, (STEP,)))))
+
+        return sending, receiving
+
+    def put_back(self, received: list[Any]) -> None:
+        """Keep bytes for :meth:`receive`; see :class:`remote_executor.net.streams.Stream`."""
+        if self._plain is not None:
+            self._plain.put_back(received)
+            return
+        self._returned += b"".join(data for (data,) in received)
+        self.holding = True  # perhaps: a caller may have met the beginning of a record
+
     def _nothing(self) -> int:
         """Say why there are no bytes."""
         failure, self._failure = self._failure, None
+        self.holding = False
         if failure is not None:
             raise failure
         if self._failed:
@@ -458,11 +521,17 @@ class TLSStream:
 
     def _decrypt(self, buffer: memoryview) -> int:
         """Decrypt as much as there is room for."""
-        count, size, read = 0, len(buffer), self._tls.read
+        count, size, tls, incoming = 0, len(buffer), self._tls, self._incoming
         self.holding = False
         try:
             while count < size:
-                count += int(read(size - count, buffer[count:]))  # it is one already
+                got = int(tls.read(size - count, buffer[count:] if count else buffer))
+                if not got:  # the peer's closing alert
+                    self._ended = True
+                    break
+                count += got
+                if got < LONGEST_RECORD and not (incoming.pending or tls.pending()):
+                    return count  # without the exception, which costs more than a short message
         except ssl.SSLWantReadError:
             return count
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):

@@ -114,6 +114,7 @@ def load_tokens(create: bool = True, path: str | None = None) -> tuple[bytes, ..
     Raises:
         FileNotFoundError: If there is none and none is to be made.
         PermissionError: If others could read the file, or it belongs to somebody else.
+        OSError: If it cannot be made.
         ValueError: If what is in the file cannot be a token.
     """
     path = path or token_path()
@@ -122,7 +123,14 @@ def load_tokens(create: bool = True, path: str | None = None) -> tuple[bytes, ..
     except FileNotFoundError:
         if not create:
             raise FileNotFoundError(f"there is no token file {path}") from None
-    _create(path)
+    try:
+        _create(path)
+    except OSError as exc:
+        raise OSError(
+            exc.errno,
+            f"the token file {path} cannot be made: {exc.strerror}; name another by "
+            "REMOTE_EXECUTOR_TOKEN_FILE, or give token=",
+        ) from exc
     return _read(path)
 
 

@@ -11,7 +11,6 @@ import atexit
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from remote_executor.errors import ConnectionFailed
 from remote_executor.net.addresses import Address, AddressLike, parse_address
 from remote_executor.net.loop import Loop
 from remote_executor.net.security import auth_of, is_exposed, server_tls, tls_of
-from remote_executor.net.streams import listen
+from remote_executor.server.door import Door
 from remote_executor.server.supervisor import Supervisor
 from remote_executor.server.zygote import await_zygote, fork_zygote
 
@@ -95,6 +94,7 @@ def serve(
     if slots < 1:
         raise ValueError("workers must be greater than 0")
     zygote, control = fork_zygote(slots, preload)
+    door = Door(where)
     try:
         mechanism = auth.server()
         streams = None
@@ -103,19 +103,17 @@ def serve(
 
             # Whoever asked for TLS wants no exception; the default is for those who could listen.
             streams = ServerTLS(tls, plain_locally=asked is None)
-        listener = _listen(where)
+        door.open()
     except BaseException:
         control.close()
         await_zygote(zygote)
         raise
-    if where.kind == "tcp":
-        where = Address("tcp", where.host, listener.getsockname()[1])
     loop = Loop()
     supervisor = Supervisor(loop, slots, control, mechanism, log_level, streams)
     if is_exposed(where, auth, tls):
         text = f"! {where} is served in plain text: others may read what travels, and change it"
         supervisor.log("warning", text)
-    supervisor.listen(listener)
+    supervisor.listen(door)
     if grace is not None:
         supervisor.let(Lease(time.monotonic(), grace))
     if lifeline is not None:
@@ -126,14 +124,12 @@ def serve(
     }
     try:
         if ready is not None:
-            ready(str(where))
+            ready(str(door.address))
         supervisor.run()
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
         loop.close()
-        if where.kind == "unix":
-            _unlink(where.path)
         await_zygote(zygote)
 
 
@@ -148,48 +144,6 @@ def _hold(loop: Loop, lifeline: int, ended: Callable[[], None]) -> None:
             ended()
 
     loop.watch(lifeline, readable)
-
-
-def _listen(address: Address) -> socket.socket:
-    try:
-        return _listen_there(address)
-    except OSError as exc:
-        raise OSError(exc.errno, f"cannot listen on {address}: {exc.strerror}") from exc
-
-
-def _listen_there(address: Address) -> socket.socket:
-    if address.kind == "tcp":
-        return listen(address)
-    mask = os.umask(0o177)
-    try:
-        try:
-            return listen(address)
-        except OSError:
-            if not _is_stale(address.path):
-                raise
-            _unlink(address.path)
-            return listen(address)
-    finally:
-        os.umask(mask)
-
-
-def _is_stale(path: str) -> bool:
-    """Whether a dead server has left this socket behind."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            pass
-    return False
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 # ------------------------------------------------------------------ a process of its own

@@ -27,7 +27,7 @@ from remote_executor import (
     start_server,
 )
 from tests.support import tasks
-from tests.support.faults import Babbler, free_port
+from tests.support.faults import Babbler, Proxy, free_port
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
@@ -198,6 +198,55 @@ def test_end_server(serve, tmp_path):
         assert [future.result(LIMIT) for future in waiting] == [*range(20)]
     assert server.process.wait(scaled(10)) == 0
     assert refused(server.address)
+
+
+def test_cut_while_the_server_ends(serve, tmp_path):
+    """D6, K28: a client of old can come back, and nobody else comes in meanwhile."""
+    server = serve(workers=1)
+    ran, release = tmp_path / "ran", tmp_path / "release"
+    with Proxy(server.address) as proxy, FarmExecutor(addresses=[proxy.address]) as executor:
+        running = executor.submit(tasks.hold, tmp_path / "started", release, "done")
+        waiting = [executor.submit(tasks.record, ran, i) for i in range(20)]
+        wait_until((tmp_path / "started").exists, 20)
+        end_server(server.address)
+        wait_until(lambda: refused(server.address))
+
+        proxy.refuse()
+        wait_until(lambda: not refused(server.address))
+        assert server_status(server.address)["ending"]
+        began = time.monotonic()
+        assert not ping(server.address, timeout=scaled(10))
+        assert time.monotonic() - began < scaled(2)
+        with FarmExecutor(addresses=[server.address], connect_timeout=0.3) as late:
+            assert "the server is ending" in str(late.submit(abs, 1).exception(LIMIT))
+        proxy.accept()
+
+        wait_until(lambda: refused(server.address), scaled(10))
+        release.touch()
+        assert running.result(LIMIT) == "done"
+        assert [future.result(LIMIT) for future in waiting] == [*range(20)]
+    assert sorted(map(int, ran.read_text().split())) == [*range(20)]
+    assert server.process.wait(scaled(10)) == 0
+
+
+def test_a_successor_takes_the_port_while_the_server_ends(serve, tmp_path):
+    """D5, K59: what was under way for a client that is cut then is done by the new one."""
+    old = serve(workers=1)
+    with Proxy(old.address) as proxy, FarmExecutor(addresses=[proxy.address]) as executor:
+        future = executor.submit(tasks.hold, tmp_path / "started", tmp_path / "release", "done")
+        wait_until((tmp_path / "started").exists, 20)
+        end_server(old.address)
+        wait_until(lambda: refused(old.address))
+        new = serve(workers=1, port=old.port)
+        (tmp_path / "started").unlink()
+
+        proxy.cut()
+
+        wait_until((tmp_path / "started").exists, 20)
+        (tmp_path / "release").touch()
+        assert future.result(LIMIT) == "done"
+        old.kill()
+        assert ping(new.address)
 
 
 def test_end_an_idle_server(serve):

@@ -52,6 +52,23 @@ def test_a_socket_that_a_dead_server_left_is_replaced(tmp_path):
         assert answers(server.address)
 
 
+def test_a_server_that_ends_leaves_its_path_to_the_next(tmp_path):
+    """D5: at once, although it still has a client."""
+    path = tmp_path / "socket"
+    with start_server(address=f"unix:{path}", workers=1) as old:
+        with remote(old.address, load_token()) as client:
+            with remote(old.address, load_token(), attach=False) as admin:
+                assert admin.admin("end")["ok"]
+                assert admin.admin("ping") == {"error": "ending"}
+            wait_until(lambda: not path.exists())
+            with start_server(address=f"unix:{path}", workers=1) as new:
+                assert client.run(tasks.add, 1, 2) == 3
+                client.goodbye()
+                assert old.join(scaled(10))
+                assert answers(new.address)
+    assert not path.exists()
+
+
 def test_a_socket_that_a_living_server_uses_is_not(tmp_path):
     path = tmp_path / "socket"
     with start_server(address=f"unix:{path}", workers=1) as server:

@@ -655,13 +655,14 @@ def test_idle_workers_end_properly_at_a_goodbye(client, tmp_path):
 
 
 def test_the_process_that_makes_workers_may_die(client):
-    worker = client.run(tasks.pid)
+    """The server ends, and so do its workers and what their tasks have left behind."""
+    worker, daemons = client.run(tasks.pid), [client.run(daemon, 60), client.run(daemon, 60)]
     with open(f"/proc/{client.process.pid}/task/{client.process.pid}/children") as file:
         zygote = int(file.read())
     os.kill(zygote, signal.SIGKILL)
     client.eof()
     client.close()
-    wait_until(lambda: not alive(worker), timeout=5)
+    wait_until(lambda: not any(map(alive, [worker, *daemons])), timeout=5)
 
 
 # -------------------------------------------------------------------- sessions and links

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -120,6 +121,17 @@ def test_who_comes_second_takes_what_is_there(path, monkeypatch):
     tokens._create(str(path))
     assert load_token() == b"cd" * 32
     assert os.listdir(path.parent) == ["token"]
+
+
+def test_one_that_cannot_be_made_says_where_and_why(path, monkeypatch):
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"token file {path} cannot be made: .*; name another") as at:
+        load_token()
+    assert at.value.errno == errno.ENOSPC
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_path_without_a_folder(tmp_path, monkeypatch):
