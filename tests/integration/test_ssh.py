@@ -191,7 +191,7 @@ def test_a_full_home_is_no_hindrance(another, tmp_path):
             ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", full], capture_output=True
         ).returncode
     ):
-        missing("the right to mount a small file system")
+        pytest.skip("no right to mount a small file system")
     try:
         server = another(environment={"XDG_CACHE_HOME": str(full)})
         with spawn(server) as executor:
@@ -628,7 +628,7 @@ def test_stage_boot_of_a_login_shell_that_waits(another, client):
     """Such as one that runs tmux; this one shows what it is sent."""
     server = another("ForceCommand echo tmux says hello; exec cat")
 
-    error = failure(server, client=client, connect_timeout=scaled(2))
+    error = failure(server, client=client, connect_timeout=scaled(6))
 
     assert error.stage == "boot"
     assert "tmux" in error.reason
@@ -649,7 +649,7 @@ def test_stage_import(node, tmp_path):
 
     error = failure(node, env={"PYTHONPATH": str(tmp_path)})
 
-    assert error.stage in ("import", "boot")
+    assert error.stage == "import"
     assert "a broken module is in the way" in error.stderr
 
 
