@@ -199,7 +199,9 @@ def _security(given: argparse.Namespace) -> dict[str, Any]:
         "password": os.environ.get("REMOTE_EXECUTOR_TLS_PASSWORD"),
     }
     tls: Any = given.tls
-    if tls is not False and any(fields[name] for name in ("certificate", "ca", "server_name")):
+    if tls is not False and any(
+        fields[name] for name in ("certificate", "key", "ca", "server_name")
+    ):
         from remote_executor.net.tls import TLS
 
         tls = TLS(**fields)

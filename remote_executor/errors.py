@@ -21,6 +21,7 @@ Every error that the library raises, in one tree.
     ├── NoServerError                 also a BrokenExecutor: there is no server to run tasks
     ├── TaskKilled                    also a BrokenExecutor: the task was stopped by request
     ├── TaskTimeout                   also a concurrent.futures.TimeoutError
+    ├── RemoteModuleNotFound          also a ModuleNotFoundError: a server lacks what we have
     ├── RemoteError                   stands in for an exception that could not be rebuilt here
     ├── NoKernelError                 also a RuntimeError: there is no current kernel
     ├── UnsupportedError              also a TypeError: the kernel's executor cannot do that

@@ -33,15 +33,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Peer, PeerState, Way
+from remote_executor.client.reloads import reloads
 from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
+from remote_executor.core.sources import to_send
 from remote_executor.errors import ConnectionFailed, PayloadError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.failures import decode_failure
-from remote_executor.payload.modules import travels_by_value
 from remote_executor.payload.pickles import dump, holds_code, load
 from remote_executor.task_errors import (
     InitializerFailed,
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from remote_executor.core.known import Function
     from remote_executor.errors import FarmError
     from remote_executor.net.security import TLSLike
-    from remote_executor.payload.functions import FunctionCache
+    from remote_executor.payload.modules import Modules
     from remote_executor.wire.auth import Auth
     from remote_executor.wire.session import Session
 
@@ -96,7 +97,6 @@ INLINE = object()
 
 TASK = int(Kind.TASK)
 RESULT = int(Kind.RESULT)
-UNLOADED = int(Flag.UNLOADED)
 FINISHED = (RESULT, int(Kind.FAILURE))
 
 
@@ -114,6 +114,7 @@ class Settings:
         auth: Auth,
         tls: TLSLike,
         label: bool,
+        modules: Modules,
     ) -> None:
         self.config = config
         self.setup = setup
@@ -124,6 +125,8 @@ class Settings:
         self.tls = tls
         self.label = label
         """Whether lines that tasks print are marked with host and task."""
+        self.modules = modules
+        """Answers servers that ask for modules."""
 
 
 class Driver:
@@ -133,14 +136,12 @@ class Driver:
     Args:
         settings: What the executor was made with.
         ways: How to reach the servers.
-        cache: Pickles functions.
     """
 
-    def __init__(self, settings: Settings, ways: list[Way], cache: FunctionCache) -> None:
+    def __init__(self, settings: Settings, ways: list[Way]) -> None:
         self.settings = settings
         self.scheduler = Scheduler()
         self.functions = Functions()
-        self._cache = cache
         self.inbox: deque[Task | tuple[Feed, int]] = deque()
         """Tasks, and feeds that have so many more items."""
         self.mutex = threading.RLock()
@@ -169,6 +170,7 @@ class Driver:
         self._pid = os.getpid()
         self._watchdog = self.loop.timer(self._look_after_start)
         self._refill = self.loop.timer(lambda _: None)
+        self._reloads_seen = len(reloads.names)
         self.shortcut = Shortcut(self.loop, self.functions)
         self._settled_at = 0.0
         for way in ways:
@@ -326,6 +328,8 @@ class Driver:
         """Move what is in the inbox to servers."""
         scheduler = self.scheduler
         self._empty_inbox()
+        if self.has_reloaded():
+            self._announce_reloads()
         for server, tasks in scheduler.fill(now):
             self._send(server, tasks)
         if scheduler.asks:
@@ -336,6 +340,20 @@ class Driver:
             if peer.link is not None and peer.link.outbox.size:
                 peer.flush()
             peer.settle_interest()
+
+    def has_reloaded(self) -> bool:
+        """Whether modules were reloaded here, and workers have not been told."""
+        reloads.look()
+        return self._reloads_seen != len(reloads.names)
+
+    def _announce_reloads(self) -> None:
+        """Have workers reload what this process has reloaded, before the tasks that come next."""
+        names = reloads.names[self._reloads_seen :]
+        self._reloads_seen += len(names)
+        body = encode_fields({"modules": names})
+        for peer in self._peers:
+            if peer.session is not None and self.settings.modules:
+                peer.session.send(make_frame(Kind.RELOAD, 0, body))
 
     def _send(self, server: Server, tasks: list[Task]) -> None:
         peer: Peer = server.key
@@ -630,45 +648,11 @@ class Driver:
             for task, frame in zip(tasks, finished, strict=True):
                 if task is not None:
                     feed = task.feed
-                    if frame.flags & UNLOADED and frame.kind != RESULT and task.fn is not None:
-                        deliveries.append((self._not_loaded, (task, frame)))
-                    elif feed is None:
+                    if feed is None:
                         deliveries.append((_resolve, (task, frame)))
                     else:
                         feed.measured(task.count, frame.aux * 1e-6, len(frame.raw))
                         deliveries.append((task.sink.arrived, (task, frame)))
-
-    def _not_loaded(self, task: Task, frame: Frame) -> None:
-        """A worker could not unpickle a task: send it by value if that may help."""
-        error = open_failure(frame)
-        module = error.name if isinstance(error, ModuleNotFoundError) else None
-        # One module may need another: each of them once.
-        if module is not None and module not in task.lacking and travels_by_value(module):
-            task.lacking += (module,)
-            self._cache.clear()
-            try:
-                if task.feed is None:
-                    task.encoded = self._cache.encode(task.fn)
-                    if task.items is None and task.body is not None and not holds_code(task.body):
-                        task.items = load(task.body, task.buffers)
-                    if task.items is not None:
-                        task.body, task.buffers = dump(task.items, "call")
-                else:
-                    task.feed.encoded = task.encoded = self._cache.encode(task.fn)
-                    task.body = None
-            except Exception as exc:
-                error = exc
-            else:
-                log.info("%s is not there on a server: it travels by value from now on", module)
-                task.id = self.scheduler.next_id()
-                task.state = TaskState.QUEUED
-                task.function = None
-                self.inbox.append(task)
-                return
-        if task.feed is None:
-            _resolve(task, frame)
-        else:
-            task.sink.arrived(task, frame)
 
     def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
         for task in self.scheduler.begun(server, decode_ids(frame.body)):
@@ -759,6 +743,24 @@ class Driver:
         error = InitializerFailed(str(peer.fields.get("host", peer.name)), repr(cause))
         error.__cause__ = cause
         self._break(error)
+
+    def _on_want(self, peer: Peer, server: Server, frame: Frame) -> None:
+        assert peer.session is not None
+        # To read files takes its time, so it is done once the mutex is free.
+        self.deliver(self._serve_modules, peer.session, peer.sources, frame.id, bytes(frame.body))
+
+    def _serve_modules(
+        self, session: Session, held: dict[str, int], id: int, question: bytes
+    ) -> None:
+        """Answer a worker that asks for a module. It waits, so there must be an answer."""
+        try:
+            fields, contents = self.settings.modules.answer(decode_fields(question))
+        except Exception:
+            log.exception("! a server's question for modules cannot be answered")
+            fields, contents = {"modules": []}, {}
+        more, sent = to_send(contents, held)
+        answer = make_frame(Kind.MODULES, id, encode_fields({**fields, **more}), sent)
+        self.ask(lambda: session.send(answer), None)
 
     # ------------------------------------------------------------------- failing tasks
 
@@ -1093,6 +1095,7 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
     Kind.OUTPUT: Driver._on_output,
     Kind.LOG: Driver._on_log,
     Kind.BROKEN: Driver._on_broken,
+    Kind.WANT: Driver._on_want,
 }
 
 
@@ -1109,8 +1112,15 @@ def open_result(frame: Frame) -> Any:
         raise RemoteError(
             type(exc).__qualname__,
             f"the task's result cannot be unpickled here: {exc}",
-            "",
+            traceback_text(exc),
         ) from exc
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return what Python prints for an exception, short of its context."""
+    import traceback
+
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
 
 
 def open_failure(frame: Frame) -> BaseException:

@@ -22,12 +22,14 @@ from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
 from remote_executor.client.peer import Embedded, PeerState, Remote, Way
+from remote_executor.client.reloads import reloads
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
 from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
 from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options
 from remote_executor.payload.functions import FunctionCache
+from remote_executor.payload.modules import Modules
 from remote_executor.payload.pickles import dump
 
 if TYPE_CHECKING:
@@ -83,7 +85,8 @@ class _Face(Executor):
         options of ours see :meth:`FarmExecutor.options`.
 
         Args:
-            fn: Any callable; one that servers cannot import travels by value.
+            fn: Any callable. Functions of ``__main__`` and lambdas travel by value.
+                Modules of the program that servers lack are sent when they are imported.
             args: Its positional arguments.
             kwargs: Its keyword arguments.
 
@@ -120,13 +123,13 @@ class _Face(Executor):
             task.name = options.name or task.name
         task.lane = self._lane
         task.category = options.category
-        task.fn = fn
         future._driver = driver
         future._task = task
         if self._futures is not None:
             self._futures.add(future)
-        if driver.shortcut.send(task):
-            future._shortcut = driver.shortcut
+        shortcut = driver.shortcut
+        if shortcut.is_open() and not driver.has_reloaded() and shortcut.send(task):
+            future._shortcut = shortcut
         else:
             driver.submit(task)
         return future
@@ -228,7 +231,6 @@ class _Face(Executor):
             priority=options.level,
             lane=self._lane,
         )
-        feed.fn = fn
         feed.category = options.category
         feed.timeout = options.timeout
         feed.name = options.name or getattr(fn, "__qualname__", None)
@@ -487,6 +489,8 @@ class FarmExecutor(_Face):
             tasks run elsewhere.
         retries: How many more times a task is tried after a server was lost with it.
         preload: Modules that an embedded server imports once, before it makes workers.
+        modules: Which modules of the program's own servers may ask for: "auto" for all, "never"
+            for none, or a list of names, each with all that is in it.
 
     Raises:
         ValueError: If a number is out of range, an address cannot be meant, or ``auth`` or ``tls``
@@ -509,6 +513,7 @@ class FarmExecutor(_Face):
         session_grace: float = 60.0,
         retries: int = 3,
         preload: Iterable[str] = (),
+        modules: Iterable[str] = "auto",
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
@@ -528,6 +533,9 @@ class FarmExecutor(_Face):
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
         auth, tls = auth_of(auth), tls_of(tls)
+        served = Modules(modules)
+        if served:
+            reloads.start()
         ways = _ways(addresses, auth, tls, self._slots, tuple(preload))
         settings = Settings(
             config={
@@ -537,6 +545,7 @@ class FarmExecutor(_Face):
                 "implementation": sys.implementation.name,
                 "python": list(sys.version_info[:3]),
                 "versions": {},
+                "modules": bool(served),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
             },
@@ -547,8 +556,9 @@ class FarmExecutor(_Face):
             auth=auth,
             tls=tls,
             label=not isinstance(ways[0], Embedded),
+            modules=served,
         )
-        self._driver = Driver(settings, ways, self._cache)
+        self._driver = Driver(settings, ways)
         # When nobody refers to the executor any more, what was submitted is finished and all ends.
         weakref.finalize(self, self._driver.shutdown, False).atexit = False
 
@@ -579,6 +589,7 @@ class FarmExecutor(_Face):
         session_grace: float = 60.0,
         retries: int = 3,
         preload: Iterable[str] = (),
+        modules: Iterable[str] = "auto",
     ) -> FarmExecutor:
         """
         Start a server on each of these hosts over SSH, and return an executor that uses them.
@@ -619,6 +630,7 @@ class FarmExecutor(_Face):
                 that its server ends by itself.
             retries: How many more times a task is tried after a server was lost with it.
             preload: Modules that a server imports once, before it makes workers.
+            modules: Which modules of the program's own servers may ask for.
 
         Raises:
             LaunchFailed: If too many hosts fail: stage, host, reason, and what to try by hand.
@@ -662,6 +674,7 @@ class FarmExecutor(_Face):
                 addresses=ways,
                 session_grace=session_grace,
                 retries=retries,
+                modules=modules,
             )
 
         executor, _ = spawn(

@@ -339,6 +339,8 @@ class Peer:
         """Numbers of the functions that the server holds."""
         self.fields: dict[str, Any] = {}
         """What the server says of itself."""
+        self.sources: dict[str, int] = {}
+        """Sizes of the contents of modules that the server holds, by digest."""
         self.trouble: str | None = None
         """Why there is no link, in words."""
         self.failures = 0
@@ -451,6 +453,7 @@ class Peer:
         self._session_id = os.urandom(16).hex()
         self._begun = False
         self.known = set()
+        self.sources = {}
 
     def _attached(self, frame: Frame) -> None:
         fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)

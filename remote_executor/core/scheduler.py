@@ -89,11 +89,9 @@ class Task:
         "feed",
         "first",
         "flags",
-        "fn",
         "function",
         "id",
         "items",
-        "lacking",
         "lane",
         "lost_with",
         "name",
@@ -142,10 +140,6 @@ class Task:
         self.function: Function | None = None
         self.body = body
         self.buffers = buffers
-        self.fn: Any = None
-        """The function, to be pickled anew if it cannot be loaded."""
-        self.lacking: tuple[str, ...] = ()
-        """Modules that its servers turned out to lack."""
         self.items: Any = None
         self.segment: Any = None
         self.flags = 0
@@ -177,7 +171,6 @@ class Feed:
         "cut",
         "encoded",
         "flags",
-        "fn",
         "item_bytes",
         "lane",
         "name",
@@ -212,7 +205,6 @@ class Feed:
         self.retries = retries
         self.priority = priority
         self.lane = lane
-        self.fn: Any = None
         self.flags = 0
         self.category: object = None
         self.timeout: float | None = None
@@ -551,7 +543,6 @@ class Scheduler:
         task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
         task.first, task.count = feed.cut, count
         task.items = feed.take(count)
-        task.fn = feed.fn
         task.size = int(count * feed.item_bytes)  # a guess, until it is packed
         feed.cut += count
         feed.available -= count

@@ -118,10 +118,6 @@ class FunctionCache:
                 return entry.encoded
         return self._encode(function, entry)
 
-    def clear(self) -> None:
-        """Forget all: what goes by reference may have to go by value from now on."""
-        self._entries.clear()
-
     def _encode(self, function: Callable[..., Any], before: _Entry | None) -> Encoded:
         captures: Captures | None = None
         plain = plainly(function)
@@ -244,6 +240,12 @@ class FunctionTable:
         """Drop a function. One that is not there is fine."""
         self._definitions.pop(number, None)
 
+    def look_up_again(self) -> None:
+        """Take what goes by name from its module anew, since modules were reloaded."""
+        for definition in self._definitions.values():
+            if definition.body:
+                definition.function = None
+
     def get(self, number: int) -> Any:
         """
         Return a function that is as good as new.
@@ -280,7 +282,7 @@ class FunctionTable:
         if definition.pure:
             definition.function = function
             definition.tokens = tokens
-            if not tokens:
+            if not tokens and not definition.body.endswith(_BY_NAME):
                 definition.body = b""
                 definition.copies = None
         return function

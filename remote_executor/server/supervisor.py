@@ -27,6 +27,7 @@ from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
 from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
+from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.strangers import Strangers
 from remote_executor.server.vigil import Vigil
@@ -133,6 +134,7 @@ class ClientSession:
     """
 
     __slots__ = (
+        "asking",
         "blobs",
         "broken",
         "config",
@@ -172,6 +174,7 @@ class ClientSession:
         self.broken = False
         self.timer: Any = None
         self.sharing: Sharing
+        self.asking: Asking
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.id[:8]} {self.wire!r} {self.pool!r}>"
@@ -602,6 +605,8 @@ class Supervisor:
         # The zygote kills all workers when it finds this closed.
         self.loop.forget(self._control.fileno())
         self._control.close()
+        for client in self._clients.values():
+            client.asking.close()
         for process in self._processes.values():
             process.close()
         self._processes.clear()
@@ -681,6 +686,7 @@ class Supervisor:
             )
             client = ClientSession(id, wire, pool, fields)
             client.sharing = self._sharing(client)
+            client.asking = self._asking(client)
             client.timer = self.loop.timer(lambda now: self._tick_session(client, now))
             self._sessions[id] = client
             self._clients[pool] = client
@@ -723,6 +729,9 @@ class Supervisor:
             self._unflushed_workers[process] = None
 
         return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
+
+    def _asking(self, client: ClientSession) -> Asking:
+        return Asking(self.loop, self.incoming, lambda frame: self._send(client, frame))
 
     def administer(self, connection: Connection, frame: Frame) -> None:
         """Answer an administrator."""
@@ -914,6 +923,12 @@ class Supervisor:
             client.setup = frame
         elif kind == Kind.RELEASE:
             client.sharing.result_released(frame.id)
+        elif kind == Kind.MODULES:
+            client.asking.answered(frame)
+        elif kind == Kind.RELOAD:
+            for process in client.processes:
+                process.outbox.put(frame)
+                self._unflushed_workers[process] = None
         else:
             raise RemoteProtocolError(f"kind {kind} is not for a server")
 
@@ -1069,6 +1084,7 @@ class Supervisor:
             "cwd": client.config.get("cwd"),
             "authkey": client.config.get("authkey"),
             "log_level": client.config.get("log_level"),
+            "modules": client.config.get("modules") is True,
         }
         try:
             process = WorkerProcess(worker, self._number)
@@ -1091,6 +1107,8 @@ class Supervisor:
         if client.setup is not None:
             process.outbox.put(client.setup)
             self._unflushed_workers[process] = None
+        if config["modules"]:
+            process.add(client.asking.open(process))
         line = json.dumps(config).encode() + b"\n"
         try:
             sent = socket.send_fds(self._control, [line], process.theirs())
@@ -1262,6 +1280,7 @@ class Supervisor:
             self._forget(client, id)
             self._send_died(client, id, process.doomed.get(id, "died"), process, status)
         client.sharing.worker_gone(process)
+        client.asking.worker_gone(process)
         self.loop.forget(process.fd)
         process.fd = -1
         client.paused_wires.pop(process, None)

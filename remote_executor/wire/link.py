@@ -352,7 +352,7 @@ class Link:
     @property
     def peer_name(self) -> str:
         """Who the peer has proved to be; empty if the mechanism knows no names."""
-        return self._mechanism.peer_name
+        return _words(self._mechanism.peer_name)
 
     @property
     def segments(self) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.bars import Measure
+from tests.bench.code import CODE
 from tests.bench.measures import EXECUTOR
 from tests.bench.network import NETWORK
 from tests.bench.parallel import PARALLEL
@@ -10,6 +11,11 @@ from tests.bench.ssh import SSH
 
 __all__ = ["GROUPS", "MEASURES"]
 
-GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL, "network": {**NETWORK, **SSH}}
+GROUPS = {
+    "executor": EXECUTOR,
+    "parallel": PARALLEL,
+    "network": {**NETWORK, **SSH},
+    "code": CODE,
+}
 
-MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **NETWORK, **SSH}
+MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **NETWORK, **SSH, **CODE}

@@ -33,6 +33,7 @@ from remote_executor.task_errors import (
     PtreeRedefinedError,
     PtreeUndefinedError,
     RemoteError,
+    RemoteModuleNotFound,
     ServerLost,
     TaskKilled,
     TaskTimeout,
@@ -69,6 +70,14 @@ ALL = [
     (TaskTimeout("f", 2.5), "f ran for longer than 2.5 s and was stopped"),
     (RemoteError("m.E", "bad", "Traceback ..."), "m.E: bad"),
     (RemoteError("m.E", ""), "m.E"),
+    (
+        RemoteModuleNotFound("a.b", "node1", "A", "1.2", "must be installed there, too"),
+        "node1 has no module 'a.b' of A 1.2, which must be installed there, too",
+    ),
+    (
+        RemoteModuleNotFound("a", "node1", "a", "", "is not sent"),
+        "node1 has no module 'a' of a, which is not sent",
+    ),
     (
         NoKernelError("there is no current kernel"),
         (
