@@ -866,11 +866,9 @@ def _ways(
     ):
         named = [parse_address(addresses)]
     else:
-        several = cast("Iterable[AddressLike | Way]", addresses)
-        named = [
-            parse_address(each) if isinstance(each, (str, tuple, list, Address)) else each
-            for each in several
-        ]
+        several = cast("Iterable[Any]", addresses)
+        # A way of one's own is no address; anything else that is none is an error.
+        named = [each if hasattr(each, "mechanism") else parse_address(each) for each in several]
     if not named:
         raise ValueError("addresses must name at least one server")
     return [
