@@ -35,6 +35,7 @@ from tests.support import tasks
 from tests.support.faults import alive, free_port, wait_gone
 from tests.support.pythons import find_pythons
 from tests.support.scale import scaled
+from tests.support.ssh_tasks import append_and_nap, stay_and_leave
 from tests.support.sshd import Keys, SSHServer
 from tests.support.tools import missing, require, require_module
 from tests.support.waiting import wait_until
@@ -280,13 +281,6 @@ def test_another_python_runs_what_goes_by_reference(node):
 # ----------------------------------------------------------------------------- the end
 
 
-def stay_and_leave(path):
-    """Start a process that leaves its group, and stay."""
-    child = subprocess.Popen(["sleep", "100"], start_new_session=True)
-    Path(path).write_text(str(child.pid))
-    child.wait()
-
-
 def test_all_is_gone_soon_after_shutdown(node, client, tmp_path):
     """PARITY S9, S11: server, workers and grandchildren."""
     with spawn(node, 2, client=client) as executor:
@@ -303,7 +297,8 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from remote_executor import FarmExecutor
-from tests.integration.test_ssh import processes_of, stay_and_leave
+from tests.integration.test_ssh import processes_of
+from tests.support.ssh_tasks import stay_and_leave
 
 if __name__ == "__main__":
     config, client, path, grace = sys.argv[1:]
@@ -363,15 +358,6 @@ def _children_named_python(pid):
     import psutil
 
     return [each.pid for each in psutil.Process(pid).children() if "script_" in str(each.cmdline())]
-
-
-def append_and_nap(path, line, seconds):
-    import time
-
-    with open(path, "a") as file:
-        file.write(f"{line}\n")
-    time.sleep(seconds)
-    return line
 
 
 def test_a_cut_connection_is_resumed_over_a_new_one(another, client, tmp_path):
