@@ -24,6 +24,7 @@ __all__ = [
     "Address",
     "AddressError",
     "AuthenticationFailed",
+    "CannotShip",
     "ConnectionFailed",
     "CycleError",
     "FarmError",
@@ -51,6 +52,8 @@ __all__ = [
     "UnsupportedError",
     "WorkerDied",
     "__version__",
+    "deftask",
+    "deftask_source",
     "end_local_servers",
     "end_server",
     "parse_address",
@@ -77,6 +80,8 @@ _WHERE = {
     "ServerHandle": "server.serve",
     "start_server": "server.serve",
     "worker_index": "server.worker",
+    "deftask": "payload.finder",
+    "deftask_source": "payload.source",
     "LocalServers": "launch.local",
     "end_local_servers": "launch.local",
     "start_local_servers": "launch.local",
@@ -84,6 +89,7 @@ _WHERE = {
         [
             "AddressError",
             "AuthenticationFailed",
+            "CannotShip",
             "ConnectionFailed",
             "FarmError",
             "LocalProtocolError",
@@ -135,6 +141,7 @@ if TYPE_CHECKING:
     from remote_executor.errors import (
         AddressError,
         AuthenticationFailed,
+        CannotShip,
         ConnectionFailed,
         FarmError,
         LocalProtocolError,
@@ -149,6 +156,8 @@ if TYPE_CHECKING:
     )
     from remote_executor.net.addresses import Address, parse_address
     from remote_executor.options import Options
+    from remote_executor.payload.finder import deftask
+    from remote_executor.payload.source import deftask_source
     from remote_executor.server.serve import ServerHandle, start_server
     from remote_executor.server.worker import worker_index
     from remote_executor.task_errors import (

@@ -29,17 +29,19 @@ from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from remote_executor.client.foreign import LATE, differences, in_their_words, survey
 from remote_executor.client.futures import FarmFuture
-from remote_executor.client.peer import Peer, PeerState, Way
+from remote_executor.client.peer import Embedded, Peer, PeerState, Way
 from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
-from remote_executor.errors import ConnectionFailed, PayloadError
+from remote_executor.errors import CannotShip, ConnectionFailed, FarmError, PayloadError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.failures import decode_failure
 from remote_executor.payload.modules import travels_by_value
 from remote_executor.payload.pickles import dump, holds_code, load
+from remote_executor.payload.source import alias_renamed, python_words, versions
 from remote_executor.task_errors import (
     InitializerFailed,
     NoServerError,
@@ -62,8 +64,8 @@ from remote_executor.wire.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from remote_executor.client.foreign import Foreign, Form
     from remote_executor.core.known import Function
-    from remote_executor.errors import FarmError
     from remote_executor.payload.functions import FunctionCache
     from remote_executor.wire.session import Session
 
@@ -101,6 +103,7 @@ class Settings:
         *,
         config: dict[str, Any],
         setup: tuple[bytes, Sequence[Any]] | None,
+        setup_abroad: tuple[bytes, Sequence[Any]] | PayloadError | None = None,
         retries: int,
         grace: float,
         connect_timeout: float | None,
@@ -109,6 +112,8 @@ class Settings:
     ) -> None:
         self.config = config
         self.setup = setup
+        self.setup_abroad = setup_abroad
+        """The same for servers of another Python, or why it cannot be sent there."""
         self.retries = retries
         self.grace = grace
         self.connect_timeout = connect_timeout
@@ -160,6 +165,8 @@ class Driver:
         self._pid = os.getpid()
         self._watchdog = self.loop.timer(self._look_after_start)
         self._refill = self.loop.timer(lambda _: None)
+        self.foreign: Foreign | None = None
+        """The servers that run another Python, or may do so."""
         for way in ways:
             self._add_way(way)
         _drivers.add(self)
@@ -169,7 +176,20 @@ class Driver:
     def _add_way(self, way: Way) -> Peer:
         peer = Peer(way, self.loop, self, self.settings.config, self.settings.grace)
         self._peers[peer] = self.scheduler.add_server(peer, peer.name)
+        self._survey()
         return peer
+
+    def _survey(self) -> None:
+        """See whether there are, or may be, servers of another Python."""
+        here = sys.implementation.name, tuple(sys.version_info[:3])
+        self.foreign = survey(
+            here,
+            (
+                here if isinstance(peer.way, Embedded) else peer.python
+                for peer in self._peers
+                if peer.state is not PeerState.REFUSED
+            ),
+        )
 
     def start(self) -> None:
         """Start the I/O thread, which connects to the servers. Does nothing the second time."""
@@ -327,40 +347,73 @@ class Driver:
             if body is None:
                 self._to_pack.append((task, task.id))
                 continue
-            if peer.foreign and self._refuses(peer, task):
-                continue
+            encoded, buffers = task.encoded, task.buffers
+            if peer.foreign:
+                form = self._form_abroad(peer, task)
+                if form is None:
+                    continue
+                encoded, body, buffers = form
             # Numbered when it goes: until then it may be forgotten for want of room.
-            function = task.function = self.functions.number(task.encoded)
+            function = task.function = self.functions.number(encoded)
             if function.number not in known:
                 self._send_function(peer, function)
-            if task.buffers and peer.segments and task.segment is None and task.size >= WORTH:
+            shares = buffers is task.buffers and peer.segments and task.segment is None
+            if buffers and shares and task.size >= WORTH:
                 self._to_pack.append((task, task.id))
                 continue
             flags = task.flags
             if task.timeout is not None or task.pinned is not None:
                 flags |= Flag.OPTIONED
                 self._send_options(session, task)
-            frame = make_frame(TASK, task.id, body, task.buffers, aux=function.number, flags=flags)
-            if task.segment is not None:
+            frame = make_frame(TASK, task.id, body, buffers, aux=function.number, flags=flags)
+            if task.segment is not None and buffers is task.buffers:
                 self._share(peer, task, frame)
             task.posted = True
             session.send(frame)
 
-    def _refuses(self, peer: Peer, task: Task) -> bool:
-        """Fail a task that carries code by value to another Python, where it would crash."""
+    def _form_abroad(self, peer: Peer, task: Task) -> Form | None:
+        """Return what goes to a server of another Python; None if that is not to be sent now."""
+        form = task.abroad
+        if form is None:
+            if not _holds_code(task):
+                return task.encoded, task.body or b"", task.buffers
+            self._to_pack.append((task, task.id))
+            return None
+        if isinstance(form, PayloadError):
+            self._send_elsewhere(peer, task, form)
+            return None
+        return cast("Form", form)
+
+    def _send_elsewhere(self, peer: Peer, task: Task, error: PayloadError) -> None:
+        """A task cannot go to a server of another Python: give it to one of ours, or fail it."""
         assert task.server is not None
-        if not (holds_code(task.encoded.body) or holds_code(task.body or b"")):
-            return False
+        alike = [server for other, server in self._peers.items() if server.up and not other.foreign]
+        if task.pinned is None and alike and not task.cancelling:
+            server = min(alike, key=lambda server: len(server.inflight) / server.slots)
+            self.scheduler.move(task, server)
+            self._send(server, [task])
+            return
         self.scheduler.ended(task.server, task.id)
-        python = ".".join(map(str, peer.fields.get("python", [])))
-        reason = (
-            f"{peer.name} runs {peer.fields.get('implementation')} {python}, and this is "
-            f"{sys.implementation.name} {'.'.join(map(str, sys.version_info[:3]))}: code by value "
-            "does not cross versions; put the function into a module that the server has, or give "
-            "both ends the same Python"
-        )
-        self._deliver_error(task, PayloadError(task.name or "task", reason))
-        return True
+        if isinstance(error, CannotShip):
+            error = error.between(python_words(), python_words(*cast("Any", peer.python)))
+        self._deliver_error(task, error)
+
+    def _make_abroad(self, task: Task) -> Form | PayloadError:
+        """Make what goes to servers of another Python for a task of which that is not there."""
+        foreign = self.foreign
+        fn = task.fn if task.feed is None else task.feed.fn
+        items = task.items
+        late = foreign is None
+        if task.feed is None:
+            # When it was submitted no such server was known, and what it captured may be different
+            # now. Its function will do if that is not.
+            late = late or holds_code(task.body or b"")
+            late = late or fn is None or self._cache.encode(fn) is not task.encoded
+        if foreign is None or late:
+            return CannotShip(task.name or "task", LATE, cure="submit it again")
+        form = foreign.form(self._cache, fn, task.encoded, "object", items, task.body, task.buffers)
+        assert form is not None
+        return form
 
     def _send_function(self, peer: Peer, function: Function) -> None:
         assert peer.session is not None
@@ -400,7 +453,16 @@ class Driver:
                 try:
                     if task.body is None:
                         task.body, task.buffers = dump(task.items)
+                    abroad = server is not None and server.key.foreign
+                    if (
+                        abroad
+                        and task.abroad is None
+                        and (holds_code(task.encoded.body) or holds_code(task.body))
+                    ):
+                        task.abroad = self._make_abroad(task)
                     shares = server is not None and server.key.segments
+                    if abroad and isinstance(task.abroad, tuple):
+                        shares = shares and task.abroad[2] is task.buffers
                     if shares and sum(map(len, task.buffers)) >= WORTH:
                         task.segment = self._segments.lend(task.buffers) or INLINE
                 except BaseException as exc:
@@ -508,14 +570,42 @@ class Driver:
         """A session began: set it up and feed it. See :class:`~peer.Owner`."""
         server = self._peers[peer]
         assert peer.session is not None
-        if self.settings.setup is not None:
-            body, buffers = self.settings.setup
+        self._survey()
+        if peer.foreign:
+            alias_renamed()
+        self.deliver(self._log_differences, peer)
+        setup: tuple[bytes, Sequence[Any]] | PayloadError | None = self.settings.setup
+        if peer.foreign and self.settings.setup_abroad is not None:
+            setup = self.settings.setup_abroad
+        if isinstance(setup, PayloadError):
+            error = setup
+            if isinstance(error, CannotShip):
+                error = error.between(python_words(), python_words(*cast("Any", peer.python)))
+            self.loop.post(lambda: peer.refuse(error))
+            return
+        if setup is not None:
+            body, buffers = setup
             peer.session.send(make_frame(Kind.SETUP, 0, body, buffers))
         server.name = peer.name
         self.scheduler.server_up(server, fields["slots"])
         self._warned = False
         self.up.notify_all()
         log.debug("= %s is up with %d slots", peer.name, fields["slots"])
+
+    def differences(self, peer: Peer) -> tuple[str, ...]:
+        """Return what differs between the two ends, where that matters: a line each."""
+        if peer.python is None or isinstance(peer.way, Embedded):
+            return ()
+        theirs = peer.fields.get("versions")
+        if not isinstance(theirs, dict):
+            theirs = {}
+        here = sys.implementation.name, tuple(sys.version_info[:3])
+        return differences(here, versions(), peer.python, theirs)
+
+    def _log_differences(self, peer: Peer) -> None:
+        lines = self.differences(peer)
+        if lines:
+            log.info("= %s differs: %s", peer.name, "; ".join(lines))
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A session is gone. See :class:`~peer.Owner`."""
@@ -566,15 +656,16 @@ class Driver:
             for task, frame in zip(tasks, finished, strict=True):
                 if task is not None:
                     feed = task.feed
-                    if frame.flags & UNLOADED and frame.kind != RESULT and task.fn is not None:
-                        deliveries.append((self._not_loaded, (task, frame)))
+                    failed = frame.flags & UNLOADED and frame.kind != RESULT
+                    if failed and (task.fn is not None or peer.foreign):
+                        deliveries.append((self._not_loaded, (peer, task, frame)))
                     elif feed is None:
                         deliveries.append((_resolve, (task, frame)))
                     else:
                         feed.measured(task.count, frame.aux * 1e-6, len(frame.raw))
                         deliveries.append((task.sink.arrived, (task, frame)))
 
-    def _not_loaded(self, task: Task, frame: Frame) -> None:
+    def _not_loaded(self, peer: Peer, task: Task, frame: Frame) -> None:
         """A worker could not unpickle a task: send it by value if that may help."""
         error = open_failure(frame)
         module = error.name if isinstance(error, ModuleNotFoundError) else None
@@ -590,6 +681,12 @@ class Driver:
                 else:
                     task.feed.encoded = task.encoded = self._cache.encode(fn)
                     task.body = None
+                task.abroad = None
+                if self.foreign is not None and task.body is not None:
+                    call = load(task.body, task.buffers) if not holds_code(task.body) else None
+                    task.abroad = self.foreign.form(
+                        self._cache, fn, task.encoded, "call", call, task.body, task.buffers
+                    )
             except Exception as exc:
                 error = exc
             else:
@@ -598,6 +695,11 @@ class Driver:
                 task.state = TaskState.QUEUED
                 task.function = None
                 self.inbox.append(task)
+                return
+        if peer.foreign and peer.python is not None:
+            named = in_their_words(error, task.name or "task", python_words(*peer.python))
+            if named is not error:
+                self._deliver_error(task, named)
                 return
         if task.feed is None:
             _resolve(task, frame)
@@ -994,6 +1096,7 @@ class Driver:
                 self.scheduler.server_lost(server)
             self.scheduler.server_removed(server)
             peer.close()
+            self._survey()
             self.deliver(peer.way.close)
             if self._peers and all(other.state is PeerState.REFUSED for other in self._peers):
                 troubles = "; ".join(str(other.trouble) for other in self._peers)
@@ -1018,15 +1121,22 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
 }
 
 
+def _holds_code(task: Task) -> bool:
+    return holds_code(task.encoded.body) or holds_code(task.body or b"")
+
+
 def open_result(frame: Frame) -> Any:
     """
     Unpickle what a task returned.
 
     Raises:
         RemoteError: If it cannot be rebuilt here.
+        CannotShip: If it is source that this Python does not know.
     """
     try:
         return load(frame.body, frame.buffers)
+    except CannotShip:
+        raise
     except BaseException as exc:
         raise RemoteError(
             type(exc).__qualname__,
@@ -1050,7 +1160,7 @@ def _resolve(task: Task, frame: Frame) -> None:
             except BaseException:
                 try:
                     open_result(frame)
-                except RemoteError as exc:
+                except FarmError as exc:
                     future.set_exception(exc)
                 return
             future.set_result(value)

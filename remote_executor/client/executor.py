@@ -24,13 +24,14 @@ from remote_executor.client.maps import MapResults
 from remote_executor.client.peer import Embedded, PeerState, Remote, Way
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
+from remote_executor.errors import PayloadError
 from remote_executor.net.addresses import AddressLike, parse_address, parse_addresses
 from remote_executor.options import Options
 from remote_executor.payload.functions import FunctionCache
-from remote_executor.payload.pickles import dump
+from remote_executor.payload.pickles import dump, holds_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
 __all__ = ["FarmExecutor", "FarmView"]
@@ -99,12 +100,20 @@ class _Face(Executor):
         future: FarmFuture[T] = FarmFuture()
         try:
             encoded = self._cache.encode(fn)
-            body, buffers = dump((args, kwargs), "call")
+            call = args, kwargs
+            body, buffers = dump(call, "call")
         except Exception as exc:
             future.set_exception(exc)
             return future
         options = self._options
         task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
+        foreign = driver.foreign
+        if foreign is not None:
+            form = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
+            if isinstance(form, PayloadError) and foreign.sole:
+                future.set_exception(form)
+                return future
+            task.abroad = form
         task.retries = self._retries()
         task.size = len(body)
         if buffers:
@@ -209,6 +218,12 @@ class _Face(Executor):
         results = MapResults(self._driver, items, star=star, buffersize=buffersize, ordered=ordered)
         try:
             encoded = self._cache.encode(fn)
+            foreign = self._driver.foreign
+            if foreign is not None:
+                # The items are pickled when they are sent; what the function captured is now.
+                form = foreign.form(self._cache, fn, encoded, "object", None, None, ())
+                if isinstance(form, PayloadError) and foreign.sole:
+                    raise form
         except Exception as exc:
             results.failed(None, exc)
             return results.results(timeout)
@@ -318,8 +333,13 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         encoded = self._cache.encode(fn)
-        body, buffers = dump((args, kwargs), "call")
+        call = args, kwargs
+        body, buffers = dump(call, "call")
         driver = self._driver
+        foreign = driver.foreign
+        abroad = None
+        if foreign is not None:
+            abroad = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
         self.wait_for_workers(1, None)
         futures: list[FarmFuture[T]] = []
 
@@ -330,6 +350,7 @@ class _Face(Executor):
                 for index in range(server.slots):
                     future: FarmFuture[T] = FarmFuture()
                     task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
+                    task.abroad = abroad
                     task.pinned = index
                     task.retries = 0
                     task.size = len(body)
@@ -515,6 +536,10 @@ class FarmExecutor(_Face):
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
         ways = _ways(addresses, _secret(token), self._slots, tuple(preload))
+        embedded = isinstance(ways[0], Embedded)
+        setup_abroad = None
+        if setup is not None and not embedded and holds_code(setup[0]):
+            setup_abroad = _setup_abroad((initializer, tuple(initargs)))
         settings = Settings(
             config={
                 "workers": max_workers or 0,
@@ -527,11 +552,12 @@ class FarmExecutor(_Face):
                 "pid": os.getpid(),
             },
             setup=setup,
+            setup_abroad=setup_abroad,
             retries=retries,
             grace=session_grace,
             connect_timeout=connect_timeout,
             token=_secret(token),
-            label=not isinstance(ways[0], Embedded),
+            label=not embedded,
         )
         self._driver = Driver(settings, ways, self._cache)
         # When nobody refers to the executor any more, what was submitted is finished and all ends.
@@ -673,6 +699,8 @@ class FarmExecutor(_Face):
                     pid=int(peer.fields.get("pid", 0)),
                     python=".".join(map(str, peer.fields.get("python", ()))),
                     trouble=None if peer.state is PeerState.UP else peer.trouble,
+                    implementation=str(peer.fields.get("implementation", "")),
+                    differences=driver.differences(peer),
                 )
                 for peer, server in driver.peers()
             )
@@ -683,6 +711,15 @@ class FarmExecutor(_Face):
                 sent=len(driver.scheduler.tasks),
                 functions=len(driver.functions),
             )
+
+
+def _setup_abroad(setup: Any) -> tuple[bytes, Sequence[Any]] | PayloadError:
+    from remote_executor.payload.by_source import dump_abroad
+
+    try:
+        return dump_abroad(setup, "initializer", ())
+    except PayloadError as error:
+        return error
 
 
 def _cores() -> int:

@@ -324,6 +324,14 @@ class Peer:
             f"<Peer {self.name}: {self.state.value}{', ' + self.trouble if self.trouble else ''}>"
         )
 
+    @property
+    def python(self) -> tuple[str, tuple[int, ...]] | None:
+        """Its implementation and version, as far as it has said."""
+        version = self.fields.get("python")
+        if not isinstance(version, list):
+            return None
+        return str(self.fields.get("implementation")), tuple(version)
+
     # --------------------------------------------------------------- on the way
 
     def connect(self) -> None:
@@ -585,6 +593,11 @@ class Peer:
         self._retry_at = time.monotonic() + self._pause
         self._pause = min(LAST_PAUSE, self._pause * 1.6)
         self._schedule()
+
+    def refuse(self, error: FarmError) -> None:
+        """Do without this server, which has just been attached."""
+        self._begun = False
+        self._refused(error)
 
     def _refused(self, error: FarmError) -> None:
         self._drop_link(str(error))

@@ -14,11 +14,13 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
 from remote_executor.payload.copies import PrivateCopies
-from remote_executor.payload.pickles import OUT_OF_BAND, dump, load, plainly
+from remote_executor.payload.pickles import OUT_OF_BAND, dump, holds_code, load, plainly
 
 if TYPE_CHECKING:
+    from remote_executor.payload.by_source import Pythons
     from remote_executor.payload.captures import Captures
 
 __all__ = ["PURE", "Encoded", "FunctionCache", "FunctionTable"]
@@ -44,14 +46,17 @@ class Encoded:
             sent only to who does not know the key.
         pure: Whether it may be rebuilt once and called again and again.
         size: Bytes in all.
+        abroad: Other Pythons, and what goes to them or why nothing can; None as long as nobody has
+            asked. See :meth:`FunctionCache.encode_abroad`.
     """
 
-    __slots__ = ("body", "buffers", "key", "pure", "size")
+    __slots__ = ("abroad", "body", "buffers", "key", "pure", "size")
 
     def __init__(self, body: bytes, buffers: Sequence[memoryview], pure: bool) -> None:
         self.body = body
         self.buffers = buffers
         self.pure = pure
+        self.abroad: tuple[Pythons, Encoded | PayloadError] | None = None
         self.size = len(body) + sum(map(len, buffers))
         if not buffers and len(body) <= _SHORT:
             self.key = body
@@ -117,6 +122,32 @@ class FunctionCache:
                 entry.used = True
                 return entry.encoded
         return self._encode(function, entry)
+
+    def encode_abroad(
+        self, function: Callable[..., Any], encoded: Encoded, pythons: Pythons
+    ) -> Encoded:
+        """
+        Pickle a function for other versions of Python, with source in place of bytecode.
+
+        Args:
+            function: Any callable.
+            encoded: What :meth:`encode` has just returned for it.
+            pythons: The other Pythons, as far as they are known.
+
+        Returns:
+            The same again if there is no code in it. What is made is remembered with ``encoded``.
+
+        Raises:
+            CannotShip: If its code cannot be sent.
+            PayloadError: If something else about it cannot be pickled.
+        """
+        made = encoded.abroad
+        if made is None or made[0] != pythons:
+            made = encoded.abroad = pythons, _encode_by_source(function, encoded, pythons)
+        found = made[1]
+        if isinstance(found, PayloadError):
+            raise found.with_traceback(None)
+        return found
 
     def clear(self) -> None:
         """Forget all: what goes by reference may have to go by value from now on."""
@@ -200,6 +231,21 @@ def _encode_by_value(
     main = sys.modules["__main__"].__dict__
     captures = Captures(function, visit.functions, visit.classes, main, visit.unsent, freeze)
     return Encoded(body, snapshots, captures.pure), captures
+
+
+def _encode_by_source(
+    function: Callable[..., Any], encoded: Encoded, pythons: Pythons
+) -> Encoded | PayloadError:
+    if not holds_code(encoded.body):
+        return encoded
+    from remote_executor.payload.by_source import dump_abroad
+    from remote_executor.payload.by_value import frozen
+
+    try:
+        body, views = dump_abroad(function, "function", pythons)
+    except PayloadError as error:
+        return error
+    return Encoded(body, frozen(views, encoded.buffers), encoded.pure)
 
 
 class _Definition:

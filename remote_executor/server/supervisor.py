@@ -27,6 +27,7 @@ from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
 from remote_executor.errors import FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
+from remote_executor.payload.source import versions
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
 from remote_executor.wire.frames import make_frame
@@ -601,7 +602,7 @@ class Supervisor:
             "server": self.id,
             "implementation": sys.implementation.name,
             "python": list(sys.version_info[:3]),
-            "versions": {"remote_executor": _version()},
+            "versions": {} if self._embedded else versions(),
         }
         client.sharing.host = fields.get("segments") is True and connection.share()
         reply["segments"] = client.sharing.host
@@ -951,6 +952,7 @@ class Supervisor:
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
             "authkey": client.config.get("authkey"),
+            "client": _python_of(client.config),
         }
         try:
             process = WorkerProcess(worker, self._number)
@@ -1238,6 +1240,14 @@ class Supervisor:
 def _version() -> str:
     # Floors below the top may not import it, but it has been imported.
     return str(getattr(sys.modules["remote_executor"], "__version__", ""))
+
+
+def _python_of(config: dict[str, Any]) -> list[Any] | None:
+    """Return the client's implementation and version, if it has said them well."""
+    implementation, version = config.get("implementation"), config.get("python")
+    if not isinstance(implementation, str) or not isinstance(version, list):
+        return None
+    return [implementation, version] if all(type(each) is int for each in version) else None
 
 
 def _clogged(client: ClientSession) -> bool:

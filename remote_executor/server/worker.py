@@ -36,6 +36,7 @@ from remote_executor.payload.failures import encode_failure
 from remote_executor.payload.functions import PURE, FunctionTable
 from remote_executor.payload.mains import prepare_main
 from remote_executor.payload.pickles import dump_result, load
+from remote_executor.payload.source import abroad
 from remote_executor.server.managers import share_key
 from remote_executor.wire.frames import HEADER, LARGE, FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind
@@ -347,7 +348,7 @@ def run(config: dict[str, Any], wire: int, tokens: int, out: int, err: int) -> N
     Be a worker until the token pipe is closed. Called in a process just forked.
 
     Args:
-        config: "index", "initializer", "sys_path", "cwd": see the supervisor.
+        config: "index", "initializer", "sys_path", "cwd", "client": see the supervisor.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
         out: Where standard output goes.
@@ -359,6 +360,9 @@ def run(config: dict[str, Any], wire: int, tokens: int, out: int, err: int) -> N
         worker = Worker(wire, tokens)
         os.register_at_fork(after_in_child=worker.close_in_child)
         prepare_main()
+        if config.get("client") is not None:
+            implementation, version = config["client"]
+            abroad.settle(implementation, tuple(version))
         current.index = config["index"]
         if not config["initializer"] or worker.set_up():
             worker.say_ready()

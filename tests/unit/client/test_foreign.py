@@ -1,0 +1,119 @@
+"""What goes to servers of another Python, and what is said of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from remote_executor.client.foreign import Foreign, differences, in_their_words, survey
+from remote_executor.errors import CannotShip, PayloadError
+from remote_executor.payload.functions import FunctionCache
+from remote_executor.payload.pickles import dump
+from remote_executor.payload.source import python_words
+
+HERE = "cpython", (3, 12, 1)
+SAME = "cpython", (3, 12, 9)
+OLD = "cpython", (3, 10, 2)
+PYPY = "pypy", (3, 12, 1)
+
+
+@pytest.mark.parametrize(
+    ("servers", "expected"),
+    [
+        ([], None),
+        ([HERE, SAME], None),
+        ([None], Foreign((), False)),
+        ([HERE, None], Foreign((), False)),
+        ([OLD], Foreign((OLD,), True)),
+        ([OLD, PYPY, OLD], Foreign((OLD, PYPY), True)),
+        ([OLD, HERE], Foreign((OLD,), False)),
+        ([OLD, None], Foreign((OLD,), False)),
+    ],
+)
+def test_a_farm_is_surveyed(servers, expected):
+    """K68: by implementation and minor version."""
+    assert survey(HERE, servers) == expected
+
+
+def form(foreign, fn, *args):
+    cache = FunctionCache()
+    body, buffers = dump((args, {}), "call")
+    encoded = cache.encode(fn)
+    return encoded, body, foreign.form(cache, fn, encoded, "call", (args, {}), body, buffers)
+
+
+def test_only_code_has_another_form():
+    foreign = Foreign((OLD,), True)
+
+    assert form(foreign, len, [1])[2] is None
+    encoded, body, made = form(foreign, lambda x: x, 1)
+    assert made[0] is encoded.abroad[1]
+    assert made[1] is body
+    encoded, body, made = form(foreign, len, [lambda x: x])
+    assert made[0] is encoded
+    assert made[1] != body
+    # The items of a map come later.
+    cache = FunctionCache()
+    function = lambda x: x  # noqa: E731
+    made = foreign.form(cache, function, cache.encode(function), "object", None, None, ())
+    assert made[1:] == (b"", ())
+
+
+def test_what_cannot_be_sent_names_both_pythons():
+    """L17: an argument with bytecode, too."""
+    space = {}
+    exec("def f(x): return x", space)
+
+    for fn, args in ((space["f"], ()), (len, ([space["f"]],))):
+        error = form(Foreign((OLD, PYPY), True), fn, *args)[2]
+        assert isinstance(error, CannotShip)
+        assert (error.ours, error.theirs) == (python_words(), "CPython 3.10.2 or PyPy 3.12.1")
+    assert form(Foreign((), False), space["f"])[2].theirs == "another Python"
+
+
+def test_other_trouble_is_told_as_it_is(monkeypatch):
+    from remote_executor.payload import by_source
+
+    def fails(*_):
+        raise PayloadError("something", "it cannot")
+
+    monkeypatch.setattr(by_source, "dump_abroad", fails)
+    error = form(Foreign((OLD,), True), len, [lambda x: x])[2]
+
+    assert type(error) is PayloadError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("Can't get attribute 'cbrt' on <module 'math'>"),
+        ModuleNotFoundError("No module named 'tomllib'", name="tomllib"),
+        SyntaxError("no"),
+    ],
+)
+def test_what_is_absent_there_is_named(error):
+    """K68."""
+    named = in_their_words(error, "task", "CPython 3.10.2")
+
+    assert isinstance(named, CannotShip)
+    assert named.theirs == "CPython 3.10.2"
+    assert str(error) in named.reason
+    assert named.__cause__ is error
+
+
+def test_what_has_another_reason_is_left_alone():
+    for error in (ModuleNotFoundError("x", name="their_library"), ImportError("y"), KeyError(1)):
+        assert in_their_words(error, "task", "CPython 3.10.2") is error
+    named = in_their_words(CannotShip("f", "reason", theirs="PyPy 3.9"), "task", "CPython 3.10.2")
+    assert (named.ours, named.theirs) == (python_words(), "PyPy 3.9")
+
+
+def test_differences_that_matter_are_told():
+    """K68: implementation, version, cloudpickle, this library."""
+    ours = {"remote_executor": "1", "cloudpickle": "3.1"}
+
+    assert differences(HERE, ours, SAME, dict(ours)) == ()
+    assert differences(HERE, ours, PYPY, {"remote_executor": "1", "cloudpickle": "3.0"}) == (
+        "PyPy 3.12.1 there, CPython 3.12.1 here: functions travel as source",
+        "cloudpickle 3.0 there, 3.1 here",
+    )
+    assert differences(HERE, ours, HERE, {}) == ()
