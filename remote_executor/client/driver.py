@@ -380,19 +380,13 @@ class Driver:
             self._to_pack.append((task, task.id))
             return None
         if isinstance(form, PayloadError):
-            self._send_elsewhere(peer, task, form)
+            self._refuse(peer, task, form)
             return None
         return cast("Form", form)
 
-    def _send_elsewhere(self, peer: Peer, task: Task, error: PayloadError) -> None:
-        """A task cannot go to a server of another Python: give it to one of ours, or fail it."""
+    def _refuse(self, peer: Peer, task: Task, error: PayloadError) -> None:
+        """Fail a task that cannot go to a server of another Python."""
         assert task.server is not None
-        alike = [server for other, server in self._peers.items() if server.up and not other.foreign]
-        if task.pinned is None and alike and not task.cancelling:
-            server = min(alike, key=lambda server: len(server.inflight) / server.slots)
-            self.scheduler.move(task, server)
-            self._send(server, [task])
-            return
         self.scheduler.ended(task.server, task.id)
         if isinstance(error, CannotShip):
             error = error.between(python_words(), python_words(*cast("Any", peer.python)))

@@ -566,16 +566,6 @@ class Scheduler:
     def pin(self, server: Server, task: Task) -> None:
         """Give a task to one server, past the queue."""
         self.unsettled += 1
-        self._place(task, server)
-
-    def move(self, task: Task, server: Server) -> None:
-        """Give a task that was meant for a server, and has not left, to another one."""
-        assert task.server is not None
-        self._out(task.server, task.id)
-        task.id = self.next_id()
-        self._place(task, server)
-
-    def _place(self, task: Task, server: Server) -> None:
         task.state = SENT
         task.server = server
         self.tasks[task.id] = task
