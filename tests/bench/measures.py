@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench import memory, tasks
 from tests.bench.bars import Bar, Measure
+from tests.bench.code import CODE
 from tests.bench.parallel import PARALLEL
 from tests.bench.peers import POOLS, WORKERS
 from tests.bench.tasks import warm
@@ -367,6 +368,6 @@ EXECUTOR: dict[str, Measure] = {
     ),
 }
 
-GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL}
+GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL, "code": CODE}
 
-MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL}
+MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **CODE}
