@@ -29,7 +29,13 @@ from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from remote_executor.client.foreign import LATE, differences, in_their_words, survey
+from remote_executor.client.foreign import (
+    LATE,
+    differences,
+    in_their_words,
+    of_other_libraries,
+    survey,
+)
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
 from remote_executor.client.waits import IOThread
@@ -39,9 +45,10 @@ from remote_executor.errors import CannotShip, ConnectionFailed, FarmError, Payl
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.failures import decode_failure
+from remote_executor.payload.libraries import installed
 from remote_executor.payload.modules import travels_by_value
 from remote_executor.payload.pickles import dump, holds_code, load
-from remote_executor.payload.source import alias_renamed, python_words, versions
+from remote_executor.payload.source import alias_renamed, python_words
 from remote_executor.task_errors import (
     InitializerFailed,
     NoServerError,
@@ -590,11 +597,13 @@ class Driver:
         """Return what differs between the two ends, where that matters: a line each."""
         if peer.python is None or isinstance(peer.way, Embedded):
             return ()
-        theirs = peer.fields.get("versions")
-        if not isinstance(theirs, dict):
-            theirs = {}
         here = sys.implementation.name, tuple(sys.version_info[:3])
-        return differences(here, versions(), peer.python, theirs)
+        return differences(here, installed(), peer.python, peer.libraries)
+
+    def libraries(self) -> list[tuple[str, dict[str, str]]]:
+        """Return the names of servers and the versions of their libraries. Any thread may ask."""
+        with self.mutex:
+            return [(peer.name, peer.libraries) for peer in self._peers]
 
     def _log_differences(self, peer: Peer) -> None:
         lines = self.differences(peer)
@@ -654,7 +663,7 @@ class Driver:
                     if failed and (task.fn is not None or peer.foreign):
                         deliveries.append((self._not_loaded, (peer, task, frame)))
                     elif feed is None:
-                        deliveries.append((_resolve, (task, frame)))
+                        deliveries.append((_resolve, (task, frame, self)))
                     else:
                         feed.measured(task.count, frame.aux * 1e-6, len(frame.raw))
                         deliveries.append((task.sink.arrived, (task, frame)))
@@ -690,13 +699,20 @@ class Driver:
                 task.function = None
                 self.inbox.append(task)
                 return
+        named: BaseException | None = None
         if peer.foreign and peer.python is not None:
             named = in_their_words(error, task.name or "task", python_words(*peer.python))
-            if named is not error:
-                self._deliver_error(task, named)
-                return
+        if named is None or named is error:
+            bodies = [task.encoded.body, task.body or b""]
+            servers = [(peer.name, peer.libraries)]
+            named = of_other_libraries(error, bodies, servers, "it cannot be unpickled there")
+            if named is not None:
+                named.__cause__ = error
+        if named is not None:
+            self._deliver_error(task, named)
+            return
         if task.feed is None:
-            _resolve(task, frame)
+            _resolve(task, frame, self)
         else:
             task.sink.arrived(task, frame)
 
@@ -1119,9 +1135,14 @@ def _holds_code(task: Task) -> bool:
     return holds_code(task.encoded.body) or holds_code(task.body or b"")
 
 
-def open_result(frame: Frame) -> Any:
+def open_result(frame: Frame, driver: Driver, what: str = "the task's result") -> Any:
     """
     Unpickle what a task returned.
+
+    Args:
+        frame: What came.
+        driver: Knows of the servers.
+        what: What it is, in the words of an error.
 
     Raises:
         RemoteError: If it cannot be rebuilt here.
@@ -1132,11 +1153,9 @@ def open_result(frame: Frame) -> Any:
     except CannotShip:
         raise
     except BaseException as exc:
-        raise RemoteError(
-            type(exc).__qualname__,
-            f"the task's result cannot be unpickled here: {exc}",
-            "",
-        ) from exc
+        words = f"{what} cannot be unpickled here"
+        error = of_other_libraries(exc, [frame.body], driver.libraries(), words)
+        raise error or RemoteError(type(exc).__qualname__, f"{words}: {exc}", "") from exc
 
 
 def open_failure(frame: Frame) -> BaseException:
@@ -1145,7 +1164,7 @@ def open_failure(frame: Frame) -> BaseException:
     return decode_failure(bytes(frame.body), bytes(pickled))
 
 
-def _resolve(task: Task, frame: Frame) -> None:
+def _resolve(task: Task, frame: Frame, driver: Driver) -> None:
     future = task.sink
     try:
         if frame.kind == RESULT:
@@ -1153,7 +1172,7 @@ def _resolve(task: Task, frame: Frame) -> None:
                 value = load(frame.body, frame.buffers)
             except BaseException:
                 try:
-                    open_result(frame)
+                    open_result(frame, driver)
                 except FarmError as exc:
                     future.set_exception(exc)
                 return

@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import CannotShip, PayloadError
+from remote_executor.payload.libraries import OURS, changed, installed
 from remote_executor.payload.pickles import holds_code
 from remote_executor.payload.source import python_words
+from remote_executor.task_errors import RemoteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from remote_executor.payload.functions import Encoded, FunctionCache
     from remote_executor.wire.frames import Buffer
 
     Form = tuple[Encoded, Buffer, Sequence[Buffer]]
 
-__all__ = ["Foreign", "differences", "in_their_words", "survey"]
+__all__ = ["Foreign", "differences", "in_their_words", "of_other_libraries", "survey"]
 
 LATE = "it was submitted before a server with another Python was known"
 
@@ -169,8 +171,37 @@ def differences(
     if not alike(here, there):
         words = f"{python_words(*there)} there, {python_words(*here)} here"
         lines.append(f"{words}: functions travel as source")
-    for library, version in ours.items():
-        other = theirs.get(library)
-        if other is not None and other != version:
+    for library in OURS:
+        version, other = ours.get(library), theirs.get(library)
+        if version is not None and other is not None and version != other:
             lines.append(f"{library} {other} there, {version} here")
     return tuple(lines)
+
+
+def of_other_libraries(
+    error: BaseException,
+    bodies: Iterable[Buffer],
+    servers: Iterable[tuple[str, Mapping[str, str]]],
+    what: str,
+) -> RemoteError | None:
+    """
+    Say that a pickle could not be loaded where a library that it names is of another version.
+
+    Args:
+        error: What was raised when it was loaded.
+        bodies: The pickle, or several.
+        servers: Names of servers, and the versions of their libraries.
+        what: What could not be loaded, and where.
+
+    Returns:
+        What names the versions at both ends; None if they are the same.
+    """
+    ours = installed()
+    found = [
+        f"{library} is {here} here and {there} on {name}"
+        for name, theirs in servers
+        for library, here, there in changed(bodies, ours, theirs)
+    ]
+    if not found:
+        return None
+    return RemoteError(type(error).__qualname__, f"{what}: {error} ({'; '.join(found)})")

@@ -332,6 +332,12 @@ class Peer:
             return None
         return str(self.fields.get("implementation")), tuple(version)
 
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The versions of what is installed there, by name, as far as it has said."""
+        versions = self.fields.get("versions")
+        return versions if isinstance(versions, dict) else {}
+
     # --------------------------------------------------------------- on the way
 
     def connect(self) -> None:

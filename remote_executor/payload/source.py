@@ -47,8 +47,6 @@ _RENAMED = {"pathlib._local": "pathlib"}
 
 _EMPTY = object()
 
-_versions: dict[str, str] = {}
-
 
 class Recipe(NamedTuple):
     """
@@ -130,19 +128,6 @@ def python_words(implementation: str = "", version: tuple[int, ...] = ()) -> str
     implementation = implementation or sys.implementation.name
     words = {"cpython": "CPython", "pypy": "PyPy"}.get(implementation, implementation)
     return f"{words} {'.'.join(map(str, version or sys.version_info[:3]))}"
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what has to understand each other at both ends, where known."""
-    if not _versions:
-        from importlib.metadata import PackageNotFoundError, version
-
-        for name in ("remote_executor", "cloudpickle"):
-            try:
-                _versions[name] = version(name)
-            except PackageNotFoundError:  # it was not installed, it is only in the path
-                continue
-    return dict(_versions)
 
 
 def alias_renamed() -> None:

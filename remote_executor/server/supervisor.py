@@ -27,7 +27,7 @@ from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
 from remote_executor.errors import FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
-from remote_executor.payload.source import versions
+from remote_executor.payload.libraries import installed
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
 from remote_executor.wire.frames import make_frame
@@ -602,7 +602,7 @@ class Supervisor:
             "server": self.id,
             "implementation": sys.implementation.name,
             "python": list(sys.version_info[:3]),
-            "versions": {} if self._embedded else versions(),
+            "versions": {} if self._embedded else installed(),
         }
         client.sharing.host = fields.get("segments") is True and connection.share()
         reply["segments"] = client.sharing.host

@@ -12,10 +12,12 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from remote_executor import FarmExecutor, RemoteError
 from tests.support.pythons import MINORS, environment, find_pypy, find_pythons
 from tests.support.scale import scaled
 from tests.support.tools import missing
@@ -328,3 +330,43 @@ def test_a_server_of_another_python_that_comes_late(abroad):
 
     assert results == [1] * 20
     assert set(kinds) <= {"CannotShip", "NoneType"}
+
+
+LIBRARY = """
+class Shape:
+    pass
+
+class {extra}(Shape):
+    pass
+
+def make(*_):
+    return {extra}()
+"""
+
+
+def test_a_library_of_another_version_at_the_other_end(tmp_path, monkeypatch):
+    """K21: the one future concerned gets RemoteError, with both versions in its text."""
+    for folder, version, extra in (("ours", "2.0", "Circle"), ("theirs", "1.0", "Square")):
+        place = tmp_path / folder
+        (place / f"shapes_of_a_test-{version}.dist-info").mkdir(parents=True)
+        (place / "shapes_of_a_test.py").write_text(LIBRARY.format(extra=extra))
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "theirs")}
+    monkeypatch.syspath_prepend(tmp_path / "ours")
+    import shapes_of_a_test as shapes
+
+    versions = "shapes-of-a-test is 2.0 here and 1.0 on unix:"
+    with (
+        serving(sys.executable, tmp_path / "there", env) as address,
+        FarmExecutor(addresses=[address]) as ex,
+    ):
+        assert type(ex.submit(shapes.Shape).result(scaled(20))) is shapes.Shape
+        sent = ex.submit(isinstance, shapes.Circle(), object).exception(scaled(20))
+        made = ex.submit(shapes.make).exception(scaled(20))
+        with pytest.raises(RemoteError) as caught:
+            list(ex.map(shapes.make, range(2)))
+        assert ex.submit(abs, -1).result(scaled(20)) == 1
+    for error in (sent, made, caught.value):
+        assert type(error) is RemoteError
+        assert "AttributeError" in str(error)
+        assert versions in str(error)
+    del sys.modules["shapes_of_a_test"]

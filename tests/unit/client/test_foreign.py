@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from remote_executor.client.foreign import Foreign, differences, in_their_words, survey
+from remote_executor.client.foreign import (
+    Foreign,
+    differences,
+    in_their_words,
+    of_other_libraries,
+    survey,
+)
 from remote_executor.errors import CannotShip, PayloadError
 from remote_executor.payload.functions import FunctionCache
 from remote_executor.payload.pickles import dump
@@ -109,11 +115,25 @@ def test_what_has_another_reason_is_left_alone():
 
 def test_differences_that_matter_are_told():
     """K68: implementation, version, cloudpickle, this library."""
-    ours = {"remote_executor": "1", "cloudpickle": "3.1"}
+    ours = {"remote-executor": "1", "cloudpickle": "3.1"}
 
     assert differences(HERE, ours, SAME, dict(ours)) == ()
-    assert differences(HERE, ours, PYPY, {"remote_executor": "1", "cloudpickle": "3.0"}) == (
+    assert differences(HERE, ours, PYPY, {"remote-executor": "1", "cloudpickle": "3.0"}) == (
         "PyPy 3.12.1 there, CPython 3.12.1 here: functions travel as source",
         "cloudpickle 3.0 there, 3.1 here",
     )
     assert differences(HERE, ours, HERE, {}) == ()
+
+
+def test_a_library_of_another_version_is_named(monkeypatch):
+    from remote_executor.client import foreign
+
+    monkeypatch.setattr(foreign, "installed", lambda: {"cloudpickle": "3.1", "other": "1"})
+    body, _ = dump(lambda: 1)
+    servers = [("node1", {"cloudpickle": "3.0", "other": "2"}), ("node2", {"cloudpickle": "3.1"})]
+    error = of_other_libraries(AttributeError("gone"), [b"", body], servers, "it cannot be loaded")
+
+    assert str(error) == (
+        "AttributeError: it cannot be loaded: gone (cloudpickle is 3.1 here and 3.0 on node1)"
+    )
+    assert of_other_libraries(KeyError(1), [body], servers[1:], "it") is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import enum
-import importlib.metadata
 import linecache
 import pathlib
 import pickle
@@ -163,21 +162,6 @@ def test_modules_that_newer_pythons_renamed_are_found(monkeypatch):
     assert pickle.loads(b"\x80\x04cpathlib._later\nPurePosixPath\n.") is pathlib.PurePosixPath
     assert sys.modules["json"] is not pathlib
     monkeypatch.delitem(sys.modules, "pathlib._later")
-
-
-def test_versions_of_both_libraries_are_known_where_they_are_installed(monkeypatch):
-    monkeypatch.setattr(source, "_versions", {})
-
-    def version(name):
-        if name == "cloudpickle":
-            raise importlib.metadata.PackageNotFoundError
-        return "1.2"
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
-
-    assert source.versions() == source.versions() == {"remote_executor": "1.2"}
-    monkeypatch.undo()
-    assert "remote_executor" in source.versions()
 
 
 def test_enums_and_namedtuples_are_made_by_a_call():
