@@ -42,6 +42,7 @@ IMPURE = {
 REQUIRED = {"cloudpickle": "remote_executor.payload", "tblib": "remote_executor.payload"}
 CLIENT_ONLY = "remote_executor.task_errors"
 HEAVY = {
+    "ast",
     "asyncio",
     "cloudpickle",
     "concurrent.futures",

@@ -39,8 +39,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FUTURES = 0x01FE0000
 """The bits of a code object's flags that come from ``__future__``."""
 
-_NESTED = 0x10
-"""Whether it was defined in a function, which around a recipe is another matter."""
+_PLACE = 0x10 | 0x8000000
+"""Whether it was defined in a function, or (3.14) in a class: around a recipe that is different."""
 
 _OPTIMIZED = 0x1
 """Functions have this flag, and bodies of classes do not."""
@@ -286,7 +286,7 @@ def _cannot(what: str, reason: str) -> CannotShip:
 
 def _alike(one: CodeType, other: CodeType) -> bool:
     """Compare code objects but for where they stand."""
-    ignored = _FUTURES | _NESTED
+    ignored = _FUTURES | _PLACE
     is_class = not one.co_flags & _OPTIMIZED
     return (
         one.co_name == other.co_name

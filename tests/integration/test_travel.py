@@ -23,6 +23,7 @@ from tests.support.scale import scaled
 from tests.support.tools import missing
 
 KINDS = Path(__file__).parents[1] / "support" / "kinds.py"
+PROGRAM = KINDS.with_name("abroad.py")
 ALL = bool(os.environ.get("REMOTE_EXECUTOR_ALL_PARAMETERS"))
 ENDS = ["oldest", "newest"]
 CPYTHONS = [f"3.{minor}" for minor in MINORS] if ALL else ENDS
@@ -105,138 +106,6 @@ def test_kinds_of_function(ours, theirs, pythons, travelling, tmp_path):
     assert len([words for words in outcomes.values() if words == "right"]) >= 60
 
 
-PROGRAM = """
-import json, logging, sys
-from concurrent.futures import wait
-from remote_executor import CannotShip, FarmExecutor
-
-class Own(Exception):
-    def __init__(self, code):
-        super().__init__(code)
-        self.code = code
-
-SET = []
-limit = 1
-
-def initialize(value):
-    global SET
-    SET = [value, version()]
-
-def version():
-    return list(sys.version_info[:2])
-
-def fails(x):
-    y = x + 1
-    raise Own(y)  # the very line
-
-def scaled(x):
-    return x * limit
-
-def held():
-    return SET
-
-exec("def no_source(x): return x")
-
-def here():
-    return list(sys.version_info[:2])
-
-def early(address, both):
-    '''Values are those of the submit, though no server has answered yet.'''
-    global limit
-    with FarmExecutor(addresses=[address], initializer=initialize, initargs=(7,)) as ex:
-        first = ex.submit(scaled, 10)
-        local = [1]
-        second = ex.submit(lambda: local)
-        local.append(2)
-        limit = 2
-        third = ex.submit(scaled, 10)
-        unsent = ex.submit(no_source, 1)
-        return [first.result(), second.result(), third.result(), str(unsent.exception()),
-                ex.submit(held).result()]
-
-def maps(address, both):
-    with FarmExecutor(addresses=[address]) as ex:
-        adders = [lambda x, n=n: x + n for n in range(5)]
-        return [
-            list(ex.map(lambda x: x * limit, range(1000)))[-1],
-            list(ex.map(lambda f: f(1), adders)),
-            list(ex.starmap(lambda a, b: a + len(b), [(1, b"x" * 200_000)] * 3)),
-            ex.broadcast(lambda: limit),
-            str(catch(lambda: list(ex.map(no_source, [1])))),
-            str(catch(lambda: list(ex.map(len, [[no_source]])))),
-        ]
-
-def catch(call):
-    try:
-        return call()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-
-def traceback(address, both):
-    with FarmExecutor(addresses=[address]) as ex:
-        error = ex.submit(fails, 1).exception()
-        frame = error.__traceback__
-        while frame.tb_next:
-            frame = frame.tb_next
-        return [type(error) is Own, error.code, frame.tb_lineno, str(error.__cause__)]
-
-def refused(address, both):
-    with FarmExecutor(addresses=[address]) as ex:
-        ex.wait_for_workers(1)
-        future = ex.submit(no_source, 1)
-        done = future.done()  # at submit: there is nowhere else to go
-        argument = ex.submit(len, [no_source]).exception()
-        error = future.exception()
-        return [done, type(error).__name__, error.function, error.ours, error.theirs,
-                type(argument).__name__]
-
-def told(address, both):
-    lines = []
-    class Keep(logging.Handler):
-        def emit(self, record): lines.append(record.getMessage())
-    logging.getLogger("remote_executor.client").addHandler(Keep())
-    logging.getLogger("remote_executor.client").setLevel("INFO")
-    with FarmExecutor(addresses=[address]) as ex:
-        ex.submit(abs, 1).result()
-        server, = ex.status().servers
-        return [server.differences, server.implementation, server.python,
-                [line for line in lines if "differs" in line]]
-
-def mixed(address, both):
-    '''A farm of both Pythons.'''
-    with FarmExecutor(addresses=both, max_workers=1) as ex:
-        ex.wait_for_workers(2)
-        futures = [ex.submit(lambda: (here(), sum(range(200_000)))) for _ in range(200)]
-        found = [future.result()[0] for future in futures]
-        some = [ex.submit(no_source, number) for number in range(100)]
-        wait(some)
-        ends = {type(future.exception()).__name__ for future in some}
-        return [sorted({tuple(each) for each in found}), sorted(ends),
-                [future.result() for future in some if not future.exception()] != []]
-
-def initializer_refused(address, both):
-    with FarmExecutor(addresses=[address], initializer=no_source, initargs=(1,)) as ex:
-        return catch(lambda: ex.submit(abs, 1).result())
-
-def late(address, both):
-    '''A server of another Python that nobody knew of.'''
-    with FarmExecutor(addresses=[both[1]], max_workers=1) as ex:
-        ex.wait_for_workers(1)
-        hold = [1]
-        slow = ex.submit(sum, range(5_000_000))
-        waiting = [ex.submit(lambda: limit) for _ in range(20)]
-        captured = [ex.submit(lambda: hold) for _ in range(3)]
-        ex.add_server(address)
-        ex.remove_server(both[1], drain=False)
-        results = [future.result() for future in waiting]
-        kinds = {type(future.exception()).__name__ for future in captured}
-        return [results, sorted(kinds)]
-
-if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](sys.argv[2], sys.argv[2:])))
-"""
-
-
 @pytest.fixture(scope="module")
 def abroad(pythons, travelling, tmp_path_factory):
     """Return a function that runs a part of the program here, with servers old and new."""
@@ -245,7 +114,7 @@ def abroad(pythons, travelling, tmp_path_factory):
         pytest.skip("there is only one Python on this machine")
     folder = tmp_path_factory.mktemp("abroad")
     program = folder / "program.py"
-    program.write_text(PROGRAM)
+    program.write_text(PROGRAM.read_text())
     with (
         serving(server, folder / "old", travelling) as old,
         serving(client, folder / "new", travelling) as new,
@@ -254,7 +123,9 @@ def abroad(pythons, travelling, tmp_path_factory):
 
 
 def line_of(text):
-    return next(n for n, line in enumerate(PROGRAM.splitlines(), start=1) if text in line)
+    return next(
+        n for n, line in enumerate(PROGRAM.read_text().splitlines(), start=1) if text in line
+    )
 
 
 def test_values_are_those_of_the_submit_before_any_server_has_answered(abroad):
@@ -307,6 +178,11 @@ def test_status_and_one_line_tell_what_differs(abroad):
     assert differences[0].endswith(" here: functions travel as source")
     assert implementation == "cpython"
     assert differences[0] in lines[0]
+
+
+def test_modules_that_the_server_lacks(abroad):
+    """K7: they go as source, too."""
+    assert abroad("own_module") == [15, True, 3, 12]
 
 
 def test_a_farm_of_both_pythons(abroad, pythons):

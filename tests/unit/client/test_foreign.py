@@ -92,7 +92,7 @@ def test_other_trouble_is_told_as_it_is(monkeypatch):
     "error",
     [
         AttributeError("Can't get attribute 'cbrt' on <module 'math'>"),
-        ModuleNotFoundError("No module named 'tomllib'", name="tomllib"),
+        ModuleNotFoundError("No module named 'asyncio.new'", name="asyncio.new"),
         SyntaxError("no"),
     ],
 )

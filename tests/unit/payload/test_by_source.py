@@ -13,7 +13,7 @@ from pathlib import Path
 import cloudpickle.cloudpickle
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remote_executor.errors import CannotShip, PayloadError
@@ -422,6 +422,7 @@ class Odd:
 
 
 @pytest.mark.parametrize("way", ["by value", "by source"])
+@settings(max_examples=50)
 @given(data=st.data())
 def test_random_nests_of_code(way, data, tmp_path_factory):
     """L1, L3, L5, L7, L8, L16: what is answered there is what is answered here."""
