@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "GSSAPI",
+    "TLS",
     "Address",
     "AddressError",
+    "Auth",
     "AuthenticationFailed",
     "CannotShip",
     "ConnectionFailed",
@@ -34,6 +37,7 @@ __all__ = [
     "InitializerFailed",
     "LocalProtocolError",
     "LocalServers",
+    "Mechanism",
     "NoKernelError",
     "NoServerError",
     "Options",
@@ -42,6 +46,7 @@ __all__ = [
     "PtreeError",
     "PtreeRedefinedError",
     "PtreeUndefinedError",
+    "Refused",
     "RemoteError",
     "RemoteProtocolError",
     "ServerHandle",
@@ -49,6 +54,7 @@ __all__ = [
     "ServerStatus",
     "TaskKilled",
     "TaskTimeout",
+    "Token",
     "UnsupportedError",
     "WorkerDied",
     "__version__",
@@ -69,6 +75,11 @@ __all__ = [
 _WHERE = {
     "Address": "net.addresses",
     "parse_address": "net.addresses",
+    "TLS": "net.tls",
+    "GSSAPI": "net.gssapi",
+    "Token": "net.tokens",
+    "Auth": "wire.auth",
+    "Mechanism": "wire.auth",
     "Options": "options",
     "FarmExecutor": "client.executor",
     "FarmView": "client.executor",
@@ -95,6 +106,7 @@ _WHERE = {
             "LocalProtocolError",
             "PayloadError",
             "ProtocolMismatch",
+            "Refused",
             "RemoteProtocolError",
         ],
         "errors",
@@ -147,6 +159,7 @@ if TYPE_CHECKING:
         LocalProtocolError,
         PayloadError,
         ProtocolMismatch,
+        Refused,
         RemoteProtocolError,
     )
     from remote_executor.launch.local import (
@@ -155,6 +168,9 @@ if TYPE_CHECKING:
         start_local_servers,
     )
     from remote_executor.net.addresses import Address, parse_address
+    from remote_executor.net.gssapi import GSSAPI
+    from remote_executor.net.tls import TLS
+    from remote_executor.net.tokens import Token
     from remote_executor.options import Options
     from remote_executor.payload.finder import deftask
     from remote_executor.payload.source import deftask_source
@@ -175,3 +191,4 @@ if TYPE_CHECKING:
         UnsupportedError,
         WorkerDied,
     )
+    from remote_executor.wire.auth import Auth, Mechanism

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_executor import __version__
 from remote_executor.errors import FarmError
@@ -59,21 +60,25 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--insecure",
         action="store_true",
-        help="allow an address that others can reach, although the stream is not encrypted",
+        help="speak plain text, although others may read what travels, and change it",
     )
+    _add_security(one, server=True)
     one.set_defaults(run=_serve)
 
     one = commands.add_parser("ping", help="tell whether a server answers")
     one.add_argument("address")
     one.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS")
+    _add_security(one)
     one.set_defaults(run=_ping)
 
     one = commands.add_parser("status", help="print what a server does, as JSON")
     one.add_argument("address")
+    _add_security(one)
     one.set_defaults(run=_status)
 
     one = commands.add_parser("end", help="have a server end when its clients are done")
     one.add_argument("address")
+    _add_security(one)
     one.set_defaults(run=_end)
 
     one = commands.add_parser("token", help="show the secret that clients and servers share")
@@ -87,6 +92,69 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(run=_token)
     return parser
+
+
+def _add_security(one: argparse.ArgumentParser, server: bool = False) -> None:
+    """Add what makes ``auth=`` and ``tls=``; the environment counts where nothing is said."""
+    group = one.add_argument_group(
+        "who may talk to whom, and how", "see Security in README.md for all of it"
+    )
+    group.add_argument(
+        "--auth",
+        choices=["token", "gssapi"],
+        help="how both ends prove who they are (default: REMOTE_EXECUTOR_AUTH, else token)",
+    )
+    group.add_argument(
+        "--gssapi-service", metavar="NAME", help="the service in the server's Kerberos principal"
+    )
+    if server:
+        group.add_argument(
+            "--gssapi-users", metavar="USER@REALM,...", help="the principals that may run code here"
+        )
+    group.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="speak TLS (default: REMOTE_EXECUTOR_TLS, else where others could listen)",
+    )
+    group.add_argument("--tls-certificate", metavar="PEM", help="this end's certificate")
+    group.add_argument("--tls-key", metavar="PEM", help="its key, if it is in another file")
+    group.add_argument(
+        "--tls-ca",
+        metavar="PEM",
+        help="who must have signed the "
+        + ("clients' certificates" if server else "server's certificate"),
+    )
+    if not server:
+        group.add_argument(
+            "--tls-name", metavar="HOST", help="the name in it (default: the address's host)"
+        )
+
+
+def _security(given: argparse.Namespace) -> dict[str, Any]:
+    """Return ``auth=`` and ``tls=``; None where nothing was said."""
+    auth: Any = None
+    if given.auth == "token":
+        from remote_executor.net.tokens import Token
+
+        auth = Token()
+    elif given.auth == "gssapi" or given.gssapi_service or getattr(given, "gssapi_users", None):
+        from remote_executor.net.gssapi import GSSAPI
+
+        users = (getattr(given, "gssapi_users", None) or "").replace(",", " ").split()
+        auth = GSSAPI(given.gssapi_service or "remote_executor", users)
+    fields = {
+        "certificate": given.tls_certificate,
+        "key": given.tls_key,
+        "ca": given.tls_ca,
+        "server_name": getattr(given, "tls_name", None),
+        "password": os.environ.get("REMOTE_EXECUTOR_TLS_PASSWORD"),
+    }
+    tls: Any = given.tls
+    if tls is not False and any(fields[name] for name in ("certificate", "ca", "server_name")):
+        from remote_executor.net.tls import TLS
+
+        tls = TLS(**fields)
+    return {"auth": auth, "tls": tls}
 
 
 # Each command imports what it needs: a server's workers are forked from it, so it stays small.
@@ -103,6 +171,7 @@ def _serve(given: argparse.Namespace) -> int:
         preload=[name for name in given.preload.split(",") if name],
         log_level=given.log_level,
         insecure=given.insecure,
+        **_security(given),
         ready=lambda address: print(f"listening on {address}", flush=True),
     )
     return 0
@@ -111,7 +180,7 @@ def _serve(given: argparse.Namespace) -> int:
 def _ping(given: argparse.Namespace) -> int:
     from remote_executor.client.admin import ping
 
-    alive = ping(given.address, given.timeout)
+    alive = ping(given.address, given.timeout, **_security(given))
     print(f"{given.address} {'answers' if alive else 'does not answer'}")
     return 0 if alive else 1
 
@@ -119,14 +188,14 @@ def _ping(given: argparse.Namespace) -> int:
 def _status(given: argparse.Namespace) -> int:
     from remote_executor.client.admin import server_status
 
-    print(json.dumps(server_status(given.address), indent=2))
+    print(json.dumps(server_status(given.address, **_security(given)), indent=2))
     return 0
 
 
 def _end(given: argparse.Namespace) -> int:
     from remote_executor.client.admin import end_server
 
-    end_server(given.address)
+    end_server(given.address, **_security(given))
     print(f"{given.address} ends when its clients are done")
     return 0
 

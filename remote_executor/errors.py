@@ -8,8 +8,9 @@ Every error that the library raises, in one tree.
     ├── RemoteProtocolError           the peer sent something that the protocol forbids
     ├── AddressError                  also a ValueError: an address that cannot be meant
     ├── ConnectionFailed              also a ConnectionError: no session with that server
-    │   ├── AuthenticationFailed      one side could not prove that it knows the secret
+    │   ├── AuthenticationFailed      one side could not prove who it is
     │   └── ProtocolMismatch          the two sides speak no common version
+    ├── Refused                       what a mechanism of authentication raises; see wire.auth
     ├── PayloadError                  also a PicklingError and a TypeError: it cannot travel
     │   └── CannotShip                it cannot travel to that other version of Python
     │
@@ -48,6 +49,7 @@ __all__ = [
     "LocalProtocolError",
     "PayloadError",
     "ProtocolMismatch",
+    "Refused",
     "RemoteProtocolError",
 ]
 
@@ -109,7 +111,7 @@ class ConnectionFailed(FarmError, ConnectionError):
 
 
 class AuthenticationFailed(ConnectionFailed):
-    """One side could not prove that it knows the secret. Trying again does not help."""
+    """One side could not prove who it is, or is not allowed. Trying again does not help."""
 
     def __str__(self) -> str:
         return f"authentication with {self.address} failed: {self.reason}"
@@ -120,6 +122,21 @@ class ProtocolMismatch(ConnectionFailed):
 
     def __str__(self) -> str:
         return f"no common protocol with {self.address}: {self.reason}"
+
+
+class Refused(FarmError):
+    """
+    Raised by a mechanism of authentication that does not believe its peer.
+
+    The user gets to see an :class:`AuthenticationFailed` with the same reason.
+
+    Attributes:
+        reason: Why. A server's reason is told to the client: let it help, and give nothing away.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class PayloadError(FarmError, pickle.PicklingError, TypeError):

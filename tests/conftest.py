@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 LEAK_CHECKED = (HERE / "integration", HERE / "contract")
 
+KEPT_OUT = (
+    "REMOTE_EXECUTOR_ADDRESSES",
+    "REMOTE_EXECUTOR_AUTH",
+    "REMOTE_EXECUTOR_GSSAPI",
+    "REMOTE_EXECUTOR_TLS",
+)
+
 _private = pytest.StashKey[str]()
 
 hypothesis.settings.register_profile(
@@ -41,7 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="remote-executor-tests-")  # mode 0700
     config.stash[_private] = folder
     os.environ["REMOTE_EXECUTOR_TOKEN_FILE"] = os.path.join(folder, "token")
-    os.environ.pop("REMOTE_EXECUTOR_ADDRESSES", None)
+    for name in [name for name in os.environ if name.startswith(KEPT_OUT)]:
+        del os.environ[name]
     leaks.set_mark()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell's background job: it would pass that on to the programs that tests interrupt.

@@ -10,6 +10,8 @@ The client's shell around the scheduler: one I/O thread, and a mutex for who loo
        wake it if it sleeps         then:           pickle batches, unpickle results,
                                                     resolve futures, run callbacks
 
+A caller that has the farm to itself takes the way of :mod:`remote_executor.client.shortcut`.
+
 The I/O thread alone changes the scheduler, the peers and the loop; all others post to it. So a ^C
 in the middle of a caller's ``submit`` costs that call at most, and a ``__del__`` may submit
 wherever it runs. The mutex is held while the core changes, and by those who read more than one
@@ -38,6 +40,7 @@ from remote_executor.client.foreign import (
 )
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
+from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
@@ -73,7 +76,9 @@ if TYPE_CHECKING:
 
     from remote_executor.client.foreign import Foreign, Form
     from remote_executor.core.known import Function
+    from remote_executor.net.security import TLSLike
     from remote_executor.payload.functions import FunctionCache
+    from remote_executor.wire.auth import Auth
     from remote_executor.wire.session import Session
 
 __all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
@@ -90,6 +95,8 @@ CROWD = 256
 ANSWER_SECONDS = 2.0
 """How long cancel() waits for a server to say whether a task has begun."""
 WARN_SECONDS = 3.0
+NAP_SECONDS = 0.005
+"""How long callers may use the shortcut before the I/O thread looks after it."""
 RELEASE_SECONDS = 0.01
 """How often to look whether a result's shared memory is still in use."""
 
@@ -114,7 +121,8 @@ class Settings:
         retries: int,
         grace: float,
         connect_timeout: float | None,
-        token: bytes | None,
+        auth: Auth,
+        tls: TLSLike,
         label: bool,
     ) -> None:
         self.config = config
@@ -124,7 +132,8 @@ class Settings:
         self.retries = retries
         self.grace = grace
         self.connect_timeout = connect_timeout
-        self.token = token
+        self.auth = auth
+        self.tls = tls
         self.label = label
         """Whether lines that tasks print are marked with host and task."""
 
@@ -172,6 +181,8 @@ class Driver:
         self._pid = os.getpid()
         self._watchdog = self.loop.timer(self._look_after_start)
         self._refill = self.loop.timer(lambda _: None)
+        self.shortcut = Shortcut(self.loop, self.functions)
+        self._settled_at = 0.0
         self.foreign: Foreign | None = None
         """The servers that run another Python, or may do so."""
         for way in ways:
@@ -223,6 +234,15 @@ class Driver:
     def _timeout_or(self, default: float) -> float:
         given = self.settings.connect_timeout
         return default if given is None else given
+
+    def forked(self) -> RuntimeError | None:
+        """Return the error to raise if this is a forked child, where all here is the parent's."""
+        if self._pid == os.getpid():
+            return None
+        return RuntimeError(
+            f"this executor belongs to process {self._pid}, which forked this one "
+            f"({os.getpid()}): make a new FarmExecutor here"
+        )
 
     def in_io_thread(self) -> bool:
         """Whether the caller is a callback that the I/O thread runs."""
@@ -517,6 +537,8 @@ class Driver:
                     self._deliver_one()
                 if self._over():
                     break
+                if self.loop.now - self._settled_at < NAP_SECONDS and not self.scheduler.unsettled:
+                    self._park()
         except BaseException as exc:
             # A defect of ours; whoever waits must hear of it rather than hang.
             log.exception("the I/O thread of an executor failed")
@@ -536,6 +558,47 @@ class Driver:
                 self._busy = False
         if self._to_pack:
             self._pack()
+
+    def _park(self) -> None:
+        """Leave the farm to callers with single tasks, for as long as there are any."""
+        if self.inbox or self.ending or self.broken is not None or self._cancel_pending:
+            return
+        shortcut = self.shortcut
+        for peer, server in self._peers.items():
+            if server.room() and peer.is_at_rest() and not peer.foreign and shortcut.open(peer):
+                break
+        else:
+            return
+        while shortcut.is_open():
+            woken = self.loop.nap(NAP_SECONDS)
+            with self.mutex, shortcut.lock:
+                self._busy = True
+                try:
+                    keep = not (woken or self.inbox or self.ending)
+                    self._catch_up(peer, server, *shortcut.take(keep))
+                    if shortcut.is_open() and not peer.is_at_rest():
+                        # The rest is to be written before anybody else writes.
+                        self._catch_up(peer, server, *shortcut.take(False))
+                finally:
+                    self._busy = False
+            while self._deliveries:
+                self._deliver_one()
+
+    def _catch_up(self, peer: Peer, server: Server, sent: list[Sent], received: list[Any]) -> None:
+        """Do what callers have done by the shortcut, as far as it has not happened yet."""
+        if not sent:
+            return
+        session, link = peer.session, peer.link
+        assert session is not None
+        assert link is not None
+        for task, frame, count in sent:
+            task.function = self.functions.number(task.encoded)
+            self.scheduler.pin(server, task)
+            task.posted = True
+            session.send(frame)
+            link.outbox.sent(count)
+        peer.resume(received)
+        peer.flush()
 
     def _settle(self, now: float) -> None:
         """Act upon all that this round has brought."""
@@ -652,6 +715,7 @@ class Driver:
                     handler(self, peer, server, frame)
         if finished:
             peer.failures = 0
+            self._settled_at = self.loop.now
             if peer.link is not None and peer.link.round_trip:
                 server.round_trip = peer.link.round_trip
             tasks = self.scheduler.done(server, [frame.id for frame in finished], micros * 1e-6)
@@ -672,23 +736,30 @@ class Driver:
         """A worker could not unpickle a task: send it by value if that may help."""
         error = open_failure(frame)
         module = error.name if isinstance(error, ModuleNotFoundError) else None
-        fn, task.fn = task.fn, None  # not more than once
-        if module is not None and travels_by_value(module):
+        # One module may need another: each of them once.
+        if module is not None and module not in task.lacking and travels_by_value(module):
+            task.lacking += (module,)
             self._cache.clear()
             try:
                 if task.feed is None:
-                    task.encoded = self._cache.encode(fn)
-                    if task.body is not None and not holds_code(task.body):
-                        call = load(task.body, task.buffers)
-                        task.body, task.buffers = dump(call, "call")
+                    task.encoded = self._cache.encode(task.fn)
+                    if task.items is None and task.body is not None and not holds_code(task.body):
+                        task.items = load(task.body, task.buffers)
+                    if task.items is not None:
+                        task.body, task.buffers = dump(task.items, "call")
                 else:
-                    task.feed.encoded = task.encoded = self._cache.encode(fn)
+                    task.feed.encoded = task.encoded = self._cache.encode(task.fn)
                     task.body = None
                 task.abroad = None
                 if self.foreign is not None and task.body is not None:
-                    call = load(task.body, task.buffers) if not holds_code(task.body) else None
                     task.abroad = self.foreign.form(
-                        self._cache, fn, task.encoded, "call", call, task.body, task.buffers
+                        self._cache,
+                        task.fn,
+                        task.encoded,
+                        "call",
+                        task.items,
+                        task.body,
+                        task.buffers,
                     )
             except Exception as exc:
                 error = exc
@@ -781,12 +852,22 @@ class Driver:
         self.scheduler.server_up(server, frame.aux)
 
     def _on_output(self, peer: Peer, server: Server, frame: Frame) -> None:
-        task = server.inflight.get(frame.id)
-        label = ""
-        if self.settings.label:
-            label = f"[{peer.fields.get('host', peer.name)} {frame.aux >> 2}"
-            label += f" {task.name}] " if task is not None and task.name else "] "
+        label = self._label(peer, frame.aux >> 2, server.inflight.get(frame.id))
         self.deliver(_show, frame.aux & 3, label, bytes(frame.body))
+
+    def _on_log(self, peer: Peer, server: Server, frame: Frame) -> None:
+        task = server.inflight.get(frame.id)
+        fields = decode_fields(frame.body, name=str, levelno=int, msg=str, process=int)
+        fields["host"] = peer.fields.get("host", peer.name)
+        fields["task"] = task.name if task is not None else None
+        self.deliver(_log, fields, self._label(peer, fields["process"], task))
+
+    def _label(self, peer: Peer, pid: int, task: Task | None) -> str:
+        """Return what to write before what a worker said: where it came from."""
+        if not self.settings.label:
+            return ""
+        name = f" {task.name}" if task is not None and task.name else ""
+        return f"[{peer.fields.get('host', peer.name)} {pid}{name}] "
 
     def _on_broken(self, peer: Peer, server: Server, frame: Frame) -> None:
         summary, pickled = bytes(frame.body), bytes(frame.buffers[0] if frame.buffers else b"")
@@ -1040,6 +1121,7 @@ class Driver:
         """This is a forked child: the threads, servers and tasks are the parent's."""
         self.mutex = threading.RLock()
         self.up = threading.Condition(self.mutex)
+        self.shortcut.forget()
         self.closed = True
         self.thread = None
         self.inbox.clear()
@@ -1127,6 +1209,7 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
     Kind.RELEASE: Driver._on_release,
     Kind.SLOTS: Driver._on_slots,
     Kind.OUTPUT: Driver._on_output,
+    Kind.LOG: Driver._on_log,
     Kind.BROKEN: Driver._on_broken,
 }
 
@@ -1166,6 +1249,8 @@ def open_failure(frame: Frame) -> BaseException:
 
 def _resolve(task: Task, frame: Frame, driver: Driver) -> None:
     future = task.sink
+    if future.is_settled():
+        return  # by the shortcut
     try:
         if frame.kind == RESULT:
             try:
@@ -1201,6 +1286,14 @@ def _show(fd: int, label: str, data: bytes) -> None:
         stream.flush()
     except (OSError, ValueError):
         pass  # closed, or full: a task's words are no reason to fail
+
+
+def _log(fields: dict[str, Any], label: str) -> None:
+    """Hand what a task has logged to this process's own loggers."""
+    logger = logging.getLogger(fields["name"])
+    if logger.isEnabledFor(fields["levelno"]):
+        fields["msg"] = label + fields["msg"]
+        logger.handle(logging.makeLogRecord(fields))
 
 
 # ----------------------------------------------------------------- the process's life

@@ -26,6 +26,7 @@ from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
 from remote_executor.errors import PayloadError
 from remote_executor.net.addresses import AddressLike, parse_address, parse_addresses
+from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options
 from remote_executor.payload.functions import FunctionCache
 from remote_executor.payload.pickles import dump, holds_code
@@ -33,6 +34,9 @@ from remote_executor.payload.pickles import dump, holds_code
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
+
+    from remote_executor.net.security import AuthLike, TLSLike
+    from remote_executor.wire.auth import Auth
 
 __all__ = ["FarmExecutor", "FarmView"]
 
@@ -59,11 +63,9 @@ class _Face(Executor):
 
     def _check_open(self) -> None:
         driver = self._driver
-        if driver._pid != os.getpid():
-            raise RuntimeError(
-                f"this executor belongs to process {driver._pid}, which forked this one "
-                f"({os.getpid()}): make a new FarmExecutor here"
-            )
+        error = driver.forked()
+        if error is not None:
+            raise error
         if driver.broken is not None:
             raise copy(driver.broken).with_traceback(None)
         if self._closed or driver.ending:
@@ -130,7 +132,10 @@ class _Face(Executor):
         future._task = task
         if self._futures is not None:
             self._futures.add(future)
-        driver.submit(task)
+        if driver.shortcut.send(task):
+            future._shortcut = driver.shortcut
+        else:
+            driver.submit(task)
         return future
 
     def map(
@@ -490,7 +495,11 @@ class FarmExecutor(_Face):
         addresses: Servers that run already: "host:port", ("host", port), "[::1]:port",
             "unix:/path". None means the environment variable REMOTE_EXECUTOR_ADDRESSES, and
             without that an embedded server.
-        token: The servers' secret; None means the user's token file.
+        auth: How servers know us: a secret (``auth="..."``), :class:`Token`, :class:`GSSAPI`, or a
+            mechanism of your own. None means ``REMOTE_EXECUTOR_AUTH``, and without that the user's
+            token file.
+        tls: True, False, :class:`TLS` or an ``ssl.SSLContext``. None means ``REMOTE_EXECUTOR_TLS``,
+            and without that: TLS with servers away from this machine.
         connect_timeout: Seconds after which tasks fail if no server has answered; None means that
             they wait, and a warning says for whom.
         session_grace: Seconds for which a server that cannot be reached is waited for before its
@@ -499,7 +508,8 @@ class FarmExecutor(_Face):
         preload: Modules that an embedded server imports once, before it makes workers.
 
     Raises:
-        ValueError: If a number is out of range, or an address cannot be meant.
+        ValueError: If a number is out of range, an address cannot be meant, or ``auth`` or ``tls``
+            cannot be used.
         TypeError: If the initializer is not callable.
     """
 
@@ -512,7 +522,8 @@ class FarmExecutor(_Face):
         *,
         max_tasks_per_child: int | None = None,
         addresses: Iterable[AddressLike] | AddressLike | None = None,
-        token: bytes | str | None = None,
+        auth: AuthLike = None,
+        tls: TLSLike = None,
         connect_timeout: float | None = None,
         session_grace: float = 60.0,
         retries: int = 3,
@@ -535,7 +546,8 @@ class FarmExecutor(_Face):
         setup = None
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
-        ways = _ways(addresses, _secret(token), self._slots, tuple(preload))
+        auth, tls = auth_of(auth), tls_of(tls)
+        ways = _ways(addresses, auth, tls, self._slots, tuple(preload))
         embedded = isinstance(ways[0], Embedded)
         setup_abroad = None
         if setup is not None and not embedded and holds_code(setup[0]):
@@ -556,7 +568,8 @@ class FarmExecutor(_Face):
             retries=retries,
             grace=session_grace,
             connect_timeout=connect_timeout,
-            token=_secret(token),
+            auth=auth,
+            tls=tls,
             label=not embedded,
         )
         self._driver = Driver(settings, ways, self._cache)
@@ -655,7 +668,8 @@ class FarmExecutor(_Face):
         """
         if self._closed or self._driver.ending:
             raise RuntimeError(AFTER_SHUTDOWN)
-        self._driver.add_server(Remote(parse_address(address), self._driver.settings.token))
+        settings = self._driver.settings
+        self._driver.add_server(Remote(parse_address(address), settings.auth, settings.tls))
 
     def remove_server(self, address: AddressLike, drain: bool = True) -> None:
         """
@@ -728,13 +742,10 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _secret(token: bytes | str | None) -> bytes | None:
-    return token.encode() if isinstance(token, str) else token
-
-
 def _ways(
     addresses: Iterable[AddressLike] | AddressLike | None,
-    token: bytes | None,
+    auth: Auth,
+    tls: TLSLike,
     slots: int,
     preload: tuple[str, ...],
 ) -> list[Way]:
@@ -756,4 +767,4 @@ def _ways(
         named = [parse_address(address) for address in addresses]  # type: ignore[union-attr]
     if not named:
         raise ValueError("addresses must name at least one server")
-    return [Remote(address, token) for address in dict.fromkeys(named)]
+    return [Remote(address, auth, tls) for address in dict.fromkeys(named)]

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MapResults"]
 
+TINY = 16
+"""Bytes of a pickled value, numbers for the most part."""
+
 SLICED = (range, list, tuple, Columns)
 
 
@@ -79,10 +82,14 @@ class MapResults:
         self._error: BaseException | None = None
         self._next = 0
         if buffersize is None:
-            # What can be sliced: each batch is a slice, cut when there is room for it.
-            self._waiting = items if type(items) in SLICED else list(items)
-            if type(items) is list:
-                self._waiting = items[:]  # as of now, whatever the caller does to it later
+            # What can be sliced: each batch is a slice, cut when there is room for it. All else
+            # is a list of ours, as of now; the last item first, so that batches are cut off its
+            # end, and what has been sent is let go of.
+            if type(items) in SLICED and type(items) is not list:
+                self._waiting = items
+            else:
+                self._waiting = list(items)
+                self._waiting.reverse()
             self._pulled = len(self._waiting)
         else:
             self._waiting = []
@@ -121,15 +128,17 @@ class MapResults:
 
     def take(self, count: int) -> Any:
         """Return the next ``count`` items. Called in order, with the driver's mutex held."""
+        waiting = self._waiting
+        if self._buffersize is not None:
+            items, waiting[:count] = waiting[:count], []
+            return items
+        if type(waiting) is list:
+            items = waiting[: -count - 1 : -1]
+            del waiting[-count:]
+            return items
         start = self._taken
-        if self._buffersize is None:
-            self._taken += count
-            part = self._waiting[start : start + count]
-            if type(self._waiting) is list:
-                self._waiting[start : start + count] = repeat(None, len(part))  # let go of them
-            return part
-        items, self._waiting[:count] = self._waiting[:count], []
-        return items
+        self._taken += count
+        return waiting[start : start + count]
 
     def arrived(self, task: Task, frame: Frame) -> None:
         """A batch is done."""
@@ -185,11 +194,15 @@ class MapResults:
                 if outcome is None:
                     return
                 values, error = _open(outcome[1], self._driver)
-                del outcome
-                # Each value is let go of as it is taken, as the standard library does it.
-                values.reverse()
-                yield starmap(values.pop, repeat((), len(values)))
-                del values
+                if _is_tiny(outcome[1], len(values)):
+                    each = iter(values)
+                else:
+                    # Each value is let go of as it is taken, as the standard library does it.
+                    values.reverse()
+                    each = starmap(values.pop, repeat((), len(values)))
+                del outcome, values
+                yield each
+                del each
                 if error is not None:
                     try:
                         raise error
@@ -208,6 +221,9 @@ class MapResults:
 
     def _wait(self, until: float | None) -> tuple[int, Frame | BaseException] | None:
         """Wait for the next batch; None if there is none left."""
+        forked = self._driver.forked()
+        if forked is not None:
+            raise forked
         with self._changed:
             while True:
                 if self._ordered:
@@ -242,6 +258,11 @@ class MapResults:
         started, self._started = self._started, None
         if started is not None:
             self._driver.kill_feed(started)
+
+
+def _is_tiny(outcome: Frame | BaseException, count: int) -> bool:
+    """Tell whether values are so small that it is cheaper to keep them until the last is taken."""
+    return not isinstance(outcome, BaseException) and outcome.size <= TINY * count
 
 
 def _open(outcome: Frame | BaseException, driver: Driver) -> tuple[list[Any], BaseException | None]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import select
 import socket
@@ -37,11 +38,11 @@ from remote_executor.errors import (
     ProtocolMismatch,
     RemoteProtocolError,
 )
+from remote_executor.net.security import auth_of, client_tls, is_exposed, tls_of
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream, Stream
-from remote_executor.net.tokens import load_token
 from remote_executor.task_errors import NoServerError
-from remote_executor.wire.auth import Mechanism, NoAuth, TokenAuth
+from remote_executor.wire.auth import Mechanism, NoAuth
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
 from remote_executor.wire.messages import Kind, decode_fields, encode_fields
@@ -52,10 +53,13 @@ if TYPE_CHECKING:
 
     from remote_executor.net.addresses import Address
     from remote_executor.net.loop import Loop
+    from remote_executor.net.security import AuthLike, TLSLike
     from remote_executor.net.segments import Segment
     from remote_executor.wire.frames import Frame
 
 __all__ = ["Embedded", "Owner", "Peer", "PeerState", "Remote", "Way"]
+
+log = logging.getLogger("remote_executor.client")
 
 LIMIT = 64 * 1024**3
 """The largest frame in bytes that is accepted from a server that proved itself."""
@@ -105,6 +109,9 @@ class Way(Protocol):
     def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
         """Begin to connect; call ``done`` in the loop's thread with a socket or the error."""
 
+    def stream(self, sock: socket.socket) -> Stream:
+        """Return a stream around the socket that :meth:`open` gave; it owns it."""
+
     def mechanism(self) -> Mechanism:
         """Return a fresh mechanism for a handshake."""
 
@@ -121,22 +128,46 @@ class Remote:
 
     Args:
         address: Where it is.
-        token: The secret; None means the user's token file.
+        auth: How it knows us, and we know it; see :func:`remote_executor.net.security.auth_of`.
+        tls: See :func:`remote_executor.net.security.tls_of`.
+
+    Raises:
+        TypeError, ValueError: If ``auth`` or ``tls`` cannot be used.
     """
 
-    def __init__(self, address: Address, token: bytes | None) -> None:
+    def __init__(self, address: Address, auth: AuthLike = None, tls: TLSLike = None) -> None:
         self.address = address
         self.name = str(address)
-        self._token = token
+        self._auth = auth_of(auth)
+        tls = client_tls(address, self._auth, tls_of(tls))
+        self._tls: tuple[Any, str] | None = None
+        if tls:
+            from remote_executor.net.tls import client_context
+
+            self._tls = client_context(tls, address.host)
+        elif is_exposed(address, self._auth, tls):
+            log.warning("%s is spoken to in plain text: others may read it and change it", address)
+        self._mechanism: Mechanism | Exception | None = None
         self._lock = threading.Lock()
         self._closed = False
         self._outcome: socket.socket | Exception | None = None
         """What the thread that dials has got, until the loop's thread takes it."""
 
+    def stream(self, sock: socket.socket) -> Stream:
+        """Return the socket as a stream, with TLS around it if that is spoken."""
+        if self._tls is None:
+            return SocketStream(sock)
+        from remote_executor.net.tls import TLSStream
+
+        context, host = self._tls
+        return TLSStream(sock, context, self.name, host=host)
+
     def mechanism(self) -> Mechanism:
-        """Return the client's part in the token proof."""
-        secret = self._token if self._token is not None else load_token()
-        return TokenAuth("client", (secret,), os.urandom(32))
+        """Return the client's part in the proofs, as a rule the one that dialling has made."""
+        made, self._mechanism = self._mechanism, None
+        if isinstance(made, Exception):
+            raise made
+        return made or self._auth.client(self.address.host)
 
     def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
         """Resolve and connect in a thread of its own: looking up a name may take long."""
@@ -162,6 +193,12 @@ class Remote:
                 )
         except Exception as exc:
             outcome = exc
+        else:
+            # Here, because it may ask somebody else, such as a Kerberos realm.
+            try:
+                self._mechanism = self._auth.client(self.address.host)
+            except Exception as exc:
+                self._mechanism = exc
         with self._lock:
             self._outcome = outcome
         if self._closed:
@@ -216,6 +253,10 @@ class Embedded:
         self._slots = slots
         self._preload = preload
         self._processes: list[subprocess.Popen[bytes]] = []
+
+    def stream(self, sock: socket.socket) -> Stream:
+        """Return the socket as a stream."""
+        return SocketStream(sock)
 
     def mechanism(self) -> Mechanism:
         """Nothing to prove: the socket was inherited."""
@@ -311,7 +352,8 @@ class Peer:
         self._owner = owner
         self._config = config
         self._grace = grace
-        self._stream: Stream | None = None
+        self.stream: Stream | None = None
+        """What there is of a connection; for the driver to lend it to callers."""
         self._session_id = ""
         self._begun = False
         self._pause = FIRST_PAUSE
@@ -360,12 +402,18 @@ class Peer:
             return
         try:
             mechanism = self.way.mechanism()
-        except (FarmError, OSError, ValueError) as exc:
+        except Exception as exc:
             outcome.close()
             self._refused(AuthenticationFailed(self.name, str(exc)))
             return
-        shared = AVAILABLE and outcome.family == socket.AF_UNIX
-        self._stream = stream = SocketStream(outcome)
+        try:
+            self.stream = stream = self.way.stream(outcome)
+        except OSError as exc:
+            outcome.close()
+            self._cut(f"the connection broke: {exc}")
+            return
+        shared = AVAILABLE and isinstance(stream, SocketStream) and stream.is_local()
+        shared = shared and not mechanism.wraps
         now = time.monotonic()
         embedded = isinstance(mechanism, NoAuth)
         self.link = Link(
@@ -373,16 +421,18 @@ class Peer:
             self.name,
             mechanism,
             now,
+            nonce=os.urandom(32),
+            channel=stream.channel,
             limit=LIMIT,
             # The kernel tells when a process at the other end of a socket pair is gone.
             silence=3600.0 if embedded else 15.0,
         )
-        if shared:
-            stream.fds = self.link.reader.segments
+        if shared and isinstance(stream, SocketStream):
+            stream.fds = self.link.segments
         self._shares = shared
         self.state = PeerState.SHAKING
         self._wants_write = False
-        self._loop.watch(self._stream.fileno(), self._readable, self.flush)
+        self._loop.watch(self.stream.fileno(), self._readable, self.flush)
         self.flush()
         self._schedule()
 
@@ -402,6 +452,7 @@ class Peer:
             resume=self._begun,
             grace=self._grace,
             segments=self._shares,
+            log_level=logging.getLogger().level,
         )
         self.link.outbox.put(make_frame(Kind.ATTACH, body=encode_fields(fields)))
 
@@ -436,7 +487,7 @@ class Peer:
     # ------------------------------------------------------------------ receiving
 
     def _readable(self) -> None:
-        stream, link = self._stream, self.link
+        stream, link = self.stream, self.link
         if stream is None or link is None:
             return
         try:
@@ -466,6 +517,8 @@ class Peer:
         except OSError as exc:
             self._cut(f"the connection broke: {exc}")
         else:
+            if stream.holding:
+                self._loop.post(self._readable)
             self._schedule()
 
     def _received(self, frames: list[Frame], now: float) -> None:
@@ -515,6 +568,12 @@ class Peer:
             self._drop_link("the server said goodbye")
             self._lose("the server was shut down")
 
+    def resume(self, received: list[Any]) -> None:
+        """Take what a caller has received by the shortcut as if it came in now."""
+        if self.stream is not None:
+            self.stream.put_back(received)
+            self._readable()
+
     # -------------------------------------------------------------------- writing
 
     @property
@@ -522,9 +581,14 @@ class Peer:
         """Whether what is sent now goes out at once."""
         return self.state is PeerState.UP
 
+    def is_at_rest(self) -> bool:
+        """Whether it is attached, nothing waits to be written, and bytes go as they are."""
+        link = self.link
+        return self.attached and link is not None and not (link.outbox.size or link.wraps)
+
     def flush(self) -> bool:
         """Write what can be written; return False if something is left."""
-        stream, link = self._stream, self.link
+        stream, link = self.stream, self.link
         if stream is None or link is None:
             return True
         outbox = link.outbox
@@ -534,6 +598,10 @@ class Peer:
                 if not count:
                     break
                 outbox.sent(count)
+        except AuthenticationFailed as exc:  # what is to go out cannot be wrapped
+            refusal = exc
+            self._loop.post(lambda: self._refused(refusal) if self.stream is stream else None)
+            return True
         except OSError as exc:
             reason = f"the connection broke: {exc}"
             self._loop.post(lambda: self._broken(stream, reason))
@@ -542,18 +610,18 @@ class Peer:
 
     def settle_interest(self) -> None:
         """Watch for room to write if something is left. For the loop's thread only."""
-        if self._stream is None or self.link is None:
+        if self.stream is None or self.link is None:
             return
-        wanted = self.link.outbox.size > 0
+        wanted = self.link.outbox.size > 0 and not self.stream.waiting
         if wanted != self._wants_write:
             self._wants_write = wanted
-            self._loop.want(self._stream.fileno(), write=wanted)
+            self._loop.want(self.stream.fileno(), write=wanted)
 
     def _broken(self, stream: Stream, reason: str) -> None:
-        if self._stream is stream:
+        if self.stream is stream:
             # The peer may have said why before it closed: read that first.
             self._readable()
-        if self._stream is stream:
+        if self.stream is stream:
             self._cut(reason)
 
     # ------------------------------------------------------------------- troubles
@@ -579,10 +647,10 @@ class Peer:
         if not self.failures:
             self._pause = FIRST_PAUSE
         self.failures += 1
-        if self._stream is not None:
-            self._loop.forget(self._stream.fileno())
-            self._stream.close()
-            self._stream = None
+        if self.stream is not None:
+            self._loop.forget(self.stream.fileno())
+            self.stream.close()
+            self.stream = None
         self.link = None
         if self.session is not None:
             self.session.link_lost(time.monotonic())
@@ -661,19 +729,19 @@ class Peer:
         """Write what is left, within limits: a server that hears no goodbye waits for the grace."""
         patience = 0.0 if isinstance(self.way, Embedded) else LAST_WORDS_SECONDS
         until = time.monotonic() + patience
-        while not self.flush() and self._stream is not None:
+        while not self.flush() and self.stream is not None:
             left = until - time.monotonic()
             if left <= 0:
                 return
             room = select.poll()
-            room.register(self._stream.fileno(), select.POLLOUT)
+            room.register(self.stream.fileno(), select.POLLOUT)
             room.poll(left * 1000)
 
     def abandon(self) -> None:
         """Let go of descriptors without a word: in a forked child the link is the parent's."""
         self.state = PeerState.CLOSED
-        if self._stream is not None:
+        if self.stream is not None:
             with contextlib.suppress(OSError):
-                self._stream.close()
-            self._stream = None
+                self.stream.close()
+            self.stream = None
         self.link = None

@@ -81,6 +81,10 @@ class Functions:
             self._by_key.move_to_end(encoded.key)
         return function
 
+    def find(self, encoded: Encoded) -> Function | None:
+        """Return the function with these bytes if it has a number; any thread may ask."""
+        return self._by_key.get(encoded.key)
+
     def crowded(self) -> bool:
         """Whether :meth:`evict` would find something to do."""
         return len(self._by_key) > self._most or self.total_bytes > self._most_bytes

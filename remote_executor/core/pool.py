@@ -355,6 +355,32 @@ class Pool:
         self._waiting[session] = None
         self._dirty[session] = None
 
+    def begin(self, session: PoolSession, id: int, now: float) -> PoolWorker | None:
+        """
+        Take a task and choose its worker in one step, where :meth:`assign` would do just that.
+
+        That is as a rule so for a task that comes alone. It saves half of the time that a server
+        takes to pass it on.
+
+        Args:
+            session: Whose task it is.
+            id: The task; must be new.
+            now: Monotonic time in seconds.
+
+        Returns:
+            The worker to give it to; None if nothing has happened: :meth:`queue` it.
+        """
+        if self._waiting or self._dirty or self.holding >= self.slots or not session.idle:
+            return None
+        worker = next(reversed(session.idle))
+        self._move(worker, BUSY)
+        worker.since = now
+        worker.assigned[id] = True
+        if worker.left is not None:
+            worker.left -= 1
+        session.tasks[id] = worker
+        return worker
+
     def queue_pinned(self, session: PoolSession, id: int, index: int) -> None:
         """Take a task for the worker of that index; for any worker if there can be none."""
         if not 0 <= index < session.limit:

@@ -94,6 +94,7 @@ class Task:
         "function",
         "id",
         "items",
+        "lacking",
         "lane",
         "lost_with",
         "name",
@@ -144,6 +145,8 @@ class Task:
         self.buffers = buffers
         self.fn: Any = None
         """The function, to be pickled anew if it cannot be loaded."""
+        self.lacking: tuple[str, ...] = ()
+        """Modules that its servers turned out to lack."""
         self.abroad: Any = None
         """What goes to servers of another Python, if that is something else."""
         self.items: Any = None

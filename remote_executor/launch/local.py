@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from remote_executor.net.addresses import Address, AddressLike
+    from remote_executor.net.security import AuthLike, TLSLike
 
 __all__ = ["LocalServers", "end_local_servers", "start_local_servers"]
 
@@ -93,14 +94,18 @@ def start_local_servers(addresses: int | Iterable[AddressLike], **options: Any) 
 
 
 def end_local_servers(
-    servers: LocalServers | Iterable[AddressLike], *, token: bytes | str | None = None
+    servers: LocalServers | Iterable[AddressLike],
+    *,
+    auth: AuthLike = None,
+    tls: TLSLike = None,
 ) -> None:
     """
     Have servers end when their clients are done. One that cannot be reached is a warning.
 
     Args:
         servers: What :func:`start_local_servers` returned, or addresses.
-        token: Their secret; None means the user's token file.
+        auth: How they know us; as for :class:`FarmExecutor`.
+        tls: Whether and how to speak TLS; as for :class:`FarmExecutor`.
 
     Raises:
         AddressError: If an address cannot be meant.
@@ -108,6 +113,6 @@ def end_local_servers(
     given = servers.addresses if isinstance(servers, LocalServers) else servers
     for address in [parse_address(one) for one in given]:
         try:
-            end_server(address, token=token)
+            end_server(address, auth=auth, tls=tls)
         except FarmError as exc:
             warnings.warn(f"server {address} was not ended: {exc}", RuntimeWarning, stacklevel=2)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sized
 
-__all__ = ["Loop", "Timer"]
+__all__ = ["READ", "Loop", "Timer"]
 
 READ = 1
 WRITE = 4
@@ -65,6 +65,9 @@ class Loop:
         for fd in (self._wake_read, self._wake_write):
             os.set_blocking(fd, False)
         self._poller.register(self._wake_read, READ)
+        self._bell = select.poll()
+        """Rings for the wake-ups alone."""
+        self._bell.register(self._wake_read, READ)
         self._asleep = False
         self._wait = 0
         self._woken = 0
@@ -166,6 +169,49 @@ class Loop:
         self._asleep = False
         self.now = time.monotonic()
         return ready
+
+    def nap(self, timeout: float) -> bool:
+        """
+        Wait as :meth:`poll` does, but leave the descriptors to others: see :meth:`look`.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether somebody woke the loop or posted, or a timer is due: call :meth:`poll` next.
+        """
+        if self._timers:
+            timeout = min(timeout, max(0.0, self._timers[0][0] - time.monotonic()))
+        self._wait += 1
+        self._asleep = True
+        if self._posted:
+            timeout = 0.0
+        woken = self._bell.poll(timeout * 1000)
+        self._asleep = False
+        self.now = time.monotonic()
+        due = self._timers and self._timers[0][0] <= self.now
+        return bool(woken or self._posted or due)
+
+    @property
+    def can_be_shared(self) -> bool:
+        """Whether :meth:`look` may be called: epoll alone lets several threads wait."""
+        return self._epoll is not None
+
+    def look(self, timeout: float) -> list[tuple[int, int]]:
+        """
+        Wait for descriptors while the loop's thread naps. Any thread may call this.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            What is ready, a wake-up included. It is as well ready the next time.
+        """
+        assert self._epoll is not None
+        try:
+            return self._epoll.poll(timeout)
+        except ValueError:  # it has been closed
+            return []
 
     def dispatch(self, ready: list[tuple[int, int]]) -> None:
         """Call the handlers of what is ready, then the timers that are due, then the posts."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Callable, Iterator
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_executor.net.segments import Descriptor
@@ -14,16 +16,36 @@ if TYPE_CHECKING:
     from remote_executor.net.addresses import Address
     from remote_executor.wire.frames import Buffer
 
-__all__ = ["SocketStream", "Stream", "listen", "receive_with_fds", "send_with_fd"]
+__all__ = ["STEP", "SocketStream", "Steps", "Stream", "listen", "receive_with_fds", "send_with_fd"]
 
 FD = struct.Struct("i")
 MOST_FDS = 64
 """Descriptors that may wait for their frames; those of a large read come before it is cut."""
 ANCILLARY = socket.CMSG_SPACE(FD.size * 8)
+STEP = 16 * 1024
+"""Bytes that are received in one of the :meth:`Stream.steps`."""
+
+Steps = tuple[Callable[[Any], Iterator[int]], Callable[[], Iterator[Any]]]
 
 
 class Stream(Protocol):
-    """What a shell needs of a stream; tests use :class:`remote_executor.net.memory.Pipe`."""
+    """
+    What a shell needs of a stream; tests use :class:`remote_executor.net.memory.Pipe`.
+
+    Attributes:
+        holding: Whether there are bytes that no event of the descriptor will announce: call
+            :meth:`receive` again, later.
+        waiting: Whether nothing can be written before something is received, whatever room the
+            descriptor has.
+    """
+
+    @property
+    def holding(self) -> bool:
+        """See above."""
+
+    @property
+    def waiting(self) -> bool:
+        """See above."""
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
@@ -42,6 +64,22 @@ class Stream(Protocol):
     def send(self, chunk: list[Buffer]) -> int:
         """Write what can be written now; return the number of bytes, or raise OSError."""
 
+    def channel(self) -> bytes:
+        """Return what names the stream at both ends, or nothing; proofs cover it."""
+
+    def steps(self) -> Steps | None:
+        """
+        Return how to send bytes and how to receive some in single steps, or None if it cannot be.
+
+        Each of the two makes an iterator, which does its work when it is advanced, once, in C: no
+        other Python code runs before it is done, not even a signal's handler. The first one's gives
+        how many bytes have gone, the second one's a sequence that begins with the bytes, and goes
+        to :meth:`put_back`. Both raise OSError, also where they would have to wait.
+        """
+
+    def put_back(self, received: list[Any]) -> None:
+        """Have :meth:`receive` return first what was received by :meth:`steps`."""
+
     def close(self) -> None:
         """Close the stream, at once."""
 
@@ -59,6 +97,8 @@ class SocketStream:
     """
 
     fds: list[Descriptor] | None = None
+    holding = False
+    waiting = False
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -66,17 +106,40 @@ class SocketStream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _keep_alive(sock)
         self._sock = sock
+        self._held = b""
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
         return self._sock.fileno()
 
+    def channel(self) -> bytes:
+        """Return nothing: a socket has no name that both ends know for sure."""
+        return b""
+
     def is_local(self) -> bool:
         """Whether the other end is on this host and can be passed descriptors."""
         return self._sock.family == socket.AF_UNIX
 
+    def steps(self) -> Steps | None:
+        """Return what calls ``send`` and ``recvmsg``; see :class:`Stream`."""
+        send, receive = self._sock.send, self._sock.recvmsg
+        arguments = ((STEP, 0 if self.fds is None else ANCILLARY, socket.MSG_CMSG_CLOEXEC),)
+        return lambda data: map(send, (data,)), lambda: starmap(receive, arguments)
+
+    def put_back(self, received: list[Any]) -> None:
+        """Keep bytes and descriptors for :meth:`receive`; see :class:`Stream`."""
+        for data, messages, _, _ in received:
+            self._held += data
+            if messages and self.fds is not None:
+                self.fds += descriptors(messages)
+
     def receive(self, buffer: memoryview) -> int:
         """Receive into ``buffer``; see :class:`Stream`."""
+        if self._held:
+            count = min(len(buffer), len(self._held))
+            buffer[:count] = self._held[:count]
+            self._held = self._held[count:]
+            return count
         try:
             if self.fds is None:
                 return self._sock.recv_into(buffer)
@@ -126,11 +189,19 @@ def receive_with_fds(sock: socket.socket, buffer: memoryview, fds: list[Descript
     if len(fds) > MOST_FDS:
         raise OSError(errno.EMFILE, "descriptors come without the frames they belong to")
     count, messages, _, _ = sock.recvmsg_into([buffer], ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    if messages:
+        fds += descriptors(messages)
+    return count
+
+
+def descriptors(messages: list[tuple[int, int, bytes]]) -> list[Descriptor]:
+    """Return the descriptors in what ``recvmsg`` has returned beside the bytes."""
+    found: list[Descriptor] = []
     for level, kind, data in messages:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = len(data) - len(data) % FD.size
-            fds += [Descriptor(fd) for (fd,) in FD.iter_unpack(data[:whole])]
-    return count
+            found += [Descriptor(fd) for (fd,) in FD.iter_unpack(data[:whole])]
+    return found
 
 
 def send_with_fd(sock: socket.socket, part: WithSegment) -> int:

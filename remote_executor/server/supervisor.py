@@ -24,12 +24,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
-from remote_executor.errors import FarmError, RemoteProtocolError
+from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
 from remote_executor.payload.libraries import installed
 from remote_executor.server.sharing import Incoming, Sharing
+from remote_executor.server.strangers import Strangers
+from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
+from remote_executor.server.zygote import kill_with_descendants
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
 from remote_executor.wire.messages import (
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
 
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.net.loop import Loop
+    from remote_executor.net.tls import ServerTLS, TLSStream
+    from remote_executor.server.door import Door
     from remote_executor.wire.auth import Mechanism
     from remote_executor.wire.frames import Frame
 
@@ -56,13 +61,13 @@ __all__ = ["ClientSession", "Connection", "Supervisor"]
 CLIENT_LIMIT = 16 * 1024**3
 """The largest frame in bytes that a client may send."""
 
-MOST_STRANGERS = 64
-"""Connections that have not authenticated; the oldest is dropped for one more."""
-
-QUICK_SECONDS = 60e-6
-"""A single task that takes less is waited for awake, for as long at most."""
+QUICK_MICROS = 60
+"""A single task that takes less is a quick one: what comes after it is waited for awake."""
 
 BEGUN_PERIOD = 0.02
+DOOR_SECONDS = 0.5
+"""For so long the address of a server that ends is free, even if a client has yet to come back."""
+
 LINGER_SECONDS = 2.0
 """How long a peer has to read our last words, and a worker to end by itself."""
 
@@ -99,7 +104,8 @@ ACK = int(Kind.ACK)
 OPTIONED = int(Flag.OPTIONED)
 
 
-_yield_processor = getattr(os, "sched_yield", lambda: None)
+def _nobody(now: float) -> None:
+    """Stand in for a timer's owner that is gone."""
 
 
 class ClientSession:
@@ -182,6 +188,7 @@ class Connection:
         "link",
         "open",
         "peer",
+        "stranger",
         "stream",
         "supervisor",
         "timer",
@@ -189,7 +196,11 @@ class Connection:
     )
 
     def __init__(
-        self, supervisor: Supervisor, stream: SocketStream, peer: str, silence: float
+        self,
+        supervisor: Supervisor,
+        stream: SocketStream | TLSStream,
+        peer: str,
+        silence: float,
     ) -> None:
         loop = supervisor.loop
         self.supervisor = supervisor
@@ -199,6 +210,7 @@ class Connection:
         self.open = True
         self.closing = False
         self.writing = False
+        self.stranger = True
         now = time.monotonic()
         mechanism = supervisor.mechanism()
         self.link = Link(
@@ -206,6 +218,8 @@ class Connection:
             peer,
             mechanism,
             now,
+            nonce=os.urandom(32),
+            channel=stream.channel,
             limit=CLIENT_LIMIT,
             silence=silence,
             allocate=supervisor.incoming.allocate,
@@ -235,6 +249,8 @@ class Connection:
                 now = time.monotonic()
                 full = count == len(buffer)
                 frames = link.received(count, now)
+                if self.stranger and link.state is LinkState.OPEN:
+                    self._is_known()
                 if frames:
                     self._received(frames, count, now)
                 if self._is_closed():
@@ -261,6 +277,15 @@ class Connection:
                 self.timer.at(link.deadline())
             if link.outbox.size:
                 self.supervisor.unflushed[self] = None
+            if stream.holding and self.open:
+                self.supervisor.loop.post(self._readable)
+
+    def _is_known(self) -> None:
+        """The peer has proved who it is."""
+        self.stranger = False
+        self.supervisor.strangers.remove(self)
+        if self.link.peer_name:
+            self.supervisor.log("info", f"= {self.peer} is {self.link.peer_name}")
 
     def _broke_the_rules(self) -> None:
         """Part with a peer that sent nonsense: what it will say next cannot be better."""
@@ -310,12 +335,18 @@ class Connection:
                 if not count:
                     break
                 outbox.sent(count)
+        except AuthenticationFailed as exc:
+            # What is to go out cannot be wrapped, today or tomorrow (PARITY A6).
+            self.supervisor.log("error", f"! {self.peer}: {exc}")
+            outbox.clear()
+            self._broke_the_rules()
+            return
         except OSError as exc:
             # It may have said why before it closed: read that first, in a later round.
             outbox.clear()
             self.supervisor.loop.post(self._readable)
             self.supervisor.log("debug", f"! {self.peer}: {exc}")
-        writing = outbox.size > 0
+        writing = outbox.size > 0 and not stream.waiting
         if writing != self.writing:
             self.writing = writing
             self.supervisor.loop.want(stream.fileno(), write=writing)
@@ -324,9 +355,11 @@ class Connection:
 
     def share(self) -> bool:
         """Pass descriptors from now on; return whether that can be."""
-        sharing = AVAILABLE and self.stream.is_local()
-        if sharing:
-            self.stream.fds = self.link.reader.segments
+        stream = self.stream
+        sharing = AVAILABLE and isinstance(stream, SocketStream) and stream.is_local()
+        sharing = sharing and not self.link.wraps
+        if sharing and isinstance(stream, SocketStream):
+            stream.fds = self.link.segments
         return sharing
 
     def finish(self) -> None:
@@ -353,9 +386,11 @@ class Connection:
             self.open = False
             self._detach()
             self.timer.at(None)
+            self.timer.callback = _nobody  # the loop keeps a timer until its time has come
             self.supervisor.loop.forget(self.stream.fileno())
             self.stream.close()
             self.supervisor.connections.pop(self, None)
+            self.supervisor.strangers.remove(self)
             self.supervisor.unflushed.pop(self, None)
 
     def _detach(self) -> None:
@@ -364,6 +399,7 @@ class Connection:
             client.connection = None
             client.wire.link_lost(time.monotonic())
             self.supervisor.schedule(client)
+            self.supervisor.door_matters()
 
 
 class Supervisor:
@@ -376,6 +412,7 @@ class Supervisor:
         control: The zygote's socket.
         mechanism: Makes this end's part in a handshake.
         log_level: "debug", "info", "warning" or "error": what is written to standard error.
+        tls: Makes the streams of clients, if the server speaks TLS.
     """
 
     def __init__(
@@ -385,9 +422,12 @@ class Supervisor:
         control: socket.socket,
         mechanism: Callable[[], Mechanism],
         log_level: str = "warning",
+        tls: ServerTLS | None = None,
     ) -> None:
         self.loop = loop
         self.mechanism = mechanism
+        self.tls = tls
+        self.strangers: Strangers[Connection] = Strangers()
         self.pool = Pool(slots, TokenPipes())
         self.host = socket.gethostname()
         self.incoming = Incoming()
@@ -401,7 +441,7 @@ class Supervisor:
         self._processes: dict[int, WorkerProcess] = {}
         self._by_pid: dict[int, WorkerProcess] = {}
         self._number = 0
-        self._listener: socket.socket | None = None
+        self._door: Door | None = None
         self._embedded = False
         self._ending = False
         self._over = False
@@ -410,6 +450,8 @@ class Supervisor:
         self._level = self._levels.index(log_level)
         self._frames = 0
         self._quick = False
+        """Whether a single short task is all that goes on."""
+        self._vigil = Vigil()
         self._readable: dict[WorkerProcess, None] = {}
         self._unflushed_workers: dict[WorkerProcess, None] = {}
         self._throttled: dict[ClientSession, None] = {}
@@ -418,6 +460,7 @@ class Supervisor:
         self._begun_timer = loop.timer(self._report_begun)
         self._pool_timer = loop.timer(lambda _: None)  # a round is all it takes
         self._timeout_timer = loop.timer(self._kill_late)
+        self._door_timer = loop.timer(self._mind_door)
         loop.watch(control.fileno(), self._control_readable)
 
     def __repr__(self) -> str:
@@ -437,10 +480,10 @@ class Supervisor:
 
     # -------------------------------------------------------------------- running
 
-    def listen(self, listener: socket.socket) -> None:
-        """Accept connections on a listening socket that does not block."""
-        self._listener = listener
-        self.loop.watch(listener.fileno(), self._accept)
+    def listen(self, door: Door) -> None:
+        """Accept connections at a door that is open."""
+        self._door = door
+        self.loop.watch(door.fileno(), self._accept)
 
     def serve_one(self, sock: socket.socket) -> None:
         """Serve this stream alone, and end with it."""
@@ -457,7 +500,7 @@ class Supervisor:
         gc.set_threshold(50_000, 50, 50)
         try:
             while not self._over:
-                ready = self._await_quick() or loop.poll()
+                ready = self._await()
                 self._frames = 0
                 loop.dispatch(ready)
                 self._settle(loop.now)
@@ -466,21 +509,17 @@ class Supervisor:
         finally:
             self._close()
 
-    def _await_quick(self) -> list[tuple[int, int]]:
-        """
-        Wait for the result of a very short task without going to sleep.
+    def _await(self) -> list[tuple[int, int]]:
+        """Wait for something to happen: awake, if one short task follows the other."""
+        quick, self._quick = self._quick, False
+        if not quick:
+            return self.loop.poll()
+        ready = self._vigil.keep(self._look) or self.loop.poll()
+        self._vigil.end()
+        return ready
 
-        To be woken takes longer than such a task. If it takes longer than usual, sleep after all.
-        """
-        if not self._quick:
-            return []
-        self._quick = False
-        until = time.monotonic() + QUICK_SECONDS
-        while True:
-            ready = self.loop.poll(0.0)
-            if ready or self.loop.now >= until:
-                return ready
-            _yield_processor()
+    def _look(self) -> list[tuple[int, int]]:
+        return self.loop.poll(0.0)
 
     def stop(self) -> None:
         """End now: say goodbye and kill all workers. A signal handler may call this."""
@@ -491,11 +530,40 @@ class Supervisor:
         """Accept no new sessions, and end when the last one has."""
         if not self._ending:
             self._ending = True
-            if self._listener is not None:
-                self.loop.forget(self._listener.fileno())
-                self._listener.close()
-                self._listener = None
+            if self._door is not None:
+                self._leave_door(self._door)
+            self.door_matters()
             self._over_if_done()
+
+    def door_matters(self) -> None:
+        """Somebody has come or gone: while we end, see to the door."""
+        if self._ending and self._door is not None and self._door_timer.when is None:
+            self._door_timer.at(self.loop.now + DOOR_SECONDS)
+
+    def _mind_door(self, now: float) -> None:
+        """
+        Open the door for a session that has lost its link, and for no longer than that.
+
+        Until then the address is anybody's. If another server has it by now, that is where the
+        client finds itself.
+        """
+        door = self._door
+        assert door is not None
+        wanted = any(client.connection is None for client in self._sessions.values())
+        if not wanted:
+            self._leave_door(door)
+        elif not door.is_open:
+            try:
+                door.open()
+            except OSError as exc:
+                self.log("warning", f"! a client that was cut off cannot come back: {exc}")
+            else:
+                self.loop.watch(door.fileno(), self._accept)
+
+    def _leave_door(self, door: Door) -> None:
+        if door.is_open:
+            self.loop.forget(door.fileno())
+            door.close()
 
     def _over_if_done(self) -> None:
         if self._ending and not self._sessions and not self._processes:
@@ -506,10 +574,8 @@ class Supervisor:
             connection.link.say_goodbye()
             connection.flush()
             connection.close()
-        if self._listener is not None:
-            self.loop.forget(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        if self._door is not None:
+            self._leave_door(self._door)
         # The zygote kills all workers when it finds this closed.
         self.loop.forget(self._control.fileno())
         self._control.close()
@@ -520,37 +586,43 @@ class Supervisor:
     # ---------------------------------------------------------------- connections
 
     def _accept(self) -> None:
-        assert self._listener is not None
+        assert self._door is not None
         for _ in range(32):
             try:
-                sock, where = self._listener.accept()
+                sock, where = self._door.accept()
             except BlockingIOError:
                 return
             except OSError as exc:
                 # As a rule no descriptors are left. Let others be served meanwhile.
                 self.log("warning", f"! cannot accept: {exc}")
-                self.loop.want(self._listener.fileno(), read=False)
+                self.loop.want(self._door.fileno(), read=False)
                 self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
                 return
-            strangers = [each for each in self.connections if each.link.state is not LinkState.OPEN]
-            if len(strangers) >= MOST_STRANGERS:
-                strangers[0].lost("others came before it proved who it is")
             if isinstance(where, tuple):
-                peer = f"{where[0]}:{where[1]}"
+                host, peer = str(where[0]), f"{where[0]}:{where[1]}"
             else:
-                peer = "a local client"
+                host, peer = "", "a local client"
             try:
-                connection = Connection(self, SocketStream(sock), peer, 15.0)
+                stream = SocketStream(sock) if self.tls is None else self.tls.stream(sock, peer)
+                connection = Connection(self, stream, peer, 15.0)
             except OSError:
                 sock.close()  # it was gone before we looked
                 continue
+            except Exception:
+                # A mechanism that cannot be made: the user's own, as a rule.
+                self.log_exception(f"! {peer} cannot be served")
+                sock.close()
+                continue
+            victim = self.strangers.add(connection, host)
+            if victim is not None:
+                victim.lost("others came before it proved who it is")
             self.log("debug", f"= {peer} connected")
             self.connections[connection] = None
             self.unflushed[connection] = None
 
     def _accept_again(self, now: float) -> None:
-        if self._listener is not None:
-            self.loop.want(self._listener.fileno())
+        if self._door is not None and self._door.is_open:
+            self.loop.want(self._door.fileno())
 
     def attach(self, connection: Connection, frame: Frame, now: float) -> ClientSession | None:
         """Give a connection its session, an old or a new one."""
@@ -614,6 +686,7 @@ class Supervisor:
         client.wire.attach(outbox, fields["received"] if resumed else 0)
         client.connection = connection
         self._throttled[client] = None
+        self.door_matters()
         return client
 
     def _sharing(self, client: ClientSession) -> Sharing:
@@ -629,7 +702,7 @@ class Supervisor:
         op = fields["op"]
         reply: dict[str, Any]
         if op == "ping":
-            reply = {"ok": True}
+            reply = {"error": "ending"} if self._ending else {"ok": True}
         elif op == "status":
             reply = self.status()
         elif op == "end":
@@ -703,6 +776,7 @@ class Supervisor:
             connection.close()
         if not client.processes:
             self._clients.pop(client.pool, None)
+        self.door_matters()
         self._over_if_done()
 
     def _drop_workers(self, client: ClientSession, *, gently: bool = False) -> None:
@@ -755,8 +829,13 @@ class Supervisor:
         if client.broken:
             for id in ids:
                 del client.frames[id]
-        else:
-            self.pool.queue(client.pool, ids)
+            return
+        if len(ids) == 1:
+            worker = self.pool.begin(client.pool, ids[0], self.loop.now)
+            if worker is not None:
+                self._give(worker.shell, ids)
+                return
+        self.pool.queue(client.pool, ids)
 
     def _optioned(self, client: ClientSession, id: int) -> None:
         options = client.options.pop(id, {})
@@ -893,7 +972,7 @@ class Supervisor:
         self._flush_worker(process)
         process.write_tokens(ids)
         seconds = process.pool.session.seconds
-        self._quick = len(ids) == 1 and seconds is not None and seconds < QUICK_SECONDS
+        self._quick = len(ids) == 1 and seconds is not None and seconds * 1e6 < QUICK_MICROS
         if self._begun_timer.when is None:
             self._begun_timer.at(self.loop.now + BEGUN_PERIOD)
 
@@ -952,6 +1031,7 @@ class Supervisor:
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
             "authkey": client.config.get("authkey"),
+            "log_level": client.config.get("log_level"),
             "client": _python_of(client.config),
         }
         try:
@@ -1015,10 +1095,7 @@ class Supervisor:
         if not data:
             self.log("error", "! the process that makes workers has died: the server ends")
             for process in self._by_pid.values():
-                try:
-                    os.killpg(process.pid, signal.SIGKILL)
-                except OSError:
-                    pass
+                kill_with_descendants(process.pid)
             self._over = True
             return
         *lines, self._control_buffer = (self._control_buffer + data).split(b"\n")
@@ -1099,6 +1176,8 @@ class Supervisor:
                 return
             elif kind == Kind.RELEASE:
                 client.sharing.released(process, frame.id)
+            elif kind == Kind.LOG and client.id in self._sessions:
+                self._send(client, frame)
         if ids:
             strange = self.pool.done(process.pool, ids, micros, self.loop.now)
             tasks, send = client.frames, client.wire.send
@@ -1112,6 +1191,7 @@ class Supervisor:
             if client.timeouts:
                 for id in ids:
                     self._forget(client, id)
+            self._quick = micros < QUICK_MICROS and not client.pool.tasks
             if client.connection is not None:
                 self.unflushed[client.connection] = None
 

@@ -19,6 +19,7 @@ buffer is the pickle of the list of values before it, and the rest are that pick
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import select
@@ -26,6 +27,7 @@ import signal
 import socket
 import sys
 from collections import deque
+from functools import partial
 from itertools import starmap
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -37,7 +39,9 @@ from remote_executor.payload.functions import PURE, FunctionTable
 from remote_executor.payload.mains import prepare_main
 from remote_executor.payload.pickles import dump_result, load
 from remote_executor.payload.source import abroad
+from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
+from remote_executor.server.vigil import Vigil
 from remote_executor.wire.frames import HEADER, LARGE, FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind
 from remote_executor.wire.outbox import Outbox, WithSegment
@@ -109,7 +113,7 @@ class Worker:
 
     Args:
         wire: The descriptor of the wire, a stream socket.
-        tokens: The descriptor of the token pipe. It may be non-blocking.
+        tokens: The descriptor of the token pipe, which becomes non-blocking.
     """
 
     __slots__ = (
@@ -118,15 +122,23 @@ class Worker:
         "_lent",
         "_mappings",
         "_reader",
+        "_records",
         "_segments",
+        "_sending",
         "_sock",
         "_tokens",
+        "_waiter",
     )
 
     def __init__(self, wire: int, tokens: int) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, wire)
         self._sock.setblocking(True)
         self._tokens = tokens
+        # We never wait in a read: a process that is killed there may still take a token along, and
+        # with it a task that nobody has begun. A poll takes nothing.
+        os.set_blocking(tokens, False)
+        self._waiter = select.poll()
+        self._waiter.register(tokens, select.POLLIN)
         self._reader = FrameReader(LIMIT)
         self._reader.open_up(LIMIT)
         self._frames: deque[Frame] = deque()
@@ -134,6 +146,9 @@ class Worker:
         self._mappings = Mappings()
         self._segments = SegmentPool(MOST_FREE)
         self._lent: dict[int, Segment] = {}
+        # Any thread and any signal handler may log, also while we write to the wire.
+        self._records: deque[bytes] = deque()
+        self._sending = _thread.allocate_lock()
 
     def close_in_child(self) -> None:
         """A task forked: the child must not hold our ways open, nor write to them."""
@@ -171,11 +186,15 @@ class Worker:
         """Run tasks until the token pipe is closed."""
         frames, tokens = self._frames, self._tokens
         read, from_bytes = os.read, int.from_bytes
+        wait, look = self._waiter.poll, partial(self._waiter.poll, 0)
+        vigil = Vigil()
         while True:
             try:
                 token = read(tokens, 8)
             except BlockingIOError:
-                self._wait()
+                if not vigil.keep(look):
+                    wait()
+                vigil.end()
                 continue
             if not token:
                 return
@@ -201,12 +220,6 @@ class Worker:
             if self._mappings:
                 for key in self._mappings.released():
                     self._send(Kind.RELEASE, cast("int", key), b"")
-
-    def _wait(self) -> None:
-        """Wait for tokens."""
-        poll = select.poll()
-        poll.register(self._tokens, select.POLLIN)
-        poll.poll()
 
     def _receive(self) -> None:
         """Read some of the wire."""
@@ -262,7 +275,10 @@ class Worker:
         if buffers or len(body) > LARGE or micros > MOST_MICROS:
             self._send(RESULT, frame.id, body, buffers, micros)
         else:
-            self._sock.sendall(HEADER.pack(RESULT, 0, 0, micros, frame.id, len(body)) + body)
+            with self._sending:
+                self._sock.sendall(HEADER.pack(RESULT, 0, 0, micros, frame.id, len(body)) + body)
+            if self._records:
+                self._send_records()
 
     def _run_batch(self, frame: Frame) -> None:
         start = perf_counter()
@@ -322,12 +338,40 @@ class Worker:
                 self._lent[id] = segment
                 frame.set_segment(segment)
         outbox.put(frame)
-        while outbox.size:
-            chunk = outbox.chunk()
-            if type(chunk[0]) is WithSegment:
-                outbox.sent(send_with_fd(self._sock, chunk[0]))
-            else:
-                outbox.sent(self._sock.sendmsg(chunk))
+        with self._sending:
+            while outbox.size:
+                chunk = outbox.chunk()
+                if type(chunk[0]) is WithSegment:
+                    outbox.sent(send_with_fd(self._sock, chunk[0]))
+                else:
+                    outbox.sent(self._sock.sendmsg(chunk))
+        self._send_records()
+
+    def send_record(self, body: bytes) -> bool:
+        """
+        Send what a task has logged.
+
+        Args:
+            body: That of the LOG frame.
+
+        Returns:
+            False in a child of the worker, which has no way to the client.
+        """
+        if self._tokens < 0:
+            return False
+        frame = make_frame(Kind.LOG, current.task or 0, body)
+        self._records.append(b"".join(frame.parts()))
+        self._send_records()
+        return True
+
+    def _send_records(self) -> None:
+        """Send what was logged, unless somebody is sending now, who will look once more."""
+        while self._records and self._sending.acquire(blocking=False):
+            try:
+                while self._records:
+                    self._sock.sendall(self._records.popleft())
+            finally:
+                self._sending.release()
 
 
 def _picklable(values: list[Any], exc: BaseException) -> tuple[list[Any], BaseException]:
@@ -348,7 +392,8 @@ def run(config: dict[str, Any], wire: int, tokens: int, out: int, err: int) -> N
     Be a worker until the token pipe is closed. Called in a process just forked.
 
     Args:
-        config: "index", "initializer", "sys_path", "cwd", "client": see the supervisor.
+        config: "index", "initializer", "sys_path", "cwd", "client" and "log_level": see the
+            supervisor.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
         out: Where standard output goes.
@@ -364,6 +409,9 @@ def run(config: dict[str, Any], wire: int, tokens: int, out: int, err: int) -> N
             implementation, version = config["client"]
             abroad.settle(implementation, tuple(version))
         current.index = config["index"]
+        level = config.get("log_level")
+        if isinstance(level, int):
+            OnImport("logging", lambda: _send_logs(worker, level))
         if not config["initializer"] or worker.set_up():
             worker.say_ready()
             worker.serve()
@@ -405,6 +453,12 @@ def _prepare(config: dict[str, Any], wire: int, tokens: int, out: int, err: int)
         # It was imported before the fork: without this all workers draw the same numbers.
         random.seed()
     return _move_up(wire), _move_up(tokens)
+
+
+def _send_logs(worker: Worker, level: int) -> None:
+    from remote_executor.server import logs
+
+    logs.install(level, worker.send_record)
 
 
 def _stdin() -> io.TextIOWrapper:

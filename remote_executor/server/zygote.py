@@ -31,7 +31,7 @@ from remote_executor.server import worker
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Zygote", "await_zygote", "fork_zygote"]
+__all__ = ["Zygote", "await_zygote", "fork_zygote", "kill_with_descendants"]
 
 FDS_PER_WORKER = 4
 IDLE_SECONDS = 0.05
@@ -165,7 +165,7 @@ class Zygote:
     def _rest(self) -> None:
         """Prepare for later workers, now that nobody waits."""
         self._rested = True
-        for name in ("cloudpickle", "tblib.pickling_support"):
+        for name in ("cloudpickle", "tblib.pickling_support", "remote_executor.server.logs"):
             try:
                 importlib.import_module(name)
             except ImportError:
@@ -260,7 +260,7 @@ class Zygote:
         for _ in range(20):
             found = [
                 pid
-                for pid in _children()
+                for pid in _children(os.getpid())
                 if pid not in self._workers and pid not in killed and self._is_orphan(pid)
             ]
             if not found:
@@ -309,8 +309,12 @@ def _kill_group(pid: int) -> None:
 
 
 def _kill_one(pid: int) -> None:
+    _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: int) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         pass
 
@@ -322,15 +326,30 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-def _children() -> list[int]:
-    """Return our children, on Linux."""
-    me = os.getpid()
+def kill_with_descendants(pid: int) -> None:
+    """
+    Kill a worker and what its tasks have left behind, if the zygote cannot do it any more.
+
+    What they left are the worker's children for as long as it lives, on Linux.
+    """
+    _signal(pid, signal.SIGSTOP)
+    for child in _children(pid):
+        kill_with_descendants(child)
+    _kill_group(pid)
+
+
+def _children(of: int) -> list[int]:
+    """Return a process's children; none where there is no /proc."""
+    found: list[int] = []
+    if not os.path.isdir("/proc"):
+        return found
     try:
-        with open(f"/proc/self/task/{me}/children", encoding="ascii") as file:
-            return [int(pid) for pid in file.read().split()]
+        for thread in os.listdir(f"/proc/{of}/task"):
+            with open(f"/proc/{of}/task/{thread}/children", encoding="ascii") as file:
+                found += [int(pid) for pid in file.read().split()]
+        return found
     except OSError:
-        pass
-    found = []
+        found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -338,6 +357,6 @@ def _children() -> list[int]:
                     fields = file.read().rpartition(")")[2].split()
             except OSError:  # it has just ended
                 continue
-            if int(fields[1]) == me:
+            if int(fields[1]) == of:
                 found.append(int(name))
     return found

@@ -10,7 +10,7 @@ The kinds of message, and the small bodies that are not pickles.
     PING PONG ACK GOODBYE   upkeep           TAKE_BACK KILL RELEASE
     ADMIN REPLY             admin          worker -> server -> client
                                              RESULT FAILURE BEGUN TAKEN_BACK DIED
-                                             SLOTS OUTPUT BROKEN READY RELEASE
+                                             SLOTS OUTPUT LOG BROKEN READY RELEASE
 
 One set serves both hops, so the server passes ``TASK``, ``BLOB``, ``RESULT`` and ``FAILURE`` on as
 the bytes that came in. Bodies of tasks and results are pickles, and only workers and callers load
@@ -78,6 +78,7 @@ class Kind(enum.IntEnum):
     OUTPUT = 70
     BROKEN = 71
     READY = 72
+    LOG = 73
 
 
 class Flag(enum.IntFlag):

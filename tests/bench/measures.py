@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from tests.bench import memory, tasks
 from tests.bench.bars import Bar, Measure
-from tests.bench.code import CODE
-from tests.bench.parallel import PARALLEL
 from tests.bench.peers import POOLS, WORKERS
 from tests.bench.tasks import warm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.bench.bars import Factory
 
-__all__ = ["EXECUTOR", "GROUPS", "MEASURES"]
+__all__ = ["EXECUTOR", "arrays_in", "arrays_out", "latency"]
 
 ARRAY_MB = 50
 CLOSURE_MB = 20
@@ -53,14 +53,13 @@ def latency(factory: Factory, size: int) -> dict[str, float]:
 
 
 def map_integers(factory: Factory, size: int) -> dict[str, float]:
-    """Map over small integers."""
-    with factory() as executor:
-        warm(executor)
-        start = time.perf_counter()
-        total = sum(executor.map(tasks.add_one, range(size)))
-        wall = time.perf_counter() - start
-    assert total == size * (size + 1) // 2
-    return {"rate": size / wall}
+    """Map over small integers, given as a range."""
+    return _map(factory, range(size))
+
+
+def map_list(factory: Factory, size: int) -> dict[str, float]:
+    """Map over small integers, given as a list."""
+    return _map(factory, list(range(size)))
 
 
 def arrays_in(factory: Factory, size: int) -> dict[str, float]:
@@ -155,6 +154,16 @@ def idle(factory: Factory, size: int) -> dict[str, float]:
     return {"pss": total / 1e6}
 
 
+def _map(factory: Factory, items: Sequence[int]) -> dict[str, float]:
+    with factory() as executor:
+        warm(executor)
+        start = time.perf_counter()
+        total = sum(executor.map(tasks.add_one, items))
+        wall = time.perf_counter() - start
+    assert total == len(items) * (len(items) + 1) // 2
+    return {"rate": len(items) / wall}
+
+
 def _uneven(factory: Factory, seconds: list[float]) -> dict[str, float]:
     with factory() as executor:
         warm(executor)
@@ -216,7 +225,25 @@ EXECUTOR: dict[str, Measure] = {
         (
             Bar(
                 "rate",
-                "`map`, default arguments, small integers, against Pool's best chunksize",
+                "`map`, default arguments, a range, against Pool's best chunksize",
+                "items/s",
+                "ratio",
+                1.0,
+                True,
+                POOLS,
+            ),
+        ),
+    ),
+    "map-list": Measure(
+        map_list,
+        ("farm", *POOLS, "fork-10000"),
+        1_000_000,
+        200_000,
+        5,
+        (
+            Bar(
+                "rate",
+                "`map`, default arguments, a list of small integers, likewise",
                 "items/s",
                 "ratio",
                 1.0,
@@ -367,7 +394,3 @@ EXECUTOR: dict[str, Measure] = {
         ),
     ),
 }
-
-GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL, "code": CODE}
-
-MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **CODE}

@@ -46,6 +46,18 @@ def farm_tcp() -> Iterator[Any]:
 
 
 @contextmanager
+def farm_tls() -> Iterator[Any]:
+    """As :func:`farm_tcp`, over TLS with a certificate that the server makes."""
+    from remote_executor import FarmExecutor, start_server
+
+    with (
+        start_server("127.0.0.1", 0, workers=WORKERS, tls=True) as server,
+        FarmExecutor(addresses=[server.address], tls=True) as executor,
+    ):
+        yield executor
+
+
+@contextmanager
 def process_pool(method: str) -> Iterator[Any]:
     """ProcessPoolExecutor, with one of multiprocessing's start methods."""
     context = multiprocessing.get_context(method)
@@ -110,6 +122,7 @@ def fork_chunked(chunksize: int) -> Iterator[Any]:
 PEERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "farm": farm,
     "farm-tcp": farm_tcp,
+    "farm-tls": farm_tls,
     "fork": lambda: process_pool("fork"),
     "spawn": lambda: process_pool("spawn"),
     "pool": pool,

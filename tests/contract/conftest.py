@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import os
 from concurrent import futures
 
 import pytest
@@ -12,7 +11,7 @@ from remote_executor.parallel.calls import Call
 from remote_executor.parallel.kernel import end_kernel, make_kernel
 from tests.support import tasks
 from tests.support.engines import ENGINES, OTHERS, PARAMS
-from tests.support.scale import scaled
+from tests.support.scale import ALL_PARAMETERS, scaled
 
 
 @pytest.hookimpl(trylast=True)
@@ -23,7 +22,7 @@ def pytest_collection_modifyitems(config, items):
     The engines of others are slow, and run each test with at most two of its sets of parameters,
     unless REMOTE_EXECUTOR_ALL_PARAMETERS=1 asks for all.
     """
-    if not os.environ.get("REMOTE_EXECUTOR_ALL_PARAMETERS"):
+    if not ALL_PARAMETERS:
         seen = collections.Counter()
         kept = []
         for item in items:

@@ -11,10 +11,11 @@ import os
 
 import pytest
 
+from tests.support.scale import tries
 from tests.support.sim import Client, Line, Server, Spec, World
 from tests.support.sim_histories import Broken, Farm, run_farm
 
-USUAL = "240"
+USUAL = str(tries(120))
 
 
 def seeds():

@@ -23,6 +23,7 @@ from remote_executor.core.pool import (
     WorkerState,
 )
 from tests.support.pipes import FakePipes
+from tests.support.scale import tries
 
 LIVE = (WorkerState.IDLE, WorkerState.BUSY)
 
@@ -112,6 +113,21 @@ class PoolHistory(RuleBasedStateMachine):
         self.next_id += count
         self.open.update(dict.fromkeys(ids, session))
         self.pool.queue(session, ids)
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def task_that_comes_alone(self, data):
+        session = data.draw(st.sampled_from(self.sessions))
+        id, self.next_id = self.next_id, self.next_id + 1
+        self.open[id] = session
+        worker = self.pool.begin(session, id, self.now)
+        if worker is None:
+            self.pool.queue(session, [id])
+        else:
+            assert worker.session is session
+            assert list(worker.assigned) == [id]
+            self.pipes.give(worker, [id])
+        self.pool.check()
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data(), index=st.integers(-1, 4))
@@ -260,6 +276,6 @@ class PoolHistory(RuleBasedStateMachine):
             assert not session.busy
 
 
-PoolHistory.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
+PoolHistory.TestCase.settings = settings(max_examples=tries(75), stateful_step_count=60)
 TestPoolHistory = PoolHistory.TestCase
 TestPoolHistory.pytestmark = [pytest.mark.timeout(120)]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from remote_executor.core.scheduler import Feed, Scheduler, Task, TaskState
+from tests.support.scale import tries
 
 lanes = st.sampled_from([None, "x", "y"])
 priorities = st.sampled_from([-1, 0, 0, 0, 1])
@@ -447,6 +448,6 @@ class SchedulerHistory(RuleBasedStateMachine):
                 assert sorted(items) == list(range(self.offered[feed]))
 
 
-SchedulerHistory.TestCase.settings = settings(max_examples=80, stateful_step_count=60)
+SchedulerHistory.TestCase.settings = settings(max_examples=tries(40), stateful_step_count=60)
 TestSchedulerHistory = SchedulerHistory.TestCase
 TestSchedulerHistory.pytestmark = [pytest.mark.timeout(120)]

@@ -19,6 +19,7 @@ from remote_executor.wire.frames import LARGE, FrameReader, make_frame
 from remote_executor.wire.messages import Kind
 from remote_executor.wire.outbox import Outbox
 from remote_executor.wire.session import ACK_SECONDS, Session, SessionState
+from tests.support.scale import tries
 from tests.support.wires import plain
 
 GRACE = 10.0
@@ -290,4 +291,4 @@ class SessionHistory(RuleBasedStateMachine):
 
 
 TestSessionHistory = SessionHistory.TestCase
-TestSessionHistory.settings = settings(max_examples=100, stateful_step_count=50)
+TestSessionHistory.settings = settings(max_examples=tries(50), stateful_step_count=50)

@@ -104,6 +104,7 @@ def serve(tmp_path):
         started.append(server)
         return server
 
+    start.folder, start.started = tmp_path, started
     yield start
     for server in started:
         server.clean()

@@ -28,7 +28,7 @@ from remote_executor import (
     start_server,
 )
 from tests.support import tasks
-from tests.support.faults import Babbler, free_port
+from tests.support.faults import Babbler, Proxy, free_port
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
@@ -199,6 +199,55 @@ def test_end_server(serve, tmp_path):
         assert [future.result(LIMIT) for future in waiting] == [*range(20)]
     assert server.process.wait(scaled(10)) == 0
     assert refused(server.address)
+
+
+def test_cut_while_the_server_ends(serve, tmp_path):
+    """D6, K28: a client of old can come back, and nobody else comes in meanwhile."""
+    server = serve(workers=1)
+    ran, release = tmp_path / "ran", tmp_path / "release"
+    with Proxy(server.address) as proxy, FarmExecutor(addresses=[proxy.address]) as executor:
+        running = executor.submit(tasks.hold, tmp_path / "started", release, "done")
+        waiting = [executor.submit(tasks.record, ran, i) for i in range(20)]
+        wait_until((tmp_path / "started").exists, 20)
+        end_server(server.address)
+        wait_until(lambda: refused(server.address))
+
+        proxy.refuse()
+        wait_until(lambda: not refused(server.address))
+        assert server_status(server.address)["ending"]
+        began = time.monotonic()
+        assert not ping(server.address, timeout=scaled(10))
+        assert time.monotonic() - began < scaled(2)
+        with FarmExecutor(addresses=[server.address], connect_timeout=0.3) as late:
+            assert "the server is ending" in str(late.submit(abs, 1).exception(LIMIT))
+        proxy.accept()
+
+        wait_until(lambda: refused(server.address), scaled(10))
+        release.touch()
+        assert running.result(LIMIT) == "done"
+        assert [future.result(LIMIT) for future in waiting] == [*range(20)]
+    assert sorted(map(int, ran.read_text().split())) == [*range(20)]
+    assert server.process.wait(scaled(10)) == 0
+
+
+def test_a_successor_takes_the_port_while_the_server_ends(serve, tmp_path):
+    """D5, K59: what was under way for a client that is cut then is done by the new one."""
+    old = serve(workers=1)
+    with Proxy(old.address) as proxy, FarmExecutor(addresses=[proxy.address]) as executor:
+        future = executor.submit(tasks.hold, tmp_path / "started", tmp_path / "release", "done")
+        wait_until((tmp_path / "started").exists, 20)
+        end_server(old.address)
+        wait_until(lambda: refused(old.address))
+        new = serve(workers=1, port=old.port)
+        (tmp_path / "started").unlink()
+
+        proxy.cut()
+
+        wait_until((tmp_path / "started").exists, 20)
+        (tmp_path / "release").touch()
+        assert future.result(LIMIT) == "done"
+        old.kill()
+        assert ping(new.address)
 
 
 def test_end_an_idle_server(serve):
@@ -395,23 +444,23 @@ print(executor.submit(pow, 2, 3).result(20), flush=True)
 @pytest.fixture(scope="module")
 def guarded(_leak_baseline):
     """Return the address of a server with a secret of its own."""
-    with start_server(workers=1, token=OTHER_TOKEN) as handle:
+    with start_server(workers=1, auth=OTHER_TOKEN) as handle:
         yield str(handle.address)
 
 
 def test_right_token(guarded):
     """A1, A3: given to the executor, it wins over the user's file."""
-    with FarmExecutor(addresses=[guarded], token=OTHER_TOKEN) as executor:
+    with FarmExecutor(addresses=[guarded], auth=OTHER_TOKEN) as executor:
         assert executor.submit(pow, 2, 3).result(LIMIT) == 8
-    assert ping(guarded, token=OTHER_TOKEN)
+    assert ping(guarded, auth=OTHER_TOKEN)
 
 
 def test_token_as_text():
     """Wherever a token is taken, text will do."""
-    with start_server(workers=1, token="a secret in words") as handle:
-        assert ping(handle.address, token="a secret in words")
-        assert ping(handle.address, token=b"a secret in words")
-        with FarmExecutor(addresses=[handle.address], token="a secret in words") as executor:
+    with start_server(workers=1, auth="a secret in words") as handle:
+        assert ping(handle.address, auth="a secret in words")
+        assert ping(handle.address, auth=b"a secret in words")
+        with FarmExecutor(addresses=[handle.address], auth="a secret in words") as executor:
             assert executor.submit(pow, 2, 3).result(LIMIT) == 8
 
 
@@ -419,7 +468,7 @@ def test_token_as_text():
 def test_wrong_token(guarded, token):
     """A2, A4, A7: an AuthenticationFailed in bounded time, no retry for ever, in clear words."""
     start = time.monotonic()
-    with FarmExecutor(addresses=[guarded], token=token) as executor:
+    with FarmExecutor(addresses=[guarded], auth=token) as executor:
         error = executor.submit(pow, 2, 3).exception(LIMIT)
     took = time.monotonic() - start
 
@@ -427,7 +476,7 @@ def test_wrong_token(guarded, token):
     assert any(isinstance(each, AuthenticationFailed) for each in chain)
     assert "token" in str(error)
     assert took < scaled(3)
-    with FarmExecutor(addresses=[guarded], token=OTHER_TOKEN) as executor:
+    with FarmExecutor(addresses=[guarded], auth=OTHER_TOKEN) as executor:
         assert executor.submit(pow, 2, 3).result(LIMIT) == 8
 
 
@@ -438,7 +487,7 @@ def test_admin_needs_the_token_too(guarded):
         server_status(guarded)
     with pytest.raises(AuthenticationFailed):
         end_server(guarded)
-    assert ping(guarded, token=OTHER_TOKEN)
+    assert ping(guarded, auth=OTHER_TOKEN)
 
 
 def test_token_file(tmp_path):
@@ -493,14 +542,14 @@ def test_a_token_is_changed_while_farms_are_in_use(tmp_path, monkeypatch):
 
     with start_server(workers=1) as handle:
         assert ping(handle.address)  # by the file, which has both
-        with FarmExecutor(addresses=[handle.address], token=before) as executor:
+        with FarmExecutor(addresses=[handle.address], auth=before) as executor:
             assert executor.submit(pow, 2, 3).result(LIMIT) == 8
-        assert ping(handle.address, token=new)
-        assert ping(handle.address, timeout=0.5, token=oldest) is False
-    with start_server(workers=1, token=[new, oldest]) as handle:
-        assert ping(handle.address, token=oldest)
-        assert ping(handle.address, token=new)
-        assert ping(handle.address, timeout=0.5, token=before) is False
+        assert ping(handle.address, auth=new)
+        assert ping(handle.address, timeout=0.5, auth=oldest) is False
+    with start_server(workers=1, auth=[new, oldest]) as handle:
+        assert ping(handle.address, auth=oldest)
+        assert ping(handle.address, auth=new)
+        assert ping(handle.address, timeout=0.5, auth=before) is False
 
 
 def test_settings_are_those_of_the_start(tmp_path, monkeypatch):
@@ -513,7 +562,7 @@ def test_settings_are_those_of_the_start(tmp_path, monkeypatch):
         monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(tmp_path / "other"))
 
         assert ping(handle.address, timeout=0.5) is False
-        with FarmExecutor(addresses=[handle.address], token=secret) as executor:
+        with FarmExecutor(addresses=[handle.address], auth=secret) as executor:
             assert executor.submit(pow, 2, 3).result(LIMIT) == 8
 
 
@@ -533,8 +582,8 @@ def test_secret_never_travels(addresses, token_file):
 def test_public_address_is_refused(host):
     """A14: away from loopback the stream must be confidential, or --insecure says so aloud."""
     with pytest.raises(ValueError, match="insecure"):
-        start_server(host, 0, workers=1)
-    code, _, err = command("serve", "--host", host, "--port", "0")
+        start_server(host, 0, workers=1, tls=False)
+    code, _, err = command("serve", "--host", host, "--port", "0", "--no-tls")
     assert code == 1
     assert "--insecure" in err
     assert "Traceback" not in err
@@ -549,7 +598,7 @@ def test_public_address_on_request():
 
 def test_errors_name_the_address(guarded):
     """A10: whoever proves himself knows to whom."""
-    with FarmExecutor(addresses=[guarded], token="wrong") as executor:
+    with FarmExecutor(addresses=[guarded], auth="wrong") as executor:
         assert guarded in str(executor.submit(pow, 2, 3).exception(LIMIT))
 
 

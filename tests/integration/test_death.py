@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -109,6 +110,39 @@ def test_idle_workers_killed_from_outside(own, count):
 
     assert [future.result(LIMIT) for future in found] == [*range(20)]
     assert len(set(own.broadcast(tasks.pid))) == 2
+
+
+def place(pid):
+    """Return where in the kernel a process waits, as far as that is told."""
+    with open(f"/proc/{pid}/wchan", encoding="ascii") as file:
+        return file.read().strip("0")
+
+
+@only_linux
+def test_a_worker_waits_where_its_end_costs_nothing(own):
+    """K88: not in a read, where a process that is killed may take the next task along."""
+    for pid in own.broadcast(tasks.pid):
+        try:
+            wait_until(lambda pid=pid: place(pid), 2)
+        except AssertionError:
+            pytest.skip("this kernel does not tell where a process waits")
+        wait_until(lambda pid=pid: "poll" in place(pid))
+
+
+@only_linux
+def test_kills_in_the_moment_of_a_submit(own, tmp_path):
+    """K88: whoever dies idle has taken nothing along."""
+    path = tmp_path / "ran"
+    for number in range(8):
+        pids = own.broadcast(tasks.pid)
+        for pid in pids:
+            with contextlib.suppress(AssertionError):  # where it is not told, it had the time
+                wait_until(lambda pid=pid: place(pid), 0.05)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert own.submit(tasks.record, path, number).result(LIMIT) == number
+
+    assert [*map(int, lines(path))] == [*range(8)]
 
 
 def test_death_in_the_middle_of_a_map(own, tmp_path):

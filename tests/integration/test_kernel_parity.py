@@ -153,6 +153,29 @@ def test_module_that_only_the_client_has(farm, tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+def test_modules_that_import_one_another(addresses, tmp_path, monkeypatch):
+    """K7: a module that the server lacks needs others, which it lacks too; arguments as well."""
+    names = [f"{part}_{tmp_path.name.replace('-', '_')}" for part in ("one", "two", "three")]
+    one, two, three = names
+    sources = {
+        three: "def add(x):\n    return x + 3\n",
+        two: f"from {three} import add\nclass Thing:\n    def get(self):\n        return add(1)\n",
+        one: f"import {two}\ndef get(thing):\n    return thing.get() + {two}.Thing().get()\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = __import__(one)
+    thing = sys.modules[two].Thing()
+    try:
+        with FarmExecutor(addresses=addresses) as executor:
+            assert executor.submit(module.get, thing).result(LIMIT) == 8
+            assert list(executor.map(module.get, [thing] * 3)) == [8] * 3
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
 def test_function_that_the_client_cannot_import(farm):
     """K8: its module need not be importable here either."""
     names = code("def where():\n    return __name__ and 'there'\n")

@@ -330,33 +330,65 @@ def test_fork_with_an_executor_open(run_script):
     """The child gets a clear error, hangs nowhere, and the parent is unharmed."""
     code, out, err = run_script(
         """
-import os, sys, warnings
+import os, sys, time, warnings
+from concurrent import futures
 from remote_executor import FarmExecutor
 
 warnings.simplefilter("ignore")
 
 if __name__ == "__main__":
+    parent = os.getpid()
     with FarmExecutor(2) as executor:
-        pending = executor.submit(pow, 2, 3)
-        executor.submit(abs, 1).result(20)
+        def attempt(name, call):
+            try:
+                print("child:", name, call())
+            except RuntimeError as error:
+                print("child:", name, "fork" in str(error))
+
+        done = executor.submit(pow, 2, 3)
+        done.result(20)
+        running = [executor.submit(time.sleep, 1) for _ in range(4)]
+        results = executor.map(abs, range(3))
+        running[0].add_done_callback(lambda _: print("called", os.getpid() == parent))
         child = os.fork()
         if child == 0:
-            try:
-                executor.submit(abs, -1).result(5)
-            except RuntimeError as error:
-                print("child:", "fork" in str(error))
+            attempt("submit", lambda: executor.submit(abs, -1).result(5))
+            attempt("done before", done.result)
+            attempt("result", running[0].result)
+            attempt("wait", lambda: len(futures.wait(running).done))
+            attempt("as_completed", lambda: len(list(futures.as_completed(running))))
+            attempt("exception", lambda: type(running[1].exception()).__name__)
+            attempt("done", running[2].done)
+            attempt("cancel", running[3].cancel)
+            attempt("map", lambda: list(results))
             executor.shutdown()
             sys.stdout.flush()
             with FarmExecutor(1) as own:
                 print("own:", own.submit(pow, 2, 4).result(20), flush=True)
             os._exit(0)
         print("status", os.waitpid(child, 0)[1], flush=True)
-        print("parent:", executor.submit(pow, 2, 5).result(20), pending.result(20))
+        print("parent:", executor.submit(pow, 2, 5).result(20), done.result(20), *results)
+        print([future.result(20) for future in running])
 """
     )
 
     assert (code, err) == (0, "")
-    assert sorted(out.splitlines()) == ["child: True", "own: 16", "parent: 32 8", "status 0"]
+    assert sorted(out.splitlines()) == [
+        "[None, None, None, None]",
+        "called True",
+        "child: as_completed 4",
+        "child: cancel False",
+        "child: done True",
+        "child: done before 8",
+        "child: exception RuntimeError",
+        "child: map True",
+        "child: result True",
+        "child: submit True",
+        "child: wait 4",
+        "own: 16",
+        "parent: 32 8 0 1 2",
+        "status 0",
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -641,6 +673,63 @@ if __name__ == "__main__":
 
     assert (code, out) == (0, "8\n"), err
     assert "lost" not in err
+
+
+def test_interrupts_anywhere_in_a_round_trip(run_script):
+    """The same while callers send and receive themselves: see client/shortcut.py."""
+    code, out, err = run_script(
+        """
+import random, signal, time
+from remote_executor import FarmExecutor
+
+class Tick(KeyboardInterrupt):
+    pass
+
+inside = False
+
+def tick(*_):
+    global inside
+    if inside:
+        inside = False
+        raise Tick
+
+def same(x):
+    return x
+
+def work_until(end):
+    global inside
+    trips = hits = 0
+    while time.monotonic() < end:
+        future = None
+        try:
+            inside = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 4e-4))
+            future = executor.submit(same, trips)
+            value = future.result(10)
+            inside = False
+        except Tick:
+            hits += 1
+            if future is None:
+                continue
+            value = future.result(10)
+        assert value == trips, (value, trips)
+        trips += 1
+    return trips, hits
+
+if __name__ == "__main__":
+    with FarmExecutor(2) as executor:
+        executor.submit(same, 1).result(20)
+        signal.signal(signal.SIGALRM, tick)
+        trips, hits = work_until(time.monotonic() + 2)
+        assert trips > 100 and hits > 100, (trips, hits)
+        print(executor.submit(pow, 2, 3).result(10))
+""",
+        limit=15,
+    )
+
+    assert (code, out) == (0, "8\n"), err
+    assert "lost" not in err
+    assert "failed" not in err
 
 
 def test_ctrl_c_without_a_with_statement_drops_what_waits(start_script, tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +27,32 @@ def streams():
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield out, err
+
+
+class Keeper(logging.Handler):
+    """Keeps records."""
+
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
+    def emit(self, record):
+        self.found.append(record)
+
+
+@contextlib.contextmanager
+def records(name, level=logging.WARNING):
+    """Collect what the client's logger of that name is given."""
+    found = []
+    logger, handler = logging.getLogger(name), Keeper(found)
+    before = logger.level
+    logger.setLevel(level)
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def words_of(line):
@@ -96,8 +124,8 @@ def test_unicode_and_bytes_that_are_none(farm):
 
 
 def test_warnings_and_logging_of_a_task(farm):
-    """K85: they go to the worker's stderr, and so to the client's; no protocol breaks."""
-    with streams() as (_, err):
+    """K85: warnings go to the worker's stderr, and so to the client's; no protocol breaks."""
+    with streams() as (_, err), records("a.task") as found:
 
         def talk():
             warnings.warn("blah", UserWarning, stacklevel=1)
@@ -108,7 +136,115 @@ def test_warnings_and_logging_of_a_task(farm):
             farm.submit(talk).result(LIMIT)
 
         wait_until(lambda: "UserWarning: blah" in err.getvalue())
-        wait_until(lambda: "logged there" in err.getvalue())
+        wait_until(lambda: found)
+    assert found[0].getMessage().endswith("logged there")
+
+
+def log_much(name, count, threads):
+    """Log from several threads and from a signal handler, while the task goes on."""
+    import signal
+    import threading
+
+    logger = logging.getLogger(name)
+
+    def talk(which):
+        for number in range(count):
+            logger.warning("%d %d %s", which, number, "x" * 1000)
+
+    signal.signal(signal.SIGALRM, lambda *_: logger.warning("alarm"))
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    talkers = [threading.Thread(target=talk, args=(which,)) for which in range(threads)]
+    for talker in talkers:
+        talker.start()
+    talk(threads)
+    for talker in talkers:
+        talker.join()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def test_records_arrive_whole(farm):
+    """K85: with their fields, named by host and task, before the task's result."""
+    with records("some.where", logging.DEBUG) as found:
+
+        def fail():
+            logger = logging.getLogger("some.where")
+            logger.debug("below the client's root level, so it stays there")
+            try:
+                raise ValueError("the cause")
+            except ValueError:
+                logger.exception("number %d", 7, stack_info=True)
+            return os.getpid()
+
+        pid = farm.options(name="the task").submit(fail).result(LIMIT)
+        (record,) = found
+
+    assert record.levelno == logging.ERROR
+    assert words_of(record.getMessage()) == "number 7"
+    assert (record.process, record.funcName, record.threadName) == (pid, "fail", "MainThread")
+    assert (record.host, record.task) == (socket.gethostname(), "the task")
+    text = logging.Formatter("%(levelname)s %(message)s").format(record)
+    assert text.startswith("ERROR ")
+    assert "ValueError: the cause" in text
+    assert "Stack (most recent call last)" in text
+    assert ("the task" in text) == text.startswith("ERROR [")
+
+
+def test_records_from_threads_and_signal_handlers(farm):
+    """They never tear what else travels."""
+    with records("much") as found:
+        futures = [farm.submit(log_much, "much", 200, 3) for _ in range(2)]
+        others = [farm.submit(tasks.same, bytes(100_000)) for _ in range(20)]
+        assert [future.result(LIMIT) for future in futures] == [None, None]
+        assert {len(future.result(LIMIT)) for future in others} == {100_000}
+
+    assert sum("alarm" not in record.getMessage() for record in found) == 2 * 4 * 200
+
+
+def test_records_of_a_forked_child_and_of_a_worker_that_logs_by_itself(own):
+    """A child of a task has no way to the client but stderr; who configures logging has it so."""
+
+    def fork_and_log():
+        logging.getLogger("child")
+        pid = os.fork()
+        if not pid:
+            logging.getLogger("child").warning("from a child")
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    def configure():
+        logging.basicConfig(format="mine: %(message)s")
+        logging.getLogger("child").warning("from a task")
+
+    with streams() as (_, err), records("child") as found:
+        own.submit(fork_and_log).result(LIMIT)
+        wait_until(lambda: "from a child\n" in err.getvalue())
+        own.broadcast(configure)
+        wait_until(lambda: "mine: from a task\n" in err.getvalue())
+    assert not found
+
+
+LOGGING = """
+import logging
+import sys
+from remote_executor import FarmExecutor
+
+def talk():
+    import logging
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+        logging.getLogger("app").log(level, "level %d", level)
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s:%(name)s:%(message)s")
+    with FarmExecutor(1) as executor:
+        executor.submit(talk).result()
+"""
+
+
+def test_records_in_a_program_that_configures_logging_or_does_not(run_script):
+    """As in a program without workers: its levels and formats, or the plain words of warnings."""
+    assert run_script(LOGGING) == (0, "", "level 30\n")
+    assert run_script(LOGGING, args=["x"]) == (0, "", "INFO:app:level 20\nWARNING:app:level 30\n")
 
 
 def test_output_of_a_broken_client_stream(farm, monkeypatch):

@@ -70,21 +70,21 @@ def test_k24_a_client_needs_only_struct_json_hmac_and_pickle(server):
     token = load_token()
     with socket.create_connection((server.address.host, server.address.port), 10) as sock:
         nonce = os.urandom(32).hex()
+        ours = json.dumps({"protocols": [1, 1], "auth": "token", "nonce": nonce}).encode()
         sock.sendall(b"\x89rexec\r\n")
-        send_frame(sock, 1, body={"protocols": [1, 1], "auth": "token", "opening": nonce})
+        send_frame(sock, 1, body=ours)
         assert receive(sock, 8) == b"\x89rexec\r\n"
-        kind, _, _, _, body, _ = receive_frame(sock)
-        hello = json.loads(body)
-        assert (kind, hello["auth"]) == (1, "token")
+        kind, _, _, _, theirs, _ = receive_frame(sock)
+        assert (kind, json.loads(theirs)["auth"]) == (1, "token")
 
-        def proof(role, mine, theirs):
-            text = f"remote_executor 1\0{role}\0{mine}\0{theirs}"
-            return hmac.new(token, text.encode(), hashlib.sha256).hexdigest()
+        def proof(role):
+            text = role + b"\0remote_executor 1\0" + struct.pack("<II", 0, len(ours)) + ours
+            text += struct.pack("<I", len(theirs)) + theirs
+            return hmac.new(token, text, hashlib.sha256).digest()
 
-        send_frame(sock, 2, body={"proof": proof("client", nonce, hello["opening"])})
-        kind, _, _, _, body, _ = receive_frame(sock)
-        assert kind == 2
-        assert json.loads(body)["proof"] == proof("server", hello["opening"], nonce)
+        send_frame(sock, 2, body=proof(b"client"))
+        kind, _, aux, _, body, _ = receive_frame(sock)
+        assert (kind, aux, body) == (2, 1, proof(b"server"))
 
         send_frame(
             sock,
@@ -655,13 +655,14 @@ def test_idle_workers_end_properly_at_a_goodbye(client, tmp_path):
 
 
 def test_the_process_that_makes_workers_may_die(client):
-    worker = client.run(tasks.pid)
+    """The server ends, and so do its workers and what their tasks have left behind."""
+    worker, daemons = client.run(tasks.pid), [client.run(daemon, 60), client.run(daemon, 60)]
     with open(f"/proc/{client.process.pid}/task/{client.process.pid}/children") as file:
         zygote = int(file.read())
     os.kill(zygote, signal.SIGKILL)
     client.eof()
     client.close()
-    wait_until(lambda: not alive(worker), timeout=5)
+    wait_until(lambda: not any(map(alive, [worker, *daemons])), timeout=5)
 
 
 # -------------------------------------------------------------------- sessions and links

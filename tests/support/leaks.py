@@ -14,10 +14,13 @@ import threading
 import time
 import traceback
 import uuid
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    import psutil
 
 __all__ = [
     "MARK",
@@ -35,11 +38,11 @@ SETTLE = 5.0
 
 
 class Snapshot(NamedTuple):
-    """What this process has: threads, descriptors and processes, each with words about it."""
+    """What this process has: threads, descriptors and processes."""
 
     threads: dict[threading.Thread, str]
     descriptors: dict[tuple[int, str], str]
-    processes: dict[tuple[int, float], str]
+    processes: dict[tuple[int, float], psutil.Process]
 
 
 def set_mark() -> None:
@@ -118,7 +121,9 @@ def _news(before: Snapshot, stacks: bool = False) -> list[str]:
         if key not in before.descriptors
     ]
     lines += [
-        f"process {words}" for key, words in now.processes.items() if key not in before.processes
+        f"process {_words(process)}"
+        for key, process in now.processes.items()
+        if key not in before.processes
     ]
     return lines
 
@@ -145,27 +150,41 @@ def _descriptors() -> dict[tuple[int, str], str]:
     return found
 
 
-def _processes() -> dict[tuple[int, float], str]:
+def _processes() -> dict[tuple[int, float], psutil.Process]:
     import psutil
 
-    me = psutil.Process()
-    found = {process.pid: process for process in me.children(recursive=True)}
-    for pid in marked_processes() - set(found):
+    found = {}
+    for pid in _descendants(os.getpid()) | marked_processes():
         try:
-            found[pid] = psutil.Process(pid)
+            process = psutil.Process(pid)
+            found[pid, process.create_time()] = process
         except psutil.NoSuchProcess:
             continue
-    return {
-        (process.pid, process.create_time()): _words(process)
-        for process in found.values()
-        if process.is_running()
-    }
+    return found
 
 
-def _words(process: object) -> str:
+def _descendants(pid: int) -> set[int]:
+    """Return the pids of a process's children and of theirs; dead ones have no mark any more."""
     import psutil
 
-    assert isinstance(process, psutil.Process)
+    found: set[int] = set()
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+        for thread in threads:
+            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                found.update(map(int, file.read().split()))
+    except OSError:
+        if os.path.isdir("/proc/self/task"):
+            return found  # it has just ended
+        return {process.pid for process in psutil.Process(pid).children(recursive=True)}
+    for child in list(found):
+        found |= _descendants(child)
+    return found
+
+
+def _words(process: psutil.Process) -> str:
+    import psutil
+
     try:
         with process.oneshot():
             age = time.time() - process.create_time()

@@ -1,15 +1,20 @@
 """
-One factor for all waiting times of the tests.
+How long the tests wait, and how much they try.
 
 ``REMOTE_EXECUTOR_TEST_SCALE=5`` on a slow or busy machine makes every limit five times longer.
 A limit says when a test gives up; nothing waits that long where all goes well.
+
+``REMOTE_EXECUTOR_ALL_PARAMETERS=1`` runs twice as many random histories as usual, and on engines of
+others all parameter sets of each test. ``.ci/run`` sets it where it does not run README's command.
 """
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["SCALE", "scaled"]
+__all__ = ["ALL_PARAMETERS", "SCALE", "scaled", "tries"]
+
+ALL_PARAMETERS = bool(os.environ.get("REMOTE_EXECUTOR_ALL_PARAMETERS"))
 
 SCALE = float(os.environ.get("REMOTE_EXECUTOR_TEST_SCALE") or "1")
 if not 0 < SCALE < 1000:
@@ -19,3 +24,8 @@ if not 0 < SCALE < 1000:
 def scaled(seconds: float) -> float:
     """Return a limit in seconds, times the factor."""
     return seconds * SCALE
+
+
+def tries(usual: int) -> int:
+    """Return how many random examples to try."""
+    return usual * (2 if ALL_PARAMETERS else 1)

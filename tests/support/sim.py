@@ -246,8 +246,10 @@ class Line:
             return
         self.pipe = pipe
         nonce = self.world.random.randbytes(32)
-        mechanism = TokenAuth("client", (SECRET,), nonce)
-        self.link = Link("client", self.target.name, mechanism, self.world.now, limit=LIMIT)
+        mechanism = TokenAuth("client", (SECRET,))
+        self.link = Link(
+            "client", self.target.name, mechanism, self.world.now, nonce=nonce, limit=LIMIT
+        )
         self.state = "shaking"
 
     def attach(self) -> None:
@@ -783,8 +785,8 @@ class Connection:
         self.pipe = pipe
         self.entry: Entry | None = None
         nonce = self.world.random.randbytes(32)
-        mechanism = TokenAuth("server", (SECRET,), nonce)
-        self.link = Link("server", "a client", mechanism, self.world.now, limit=LIMIT)
+        mechanism = TokenAuth("server", (SECRET,))
+        self.link = Link("server", "a client", mechanism, self.world.now, nonce=nonce, limit=LIMIT)
 
     def step(self) -> None:
         if self.pipe.readable:
@@ -957,12 +959,7 @@ class Server(Machine):
     def assign(self, now: float) -> None:
         for action in self.pool.assign(now):
             if type(action) is Give:
-                worker: Worker = action.worker.shell
-                worker.frames.update((id, worker.entry.frames[id]) for id in action.ids)
-                self.tokens.give(action.worker, action.ids)
-                self.world.later(self.world.some(1e-4), worker.look)
-                if self.begun_at is None:
-                    self.begun_at = now + BEGUN_PERIOD
+                self.give(action.worker, action.ids, now)
             elif type(action) is Start:
                 entry = next(
                     each for each in self.sessions.values() if each.pool is action.worker.session
@@ -974,6 +971,14 @@ class Server(Machine):
                 worker = action.worker.shell
                 worker.asked_to_end = True
                 self.world.later(self.world.some(1e-3), worker.look)
+
+    def give(self, chosen: PoolWorker, ids: list[int], now: float) -> None:
+        worker: Worker = chosen.shell
+        worker.frames.update((id, worker.entry.frames[id]) for id in ids)
+        self.tokens.give(chosen, ids)
+        self.world.later(self.world.some(1e-4), worker.look)
+        if self.begun_at is None:
+            self.begun_at = now + BEGUN_PERIOD
 
     def hear(self, what: str, worker: Worker, frame: Frame | None = None) -> None:
         """Take what a worker has sent, or the news that it is gone."""
@@ -1068,7 +1073,11 @@ class Server(Machine):
             if frame.flags & Flag.OPTIONED:
                 self.pool.queue_pinned(entry.pool, id, entry.options.pop(id)["worker"])
             else:
-                self.pool.queue(entry.pool, [id])
+                chosen = self.pool.begin(entry.pool, id, self.world.now)
+                if chosen is not None:
+                    self.give(chosen, [id], self.world.now)
+                else:
+                    self.pool.queue(entry.pool, [id])
         elif kind == Kind.BLOB:
             entry.blobs.add(frame.aux)
         elif kind == Kind.FORGET:

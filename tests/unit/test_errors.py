@@ -20,6 +20,7 @@ from remote_executor.errors import (
     LocalProtocolError,
     PayloadError,
     ProtocolMismatch,
+    Refused,
     RemoteProtocolError,
 )
 from remote_executor.task_errors import (
@@ -47,6 +48,7 @@ ALL = [
     (ConnectionFailed("h:1", "refused"), "cannot connect to h:1: refused"),
     (AuthenticationFailed("h:1", "no proof"), "authentication with h:1 failed: no proof"),
     (ProtocolMismatch("h:1", "1 and 3"), "no common protocol with h:1: 1 and 3"),
+    (Refused("you are not Bob"), "you are not Bob"),
     (PayloadError("argument 1", "a lock"), "argument 1 cannot be pickled: a lock"),
     (
         WorkerDied("h", 77, -9, "f", "x", "o"),

@@ -192,3 +192,39 @@ def test_repr_as_the_standard_one():
     assert "state=pending" in repr(future)
     future.set_result(1)
     assert "state=finished returned int" in repr(future)
+
+
+def test_several_wait_and_all_are_told():
+    future, got = FarmFuture(), []
+    threads = [threading.Thread(target=lambda: got.append(future.result(LIMIT))) for _ in range(3)]
+    threads.append(threading.Thread(target=lambda: got.append(future.exception(LIMIT))))
+    for thread in threads:
+        thread.start()
+    later(future.set_result, 7)
+    for thread in threads:
+        thread.join(LIMIT)
+
+    assert sorted(map(str, got)) == ["7", "7", "7", "None"]
+
+
+def test_who_waits_is_told_of_a_cancellation_by_whoever():
+    for cancel in (FarmFuture.cancel, FarmFuture.finish_cancelled):
+        future = FarmFuture()
+        later(cancel, future)
+        with pytest.raises(futures.CancelledError):
+            future.result(LIMIT)
+        with pytest.raises(futures.CancelledError):
+            future.exception(LIMIT)
+
+
+def test_waiting_in_vain_leaves_nothing_behind():
+    future = FarmFuture()
+    for _ in range(3):
+        with pytest.raises(futures.TimeoutError):
+            future.result(0.001)
+    with pytest.raises(futures.TimeoutError):
+        future.exception(-1)
+
+    assert not future._gates
+    future.set_exception(ValueError("no"))
+    assert isinstance(future.exception(0), ValueError)

@@ -22,6 +22,15 @@ def test_equal_functions_have_one_number_and_others_another():
     assert len(functions) == 2
 
 
+def test_a_function_is_found_without_giving_it_a_number():
+    functions = Functions()
+
+    assert functions.find(encoded(b"f")) is None
+    first = functions.number(encoded(b"f"))
+    assert functions.find(encoded(b"f")) is first
+    assert len(functions) == 1
+
+
 def test_a_function_is_as_large_as_its_pickle_and_its_buffers():
     functions = Functions()
 

@@ -136,6 +136,53 @@ def test_workers_are_started_on_demand_as_process_pool_executor_does(shell):
     assert start.worker.index == 1
 
 
+def test_a_task_that_comes_alone_goes_to_the_worker_that_was_busy_last(shell):
+    session = shell.open()
+    workers = shell.warm(session, 2)
+    chosen = []
+    for _ in range(2):
+        id = shell.next_id
+        shell.next_id += 1
+        worker = shell.pool.begin(session, id, shell.now)
+        assert worker is not None
+        assert worker.state is WorkerState.BUSY
+        shell.pipes.give(worker, [id])
+        shell.pool.check()
+        chosen.append(worker)
+        shell.finish(worker)
+        assert not any(isinstance(action, Give) for action in shell.assign())
+
+    (id,) = shell.queue(session)
+    (give,) = shell.assign()
+    assert chosen == [give.worker, give.worker]
+    assert give.worker in workers
+    assert id in session.tasks
+
+
+def test_a_task_does_not_go_before_others_nor_beyond_the_slots(shell):
+    session = shell.open()
+    assert shell.pool.begin(session, 100, 0.0) is None  # no worker
+    shell.warm(session, 2)
+    shell.queue(session)
+    assert shell.pool.begin(session, 101, 0.0) is None  # another waits
+    shell.assign()
+    assert shell.pool.begin(session, 102, 0.0) is not None
+    assert shell.pool.begin(session, 103, 0.0) is None  # both are busy
+    assert 103 not in session.tasks
+
+
+def test_a_task_that_comes_alone_counts_for_its_worker():
+    shell = Shell(1)
+    session = shell.open(per_worker=2)
+    (worker,) = shell.warm(session, 1)
+    assert shell.pool.begin(session, 50, shell.now) is worker
+    shell.pipes.give(worker, [50])
+    shell.finish(worker)
+    shell.assign()
+
+    assert shell.stopped == [worker]
+
+
 def test_no_more_workers_than_tasks_slots_or_the_limit():
     shell = Shell(slots=4)
     session = shell.open(limit=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 
 import pytest
@@ -374,3 +375,53 @@ def test_a_closed_loop_writes_to_no_descriptor_that_took_the_place_of_its_own():
         os.read(read, 1)
     os.close(read)
     os.close(write)
+
+
+# --------------------------------------------------------------------------------- naps
+
+
+def test_a_nap_is_not_ended_by_descriptors_but_they_can_be_looked_at(loop, pipe, calls):
+    read, write = pipe
+    loop.watch(read, lambda: calls.append(os.read(read, 10)))
+    os.write(write, b"x")
+
+    assert not loop.nap(0.001)
+    assert loop.look(LIMIT) == [(read, 1)]
+    assert calls == []
+    loop.run_once(LIMIT)
+    assert calls == [b"x"]
+
+
+def test_a_nap_ends_by_a_wake_up_which_whoever_looks_sees_too(loop):
+    threading.Timer(0.01, loop.wake).start()
+
+    assert loop.nap(LIMIT)
+    assert len(loop.look(LIMIT)) == 1
+    loop.run_once(LIMIT)
+    assert not loop.nap(0)
+    assert loop.look(0) == []
+
+
+def test_a_nap_ends_for_a_post(loop, calls):
+    loop.post(lambda: calls.append(1))
+
+    assert loop.nap(LIMIT)
+    loop.run_once(LIMIT)
+    assert calls == [1]
+
+
+def test_a_nap_ends_when_a_timer_is_due(loop, calls):
+    timer = loop.timer(calls.append)
+    timer.at(loop.now + 0.005)
+
+    assert loop.nap(LIMIT)
+    loop.run_once(LIMIT)
+    assert len(calls) == 1
+
+
+def test_a_closed_loop_shows_nothing():
+    loop = Loop()
+    assert loop.can_be_shared == hasattr(select, "epoll")
+    loop.close()
+
+    assert loop.look(0) == []

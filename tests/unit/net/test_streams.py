@@ -252,3 +252,44 @@ def test_an_address_that_cannot_be_had_is_an_os_error(address):
     after = os.dup(0)
     os.close(after)
     assert after == before
+
+
+# -------------------------------------------------------------------------- single steps
+
+
+def test_steps_send_and_receive_and_what_was_received_can_be_put_back(pair):
+    one, other = pair
+    send, _ = one.steps()
+    _, receive_some = other.steps()
+
+    assert [*send(b"some bytes")] == [10]
+    got = [*receive_some()]
+    assert [each[0] for each in got] == [b"some bytes"]
+    assert [*send(b", more")] == [6]
+    other.put_back([*got, *receive_some()])
+    assert [*send(b" from the socket")] == [16]
+    assert receive(other, 4) == b"some"
+    assert receive(other) == b" bytes, more"
+    assert receive(other) == b" from the socket"
+
+
+def test_steps_never_wait(pair):
+    _, receive_some = pair[0].steps()
+
+    with pytest.raises(BlockingIOError):
+        [*receive_some()]
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")
+def test_descriptors_that_a_step_received_are_put_back_too(pair):
+    one, other = pair
+    other.fds = []
+    part = WithSegment(b"with one")
+    part.segment = Descriptor(os.memfd_create("test"))
+    one.send([part])
+    _, receive_some = other.steps()
+    other.put_back([*receive_some()])
+
+    assert receive(other) == b"with one"
+    (found,) = other.fds
+    assert os.fstat(found.fd).st_ino == os.fstat(part.segment.fd).st_ino

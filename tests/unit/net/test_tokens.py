@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -122,6 +123,17 @@ def test_who_comes_second_takes_what_is_there(path, monkeypatch):
     assert os.listdir(path.parent) == ["token"]
 
 
+def test_one_that_cannot_be_made_says_where_and_why(path, monkeypatch):
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"token file {path} cannot be made: .*; name another") as at:
+        load_token()
+    assert at.value.errno == errno.ENOSPC
+    assert list(path.parent.iterdir()) == []
+
+
 def test_a_path_without_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", "token")
@@ -181,7 +193,6 @@ def test_more_than_two_are_too_many(path):
 
 
 def test_what_an_argument_means():
-    assert secrets_of(None) is None
     assert secrets_of("words and words") == (b"words and words",)
     assert secrets_of(b"bytes") == (b"bytes",)
     assert secrets_of(["new", b"old"]) == (b"new", b"old")

@@ -1,0 +1,102 @@
+"""Where a server's clients come in."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from remote_executor.net.addresses import Address
+from remote_executor.net.streams import listen
+
+__all__ = ["Door"]
+
+
+class Door:
+    """
+    An address to listen at, which can be left to others and taken again.
+
+    Args:
+        address: Where; port 0 means any free one, and the same from then on.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._listener: socket.socket | None = None
+
+    def __repr__(self) -> str:
+        return f"<Door {self.address} {'open' if self.is_open else 'closed'}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether clients can come in."""
+        return self._listener is not None
+
+    def open(self) -> None:
+        """
+        Let clients in.
+
+        Raises:
+            OSError: If the address cannot be had, which it names.
+        """
+        try:
+            self._listener = _listen(self.address)
+        except OSError as exc:
+            raise OSError(exc.errno, f"cannot listen on {self.address}: {exc.strerror}") from exc
+        if self.address.kind == "tcp":
+            port = self._listener.getsockname()[1]
+            self.address = Address("tcp", self.address.host, port)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for, while it is open."""
+        assert self._listener is not None
+        return self._listener.fileno()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Return the next client's socket and where it is; BlockingIOError if there is none."""
+        assert self._listener is not None
+        return self._listener.accept()
+
+    def close(self) -> None:
+        """Leave the address to whoever wants it. It may be closed already."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            if self.address.kind == "unix":
+                # First, while nobody else takes it for the socket of a dead server.
+                _unlink(self.address.path)
+            listener.close()
+
+
+def _listen(address: Address) -> socket.socket:
+    if address.kind == "tcp":
+        return listen(address)
+    mask = os.umask(0o177)
+    try:
+        try:
+            return listen(address)
+        except OSError:
+            if not _is_stale(address.path):
+                raise
+            _unlink(address.path)
+            return listen(address)
+    finally:
+        os.umask(mask)
+
+
+def _is_stale(path: str) -> bool:
+    """Whether a dead server has left this socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass
+    return False
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

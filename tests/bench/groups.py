@@ -1,0 +1,15 @@
+"""All measurements, in their groups."""
+
+from __future__ import annotations
+
+from tests.bench.bars import Measure
+from tests.bench.code import CODE
+from tests.bench.measures import EXECUTOR
+from tests.bench.network import NETWORK
+from tests.bench.parallel import PARALLEL
+
+__all__ = ["GROUPS", "MEASURES"]
+
+GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL, "network": NETWORK, "code": CODE}
+
+MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **NETWORK, **CODE}
