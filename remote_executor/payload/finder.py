@@ -87,9 +87,11 @@ class _Unit:
         # From Python 3.12 on, calls of what the module imports are compiled in another way.
         self._imports = f"import {', '.join(self._imported)}\n" if self._imported else ""
 
-    def compiled(self, recipe: Recipe) -> CodeType:
-        """Compile a recipe as it was compiled here, to see whether it is right."""
-        return compile_recipe(recipe._replace(tail=recipe.tail + self._imports))
+    def compiled(self, recipe: Recipe) -> Iterator[CodeType]:
+        """Compile a recipe as it may have been compiled here, to see whether it is right."""
+        if self._imports:
+            yield compile_recipe(recipe._replace(tail=recipe.tail + self._imports))
+        yield compile_recipe(recipe)  # so does a notebook: each statement apart
 
     def _walk(self, node: ast.AST, cls: str | None, prefix: str, around: tuple[Any, ...]) -> None:
         for child in ast.iter_child_nodes(node):
@@ -261,11 +263,10 @@ def _search(function: FunctionType) -> Recipe:
             namesakes = True
             recipe = unit.function(place, code, qualname)
             try:
-                made = unit.compiled(recipe)
+                if any(_alike(made, code) for made in unit.compiled(recipe)):
+                    return recipe
             except (SyntaxError, LookupError):
                 continue
-            if _alike(made, code):
-                return recipe
     if not seen:
         reason = f"its source is not to be had ({code.co_filename} cannot be read)"
     elif namesakes:
@@ -466,8 +467,8 @@ def _class_at(
         if isinstance(base, ast.Name) and base.id in local:
             cells.setdefault(base.id, CellType(value))
     recipe = unit.definition(place, sorted(cells), flags)
-    code = unit.compiled(recipe)
-    made = list(_codes(code))
+    *_, code = ways = list(unit.compiled(recipe))
+    made = [each for way in ways for each in _codes(way)]
     if not all(any(_alike(each, method.__code__) for each in made) for method in own):
         return None, len(own)
     at_once = frozenset(_at_once(code))

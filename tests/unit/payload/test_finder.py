@@ -253,6 +253,25 @@ def test_a_cell_of_a_notebook_has_its_source():
         del linecache.cache[name]
 
 
+def test_a_notebook_compiles_each_statement_apart():
+    """From Python 3.12 on calls of what is imported in the same piece are another code."""
+    name = "<cell of a test>"
+    text = (
+        "import json\ndef f(): return json.loads('1')\n"
+        "class C:\n    def g(self): return json.loads('2')\n"
+    )
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+    space = {"__name__": "not.a.module"}
+    try:
+        for node in finder.ast.parse(text).body:
+            exec(compile(finder.ast.Module([node], []), name, "exec", dont_inherit=True), space)
+
+        assert again(space["f"])() == 1
+        assert class_source(space["C"], names) is not None
+    finally:
+        del linecache.cache[name]
+
+
 def test_code_that_came_as_source_goes_on_as_source(monkeypatch):
     monkeypatch.setattr(source, "units", {})
     text = (
