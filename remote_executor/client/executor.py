@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
+    from remote_executor.client.foreign import Form
     from remote_executor.net.security import AuthLike, TLSLike
     from remote_executor.wire.auth import Auth
+    from remote_executor.wire.frames import Buffer
 
 __all__ = ["FarmExecutor", "FarmView"]
 
@@ -100,22 +102,30 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         future: FarmFuture[T] = FarmFuture()
+        call = args, kwargs
+        foreign = driver.foreign
+        form: Form | PayloadError | None = None
+        body: Buffer
+        buffers: Sequence[Buffer]
         try:
             encoded = self._cache.encode(fn)
-            call = args, kwargs
             body, buffers = dump(call, "call")
         except Exception as exc:
-            future.set_exception(exc)
-            return future
+            if foreign is not None and foreign.sole and isinstance(exc, PayloadError):
+                form = foreign.only(fn, call)
+            if not isinstance(form, tuple):
+                future.set_exception(form or exc)
+                return future
+            encoded, body, buffers = form
+        else:
+            if foreign is not None:
+                form = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
+                if isinstance(form, PayloadError) and foreign.sole:
+                    future.set_exception(form)
+                    return future
         options = self._options
         task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
-        foreign = driver.foreign
-        if foreign is not None:
-            form = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
-            if isinstance(form, PayloadError) and foreign.sole:
-                future.set_exception(form)
-                return future
-            task.abroad = form
+        task.abroad = form
         task.retries = self._retries()
         task.size = len(body)
         if buffers:

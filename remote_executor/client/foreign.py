@@ -86,10 +86,37 @@ class Foreign:
             if in_call:
                 body, buffers = dump_abroad(call, what, self.pythons)
         except PayloadError as error:
-            if isinstance(error, CannotShip):
-                error = error.between(python_words(), self.words)
-            return error
+            return self._named(error)
         return function, body if body is not None else b"", buffers
+
+    def only(self, fn: Callable[..., Any], call: Any) -> Form | PayloadError:
+        """
+        Pickle a task that cannot go by value, such as one with a class that has a lock.
+
+        Args:
+            fn: The function.
+            call: The arguments.
+
+        Returns:
+            The function, the pickle and its buffers; or what is wrong.
+        """
+        from remote_executor.payload.by_source import dump_abroad
+        from remote_executor.payload.by_value import frozen
+        from remote_executor.payload.functions import Encoded
+
+        try:
+            body, views = dump_abroad(fn, "function", self.pythons)
+            return (
+                Encoded(body, frozen(views), pure=False),
+                *dump_abroad(call, "call", self.pythons),
+            )
+        except PayloadError as error:
+            return self._named(error)
+
+    def _named(self, error: PayloadError) -> PayloadError:
+        if isinstance(error, CannotShip):
+            return error.between(python_words(), self.words)
+        return error
 
 
 def survey(

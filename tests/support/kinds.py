@@ -871,6 +871,112 @@ def class_inside(n):
     return Inside(n).twice()
 
 
+def with_extra(cls):
+    cls.extra = lambda self: ("extra", self.n)
+    return cls
+
+
+@with_extra
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    n: int = RATE
+
+
+class CountCalls:
+    """A decorator that is an object."""
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.calls = 0
+
+    def __call__(self, *args):
+        self.calls += 1
+        return self.calls, self.function(*args)
+
+
+@CountCalls
+def counting(x):
+    return x + RATE
+
+
+@functools.total_ordering
+class Ordered:
+    registry: typing.ClassVar[dict[str, type]] = {}
+
+    def __init_subclass__(cls, **more):
+        cls.registry[cls.__name__] = cls
+
+    def __init__(self, n):
+        self.n = n
+
+    def __eq__(self, other):
+        return self.n == other.n
+
+    def __lt__(self, other):
+        return self.n < other.n
+
+    __hash__ = None
+
+    @functools.cached_property
+    def square(self):
+        return self.n**2
+
+    @property
+    def value(self):
+        return self.n
+
+    @value.setter
+    def value(self, n):
+        self.n = n
+
+    added = functools.partialmethod(pow, 2)
+
+
+class SubOrdered(Ordered):
+    pass
+
+
+class Options(typing.TypedDict):
+    level: int
+
+
+class Sized(typing.Protocol):
+    def size(self) -> int: ...
+
+
+@kind
+def frozen_slots_and_class_decorator():
+    return (lambda f: (f, f.extra(), Frozen())), Frozen(1)
+
+
+@kind
+def decorator_that_is_an_object():
+    return counting, 1
+
+
+AFTER["decorator_that_is_an_object"] = lambda found: found[1]
+
+
+@kind
+def decorators_of_the_standard_library_in_a_class():
+    return use_ordered, Ordered(2)
+
+
+def use_ordered(one):
+    one.value = 3
+    return one >= Ordered(3), one.square, one.value, sorted(Ordered.registry), SubOrdered(4).n
+
+
+# Up to Python 3.11 it has a lock in it.
+BY_SOURCE_ONLY.add("decorators_of_the_standard_library_in_a_class")
+
+
+@kind
+def typing_classes():
+    return ((lambda: (Options(level=1), Options.__total__, Sized.__name__)),)
+
+
 # --------------------------------------------------------------------- data, by name
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from remote_executor.client.foreign import (
@@ -13,7 +15,7 @@ from remote_executor.client.foreign import (
 )
 from remote_executor.errors import CannotShip, PayloadError
 from remote_executor.payload.functions import FunctionCache
-from remote_executor.payload.pickles import dump
+from remote_executor.payload.pickles import dump, load
 from remote_executor.payload.source import python_words
 
 HERE = "cpython", (3, 12, 1)
@@ -137,3 +139,23 @@ def test_a_library_of_another_version_is_named(monkeypatch):
         "AttributeError: it cannot be loaded: gone (cloudpickle is 3.1 here and 3.0 on node1)"
     )
     assert of_other_libraries(KeyError(1), [body], servers[1:], "it") is None
+
+
+def test_what_cannot_go_by_value_may_go_as_source():
+    class Local:
+        lock = threading.Lock()
+
+        def get(self):
+            return 1
+
+    foreign = Foreign((OLD,), True)
+    with pytest.raises(PayloadError, match="lock"):
+        dump(Local)
+    encoded, body, buffers = foreign.only(Local.get, ((Local(),), {}))
+    (one,), _ = load(body, buffers)
+
+    assert load(encoded.body)(one) == 1
+    space = {}
+    exec("def f(x): return x", space)
+    assert foreign.only(space["f"], ()).theirs == "CPython 3.10.2"
+    assert type(foreign.only(len, ((threading.Lock(),), {}))) is PayloadError

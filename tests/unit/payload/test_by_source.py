@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remote_executor.client.foreign import Foreign
 from remote_executor.errors import CannotShip, PayloadError
 from remote_executor.payload import mains, source
 from remote_executor.payload.by_source import dump_abroad
@@ -63,7 +64,12 @@ class Abroad:
             self.enter(0)
 
     def call(self, function, *args, pythons=()):
-        encoded = self.cache.encode_abroad(function, self.cache.encode(function), pythons)
+        try:
+            encoded = self.cache.encode_abroad(function, self.cache.encode(function), pythons)
+        except CannotShip:
+            raise
+        except PayloadError:  # what cannot go by value may go as source
+            encoded = Foreign(pythons, True).only(function, ())[0]
         assert b"_make_function" not in encoded.body
         assert b"CodeType" not in encoded.body
         call = dump_abroad(args, "call", pythons)
