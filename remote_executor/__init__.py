@@ -11,6 +11,9 @@
     with FarmExecutor(addresses=["node1:11111", "node2:11111"]) as ex:   # servers elsewhere
         future = ex.submit(pow, 2, 100)
 
+    with FarmExecutor.spawn_over_ssh(["node1", "user@node2:2222"]) as ex:  # only Python there
+        future = ex.submit(pow, 2, 100)
+
 See :class:`FarmExecutor`; :func:`start_server` to serve; ``remote-executor --help`` for the shell.
 """
 
@@ -35,6 +38,7 @@ __all__ = [
     "FarmStatus",
     "FarmView",
     "InitializerFailed",
+    "LaunchFailed",
     "LocalProtocolError",
     "LocalServers",
     "Mechanism",
@@ -48,7 +52,10 @@ __all__ = [
     "PtreeUndefinedError",
     "Refused",
     "RemoteError",
+    "RemoteModuleNotFound",
     "RemoteProtocolError",
+    "RemoteServers",
+    "SSHHost",
     "ServerHandle",
     "ServerLost",
     "ServerStatus",
@@ -61,11 +68,13 @@ __all__ = [
     "deftask",
     "deftask_source",
     "end_local_servers",
+    "end_remote_servers",
     "end_server",
     "parse_address",
     "ping",
     "server_status",
     "start_local_servers",
+    "start_remote_servers",
     "start_server",
     "worker_index",
 ]
@@ -91,11 +100,15 @@ _WHERE = {
     "ServerHandle": "server.serve",
     "start_server": "server.serve",
     "worker_index": "server.worker",
+    "SSHHost": "launch.hosts",
     "deftask": "payload.finder",
     "deftask_source": "payload.source",
     "LocalServers": "launch.local",
     "end_local_servers": "launch.local",
     "start_local_servers": "launch.local",
+    "RemoteServers": "launch.remote",
+    "end_remote_servers": "launch.remote",
+    "start_remote_servers": "launch.remote",
     **dict.fromkeys(
         [
             "AddressError",
@@ -103,6 +116,7 @@ _WHERE = {
             "CannotShip",
             "ConnectionFailed",
             "FarmError",
+            "LaunchFailed",
             "LocalProtocolError",
             "PayloadError",
             "ProtocolMismatch",
@@ -121,6 +135,7 @@ _WHERE = {
             "PtreeRedefinedError",
             "PtreeUndefinedError",
             "RemoteError",
+            "RemoteModuleNotFound",
             "ServerLost",
             "TaskKilled",
             "TaskTimeout",
@@ -156,16 +171,23 @@ if TYPE_CHECKING:
         CannotShip,
         ConnectionFailed,
         FarmError,
+        LaunchFailed,
         LocalProtocolError,
         PayloadError,
         ProtocolMismatch,
         Refused,
         RemoteProtocolError,
     )
+    from remote_executor.launch.hosts import SSHHost
     from remote_executor.launch.local import (
         LocalServers,
         end_local_servers,
         start_local_servers,
+    )
+    from remote_executor.launch.remote import (
+        RemoteServers,
+        end_remote_servers,
+        start_remote_servers,
     )
     from remote_executor.net.addresses import Address, parse_address
     from remote_executor.net.gssapi import GSSAPI
@@ -185,6 +207,7 @@ if TYPE_CHECKING:
         PtreeRedefinedError,
         PtreeUndefinedError,
         RemoteError,
+        RemoteModuleNotFound,
         ServerLost,
         TaskKilled,
         TaskTimeout,

@@ -1,4 +1,4 @@
-"""The command ``remote-executor``: serve, ping, status, end, token."""
+"""The command ``remote-executor``: serve, launch, doctor, ping, status, end, token."""
 
 from __future__ import annotations
 
@@ -65,6 +65,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_security(one, server=True)
     one.set_defaults(run=_serve)
 
+    one = commands.add_parser(
+        "launch",
+        help="start servers over SSH, print where they can be reached from here, end them at ^C",
+    )
+    _add_ssh_options(one)
+    one.add_argument(
+        "--min-servers", type=int, metavar="N", default=1, help="how many must start (default: 1)"
+    )
+    one.set_defaults(run=_launch)
+
+    one = commands.add_parser(
+        "doctor", help="try to start a server on hosts over SSH; print each stage with its time"
+    )
+    _add_ssh_options(one)
+    one.set_defaults(run=_doctor)
+
     one = commands.add_parser("ping", help="tell whether a server answers")
     one.add_argument("address")
     one.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS")
@@ -92,6 +108,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(run=_token)
     return parser
+
+
+def _add_ssh_options(one: argparse.ArgumentParser) -> None:
+    one.add_argument("hosts", nargs="+", metavar="HOST", help="host, user@host, user@host:port")
+    one.add_argument("--user", help="who to log in as")
+    one.add_argument("--port", type=int, help="the port of the SSH server")
+    one.add_argument("--python", metavar="PATH", help="the Python to run there")
+    one.add_argument("--setup", metavar="LINE", help="a line for sh to be run before")
+    one.add_argument("--workers", type=int, metavar="N", help="tasks at a time (default: cores)")
+    one.add_argument("--key", metavar="FILE", help="a private key")
+    one.add_argument("--proxy", metavar="HOST,...", help="hosts to jump over")
+    one.add_argument("--client", choices=["paramiko", "openssh"], default="paramiko")
+    one.add_argument(
+        "--accept-new",
+        action="store_true",
+        help="add a host that is not in known_hosts to it, instead of refusing it",
+    )
+    one.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
+
+
+def _ssh_options(given: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "client": given.client,
+        "host_keys": "accept-new" if given.accept_new else "strict",
+        "ssh_config": given.ssh_config,
+        "user": given.user,
+        "port": given.port,
+        "python": given.python,
+        "setup": given.setup,
+        "workers": given.workers,
+        "key_filename": given.key,
+        "proxy": given.proxy,
+    }
 
 
 def _add_security(one: argparse.ArgumentParser, server: bool = False) -> None:
@@ -150,7 +199,9 @@ def _security(given: argparse.Namespace) -> dict[str, Any]:
         "password": os.environ.get("REMOTE_EXECUTOR_TLS_PASSWORD"),
     }
     tls: Any = given.tls
-    if tls is not False and any(fields[name] for name in ("certificate", "ca", "server_name")):
+    if tls is not False and any(
+        fields[name] for name in ("certificate", "key", "ca", "server_name")
+    ):
         from remote_executor.net.tls import TLS
 
         tls = TLS(**fields)
@@ -175,6 +226,50 @@ def _serve(given: argparse.Namespace) -> int:
         ready=lambda address: print(f"listening on {address}", flush=True),
     )
     return 0
+
+
+def _launch(given: argparse.Namespace) -> int:
+    import logging
+    import signal
+
+    from remote_executor.launch.remote import start_remote_servers
+
+    logging.basicConfig(format="remote-executor: %(message)s", level=logging.WARNING)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    try:
+        with start_remote_servers(
+            given.hosts, min_servers=given.min_servers, **_ssh_options(given)
+        ) as servers:
+            for host, address in zip(servers.hosts, servers.addresses, strict=True):
+                print(f"{address}  {host}", flush=True)
+            named = ",".join(map(str, servers.addresses))
+            print(f"export REMOTE_EXECUTOR_ADDRESSES={named}", file=sys.stderr, flush=True)
+            servers.join()
+    except KeyboardInterrupt:
+        return 0
+    print("remote-executor: all servers have ended", file=sys.stderr)
+    return 1
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from remote_executor.launch.remote import examine
+
+    code = 0
+    for found in examine(given.hosts, **_ssh_options(given)):
+        print(found.host)
+        for stage, seconds in found.stages:
+            print(f"  {stage:<18} {seconds * 1000:7.0f} ms")
+        if found.error is None:
+            print(f"  all is well: Python {found.python}, {found.workers} tasks at a time")
+        else:
+            print(f"  {found.error}")
+            code = 1
+    return code
 
 
 def _ping(given: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ Every error that the library raises, in one tree.
     ├── AddressError                  also a ValueError: an address that cannot be meant
     ├── ConnectionFailed              also a ConnectionError: no session with that server
     │   ├── AuthenticationFailed      one side could not prove who it is
-    │   └── ProtocolMismatch          the two sides speak no common version
+    │   ├── ProtocolMismatch          the two sides speak no common version
+    │   └── LaunchFailed              no server could be started there over SSH
     ├── Refused                       what a mechanism of authentication raises; see wire.auth
     ├── PayloadError                  also a PicklingError and a TypeError: it cannot travel
     │   └── CannotShip                it cannot travel to that other version of Python
@@ -21,6 +22,7 @@ Every error that the library raises, in one tree.
     ├── NoServerError                 also a BrokenExecutor: there is no server to run tasks
     ├── TaskKilled                    also a BrokenExecutor: the task was stopped by request
     ├── TaskTimeout                   also a concurrent.futures.TimeoutError
+    ├── RemoteModuleNotFound          also a ModuleNotFoundError: a server lacks what we have
     ├── RemoteError                   stands in for an exception that could not be rebuilt here
     ├── NoKernelError                 also a RuntimeError: there is no current kernel
     ├── UnsupportedError              also a TypeError: the kernel's executor cannot do that
@@ -46,6 +48,7 @@ __all__ = [
     "CannotShip",
     "ConnectionFailed",
     "FarmError",
+    "LaunchFailed",
     "LocalProtocolError",
     "PayloadError",
     "ProtocolMismatch",
@@ -122,6 +125,39 @@ class ProtocolMismatch(ConnectionFailed):
 
     def __str__(self) -> str:
         return f"no common protocol with {self.address}: {self.reason}"
+
+
+class LaunchFailed(ConnectionFailed):
+    """
+    A server could not be started on a host over SSH. Trying again will not help by itself.
+
+    Attributes:
+        address: The host, as it was given.
+        stage: How far it came: "configuration", "resolve", "connect", "host key",
+            "authentication", "boot", "python not found", "python too old", "import" or "port".
+        reason: Why it failed.
+        stderr: The last of what the other side wrote to its standard error, or instead of an
+            answer; may be empty.
+        command: What to try by hand in a shell.
+    """
+
+    def __init__(
+        self, address: str, stage: str, reason: str, stderr: str = "", command: str = ""
+    ) -> None:
+        FarmError.__init__(self, address, stage, reason, stderr, command)
+        self.address = address
+        self.stage = stage
+        self.reason = reason
+        self.stderr = stderr
+        self.command = command
+
+    def __str__(self) -> str:
+        text = f"no server on {self.address}: {self.stage}: {self.reason}"
+        if self.stderr:
+            text += f"; it wrote: {self.stderr}"
+        if self.command:
+            text += f"; try by hand: {self.command}"
+        return text
 
 
 class Refused(FarmError):

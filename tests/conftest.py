@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import tempfile
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,16 +94,6 @@ def require_module_fixture() -> Callable[..., object]:
 def token_file() -> Path:
     """Return the path of this run's token file, which the library makes on first use."""
     return Path(os.environ["REMOTE_EXECUTOR_TOKEN_FILE"])
-
-
-@pytest.fixture(autouse=True)
-def _modules_by_reference() -> Iterator[None]:
-    """Have modules that travel by value from a test on do so no longer after it."""
-    yield
-    cloudpickle = sys.modules.get("cloudpickle")
-    if cloudpickle is not None:
-        for name in cloudpickle.list_registry_pickle_by_value():
-            cloudpickle.unregister_pickle_by_value(types.ModuleType(name))
 
 
 @pytest.fixture(scope="session")

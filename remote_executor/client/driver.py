@@ -40,16 +40,17 @@ from remote_executor.client.foreign import (
 )
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
+from remote_executor.client.reloads import reloads
 from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
+from remote_executor.core.sources import to_send
 from remote_executor.errors import CannotShip, ConnectionFailed, FarmError, PayloadError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.failures import decode_failure
 from remote_executor.payload.libraries import installed
-from remote_executor.payload.modules import travels_by_value
 from remote_executor.payload.pickles import dump, holds_code, load
 from remote_executor.payload.source import alias_renamed, python_words
 from remote_executor.task_errors import (
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
     from remote_executor.client.foreign import Foreign, Form
     from remote_executor.core.known import Function
     from remote_executor.net.security import TLSLike
-    from remote_executor.payload.functions import FunctionCache
+    from remote_executor.payload.modules import Modules
     from remote_executor.wire.auth import Auth
     from remote_executor.wire.session import Session
 
@@ -124,6 +125,7 @@ class Settings:
         auth: Auth,
         tls: TLSLike,
         label: bool,
+        modules: Modules,
     ) -> None:
         self.config = config
         self.setup = setup
@@ -136,6 +138,8 @@ class Settings:
         self.tls = tls
         self.label = label
         """Whether lines that tasks print are marked with host and task."""
+        self.modules = modules
+        """Answers servers that ask for modules."""
 
 
 class Driver:
@@ -145,14 +149,12 @@ class Driver:
     Args:
         settings: What the executor was made with.
         ways: How to reach the servers.
-        cache: Pickles functions.
     """
 
-    def __init__(self, settings: Settings, ways: list[Way], cache: FunctionCache) -> None:
+    def __init__(self, settings: Settings, ways: list[Way]) -> None:
         self.settings = settings
         self.scheduler = Scheduler()
         self.functions = Functions()
-        self._cache = cache
         self.inbox: deque[Task | tuple[Feed, int]] = deque()
         """Tasks, and feeds that have so many more items."""
         self.mutex = threading.RLock()
@@ -181,6 +183,7 @@ class Driver:
         self._pid = os.getpid()
         self._watchdog = self.loop.timer(self._look_after_start)
         self._refill = self.loop.timer(lambda _: None)
+        self._reloads_seen = len(reloads.names)
         self.shortcut = Shortcut(self.loop, self.functions)
         self._settled_at = 0.0
         self.foreign: Foreign | None = None
@@ -353,6 +356,8 @@ class Driver:
         """Move what is in the inbox to servers."""
         scheduler = self.scheduler
         self._empty_inbox()
+        if self.has_reloaded():
+            self._announce_reloads()
         for server, tasks in scheduler.fill(now):
             self._send(server, tasks)
         if scheduler.asks:
@@ -363,6 +368,20 @@ class Driver:
             if peer.link is not None and peer.link.outbox.size:
                 peer.flush()
             peer.settle_interest()
+
+    def has_reloaded(self) -> bool:
+        """Whether modules were reloaded here, and workers have not been told."""
+        reloads.look()
+        return self._reloads_seen != len(reloads.names)
+
+    def _announce_reloads(self) -> None:
+        """Have workers reload what this process has reloaded, before the tasks that come next."""
+        names = reloads.names[self._reloads_seen :]
+        self._reloads_seen += len(names)
+        body = encode_fields({"modules": names})
+        for peer in self._peers:
+            if peer.session is not None and self.settings.modules:
+                peer.session.send(make_frame(Kind.RELOAD, 0, body))
 
     def _send(self, server: Server, tasks: list[Task]) -> None:
         peer: Peer = server.key
@@ -421,20 +440,12 @@ class Driver:
 
     def _make_abroad(self, task: Task) -> Form | PayloadError:
         """Make what goes to servers of another Python for a task of which that is not there."""
+        name = task.name or "task"
         foreign = self.foreign
-        fn = task.fn if task.feed is None else task.feed.fn
-        items = task.items
-        late = foreign is None
-        if task.feed is None:
-            # When it was submitted no such server was known, and what it captured may be different
-            # now. Its function will do if that is not.
-            late = late or holds_code(task.body or b"")
-            late = late or fn is None or self._cache.encode(fn) is not task.encoded
-        if foreign is None or late:
-            return CannotShip(task.name or "task", LATE, cure="submit it again")
-        form = foreign.form(self._cache, fn, task.encoded, "object", items, task.body, task.buffers)
-        assert form is not None
-        return form
+        if foreign is None:  # the server has just been removed
+            return CannotShip(name, LATE, cure="submit it again")
+        items = task.items if task.feed is not None else None
+        return foreign.late(task.encoded, name, items, task.body or b"", task.buffers)
 
     def _send_function(self, peer: Peer, function: Function) -> None:
         assert peer.session is not None
@@ -724,7 +735,7 @@ class Driver:
                 if task is not None:
                     feed = task.feed
                     failed = frame.flags & UNLOADED and frame.kind != RESULT
-                    if failed and (task.fn is not None or peer.foreign):
+                    if failed and (peer.foreign or peer.libraries):
                         deliveries.append((self._not_loaded, (peer, task, frame)))
                     elif feed is None:
                         deliveries.append((_resolve, (task, frame, self)))
@@ -733,43 +744,8 @@ class Driver:
                         deliveries.append((task.sink.arrived, (task, frame)))
 
     def _not_loaded(self, peer: Peer, task: Task, frame: Frame) -> None:
-        """A worker could not unpickle a task: send it by value if that may help."""
+        """A worker could not unpickle a task: say so if another version there is why."""
         error = open_failure(frame)
-        module = error.name if isinstance(error, ModuleNotFoundError) else None
-        # One module may need another: each of them once.
-        if module is not None and module not in task.lacking and travels_by_value(module):
-            task.lacking += (module,)
-            self._cache.clear()
-            try:
-                if task.feed is None:
-                    task.encoded = self._cache.encode(task.fn)
-                    if task.items is None and task.body is not None and not holds_code(task.body):
-                        task.items = load(task.body, task.buffers)
-                    if task.items is not None:
-                        task.body, task.buffers = dump(task.items, "call")
-                else:
-                    task.feed.encoded = task.encoded = self._cache.encode(task.fn)
-                    task.body = None
-                task.abroad = None
-                if self.foreign is not None and task.body is not None:
-                    task.abroad = self.foreign.form(
-                        self._cache,
-                        task.fn,
-                        task.encoded,
-                        "call",
-                        task.items,
-                        task.body,
-                        task.buffers,
-                    )
-            except Exception as exc:
-                error = exc
-            else:
-                log.info("%s is not there on a server: it travels by value from now on", module)
-                task.id = self.scheduler.next_id()
-                task.state = TaskState.QUEUED
-                task.function = None
-                self.inbox.append(task)
-                return
         named: BaseException | None = None
         if peer.foreign and peer.python is not None:
             named = in_their_words(error, task.name or "task", python_words(*peer.python))
@@ -876,6 +852,24 @@ class Driver:
         error = InitializerFailed(str(peer.fields.get("host", peer.name)), repr(cause))
         error.__cause__ = cause
         self._break(error)
+
+    def _on_want(self, peer: Peer, server: Server, frame: Frame) -> None:
+        assert peer.session is not None
+        # To read files takes its time, so it is done once the mutex is free.
+        self.deliver(self._serve_modules, peer.session, peer.sources, frame.id, bytes(frame.body))
+
+    def _serve_modules(
+        self, session: Session, held: dict[str, int], id: int, question: bytes
+    ) -> None:
+        """Answer a worker that asks for a module. It waits, so there must be an answer."""
+        try:
+            fields, contents = self.settings.modules.answer(decode_fields(question))
+        except Exception:
+            log.exception("! a server's question for modules cannot be answered")
+            fields, contents = {"modules": []}, {}
+        more, sent = to_send(contents, held)
+        answer = make_frame(Kind.MODULES, id, encode_fields({**fields, **more}), sent)
+        self.ask(lambda: session.send(answer), None)
 
     # ------------------------------------------------------------------- failing tasks
 
@@ -1211,6 +1205,7 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
     Kind.OUTPUT: Driver._on_output,
     Kind.LOG: Driver._on_log,
     Kind.BROKEN: Driver._on_broken,
+    Kind.WANT: Driver._on_want,
 }
 
 
@@ -1236,9 +1231,17 @@ def open_result(frame: Frame, driver: Driver, what: str = "the task's result") -
     except CannotShip:
         raise
     except BaseException as exc:
+        text = traceback_text(exc)
         words = f"{what} cannot be unpickled here"
         error = of_other_libraries(exc, [frame.body], driver.libraries(), words)
-        raise error or RemoteError(type(exc).__qualname__, f"{words}: {exc}", "") from exc
+        raise error or RemoteError(type(exc).__qualname__, f"{words}: {exc}", text) from exc
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return what Python prints for an exception, short of its context."""
+    import traceback
+
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
 
 
 def open_failure(frame: Frame) -> BaseException:

@@ -15,27 +15,31 @@ import time
 import weakref
 from concurrent.futures import Executor, Future, TimeoutError, wait
 from copy import copy
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 from remote_executor.client.current import AsKernel
 from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
 from remote_executor.client.peer import Embedded, PeerState, Remote, Way
+from remote_executor.client.reloads import reloads
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
 from remote_executor.errors import PayloadError
-from remote_executor.net.addresses import AddressLike, parse_address, parse_addresses
+from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
 from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options
 from remote_executor.payload.functions import FunctionCache
+from remote_executor.payload.modules import Modules
 from remote_executor.payload.pickles import dump, holds_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from remote_executor.client.foreign import Form
+    from remote_executor.launch.hosts import HostLike
+    from remote_executor.launch.ssh import SSHWay
     from remote_executor.net.security import AuthLike, TLSLike
     from remote_executor.wire.auth import Auth
     from remote_executor.wire.frames import Buffer
@@ -84,7 +88,8 @@ class _Face(Executor):
         options of ours see :meth:`FarmExecutor.options`.
 
         Args:
-            fn: Any callable; one that servers cannot import travels by value.
+            fn: Any callable. Functions of ``__main__`` and lambdas travel by value.
+                Modules of the program that servers lack are sent when they are imported.
             args: Its positional arguments.
             kwargs: Its keyword arguments.
 
@@ -126,6 +131,7 @@ class _Face(Executor):
         options = self._options
         task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
         task.abroad = form
+        task.fn = fn
         task.retries = self._retries()
         task.size = len(body)
         if buffers:
@@ -137,13 +143,13 @@ class _Face(Executor):
             task.name = options.name or task.name
         task.lane = self._lane
         task.category = options.category
-        task.fn = fn
         future._driver = driver
         future._task = task
         if self._futures is not None:
             self._futures.add(future)
-        if driver.shortcut.send(task):
-            future._shortcut = driver.shortcut
+        shortcut = driver.shortcut
+        if shortcut.is_open() and not driver.has_reloaded() and shortcut.send(task):
+            future._shortcut = shortcut
         else:
             driver.submit(task)
         return future
@@ -503,8 +509,8 @@ class FarmExecutor(_Face):
         initargs: Its arguments.
         max_tasks_per_child: After so many tasks a worker is replaced by a new one.
         addresses: Servers that run already: "host:port", ("host", port), "[::1]:port",
-            "unix:/path". None means the environment variable REMOTE_EXECUTOR_ADDRESSES, and
-            without that an embedded server.
+            "unix:/path", or a :class:`~remote_executor.client.peer.Way` of your own. None means the
+            environment variable REMOTE_EXECUTOR_ADDRESSES, and without that an embedded server.
         auth: How servers know us: a secret (``auth="..."``), :class:`Token`, :class:`GSSAPI`, or a
             mechanism of your own. None means ``REMOTE_EXECUTOR_AUTH``, and without that the user's
             token file.
@@ -516,6 +522,8 @@ class FarmExecutor(_Face):
             tasks run elsewhere.
         retries: How many more times a task is tried after a server was lost with it.
         preload: Modules that an embedded server imports once, before it makes workers.
+        modules: Which modules of the program's own servers may ask for: "auto" for all, "never"
+            for none, or a list of names, each with all that is in it.
 
     Raises:
         ValueError: If a number is out of range, an address cannot be meant, or ``auth`` or ``tls``
@@ -531,13 +539,14 @@ class FarmExecutor(_Face):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
-        addresses: Iterable[AddressLike] | AddressLike | None = None,
+        addresses: Iterable[AddressLike | Way] | AddressLike | None = None,
         auth: AuthLike = None,
         tls: TLSLike = None,
         connect_timeout: float | None = None,
         session_grace: float = 60.0,
         retries: int = 3,
         preload: Iterable[str] = (),
+        modules: Iterable[str] = "auto",
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
@@ -557,6 +566,9 @@ class FarmExecutor(_Face):
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
         auth, tls = auth_of(auth), tls_of(tls)
+        served = Modules(modules)
+        if served:
+            reloads.start()
         ways = _ways(addresses, auth, tls, self._slots, tuple(preload))
         embedded = isinstance(ways[0], Embedded)
         setup_abroad = None
@@ -570,6 +582,7 @@ class FarmExecutor(_Face):
                 "implementation": sys.implementation.name,
                 "python": list(sys.version_info[:3]),
                 "versions": {},
+                "modules": bool(served),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
             },
@@ -581,10 +594,132 @@ class FarmExecutor(_Face):
             auth=auth,
             tls=tls,
             label=not embedded,
+            modules=served,
         )
-        self._driver = Driver(settings, ways, self._cache)
+        self._driver = Driver(settings, ways)
         # When nobody refers to the executor any more, what was submitted is finished and all ends.
         weakref.finalize(self, self._driver.shutdown, False).atexit = False
+
+    @classmethod
+    def spawn_over_ssh(
+        cls,
+        hosts: Iterable[HostLike],
+        max_workers: int | None = None,
+        *,
+        user: str | None = None,
+        port: int | None = None,
+        python: str | None = None,
+        setup: str | None = None,
+        env: Mapping[str, str] | None = None,
+        key_filename: str | tuple[str, ...] | None = None,
+        password: str | None = None,
+        proxy: str | None = None,
+        log_file: str | None = None,
+        client: str = "paramiko",
+        host_keys: str = "strict",
+        ssh_config: str | None = None,
+        tunnel: bool = True,
+        min_servers: int = 1,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
+        connect_timeout: float | None = None,
+        session_grace: float = 60.0,
+        retries: int = 3,
+        preload: Iterable[str] = (),
+    ) -> FarmExecutor:
+        """
+        Start a server on each of these hosts over SSH, and return an executor that uses them.
+
+        Nothing needs to be installed there but Python 3.10 or later and an SSH server that lets
+        you in. The servers end with the executor. Returns once ``min_servers`` of them serve; those
+        that are slower join later.
+
+        Args:
+            hosts: "host", "user@host", "user@host:port", names from ``~/.ssh/config``, or
+                :class:`~remote_executor.SSHHost`.
+            max_workers: How many tasks run at a time on each host; None means one for each of its
+                cores.
+            user: Who to log in as; this and the next eight are for hosts that do not say
+                otherwise, and :class:`~remote_executor.SSHHost` says more of them.
+            port: The port of the SSH server.
+            python: The Python to run.
+            setup: A line for ``sh`` to be run before.
+            env: Variables for the server and its workers.
+            key_filename: A private key, or several.
+            password: For the login, or as the passphrase of a key.
+            proxy: A host to jump over, or several.
+            log_file: A file there to which the server writes.
+            client: "paramiko", the library, or "openssh", your own program ``ssh``.
+            host_keys: "strict": a host must be in known_hosts; "accept-new": a host that is not is
+                added to it. One whose key has changed is refused in either case.
+            ssh_config: A file to read instead of ``~/.ssh/config`` and the system's.
+            tunnel: Whether tasks travel through the SSH connection. False, for fast networks: SSH
+                starts the server and agrees on secrets, and tasks go straight to a port of the
+                host, over TLS; needs the package cryptography here.
+            min_servers: How many hosts must serve. Those that fail beyond that are warnings in the
+                log.
+            initializer: Called once in each worker before its first task.
+            initargs: Its arguments.
+            max_tasks_per_child: After so many tasks a worker is replaced by a new one.
+            connect_timeout: Seconds after which it fails if not enough servers are up.
+            session_grace: Seconds for which a host that cannot be reached is waited for; after
+                that its server ends by itself.
+            retries: How many more times a task is tried after a server was lost with it.
+            preload: Modules that a server imports once, before it makes workers.
+
+        Raises:
+            LaunchFailed: If too many hosts fail: stage, host, reason, and what to try by hand.
+            AddressError: If a host cannot be meant or is there twice; it is a ValueError too.
+            TypeError, ValueError: If another argument is wrong.
+            NoServerError: If ``connect_timeout`` is over.
+            ImportError: If ``client`` is "paramiko" and that is not installed.
+        """
+        # Upwards for once, and late: this class is the face of all ways to get a farm.
+        from remote_executor.launch.hosts import SSHHost, parse_hosts
+        from remote_executor.launch.ssh import Plan, spawn
+
+        defaults = SSHHost(
+            "default",
+            user=user,
+            port=port,
+            python=python,
+            setup=setup,
+            workers=max_workers,
+            env=env,
+            key_filename=key_filename,
+            password=password,
+            proxy=proxy,
+            log_file=log_file,
+        )
+        plan = Plan(
+            client=client,
+            host_keys=host_keys,
+            ssh_config=ssh_config,
+            grace=session_grace,
+            preload=tuple(preload),
+            connect_timeout=connect_timeout,
+            tunnel=tunnel,
+        )
+
+        def make(ways: list[SSHWay]) -> FarmExecutor:
+            return cls(
+                initializer=initializer,
+                initargs=initargs,
+                max_tasks_per_child=max_tasks_per_child,
+                addresses=ways,
+                session_grace=session_grace,
+                retries=retries,
+            )
+
+        executor, _ = spawn(
+            make,
+            parse_hosts(hosts, defaults),
+            plan,
+            min_servers=min_servers,
+            timeout=connect_timeout,
+        )
+        return executor
 
     def __repr__(self) -> str:
         driver = self._driver
@@ -693,10 +828,12 @@ class FarmExecutor(_Face):
         Raises:
             ValueError: If there is no such server.
         """
-        name = str(parse_address(address))
         driver = self._driver
         with driver.mutex:
-            found = [pair for pair in driver.peers() if pair[0].name == name]
+            found = [pair for pair in driver.peers() if pair[0].name == address]
+            if not found:
+                name = str(parse_address(address))
+                found = [pair for pair in driver.peers() if pair[0].name == name]
             if not found:
                 raise ValueError(f"{name} is not a server of this executor")
             peer, server = found[0]
@@ -753,13 +890,14 @@ def _cores() -> int:
 
 
 def _ways(
-    addresses: Iterable[AddressLike] | AddressLike | None,
+    addresses: Iterable[AddressLike | Way] | AddressLike | None,
     auth: Auth,
     tls: TLSLike,
     slots: int,
     preload: tuple[str, ...],
 ) -> list[Way]:
     """Find out how to reach the servers that are meant."""
+    named: Sequence[Address | Way]
     if addresses is None:
         named = parse_addresses(os.environ.get("REMOTE_EXECUTOR_ADDRESSES", ""))
         if not named:
@@ -774,7 +912,14 @@ def _ways(
     ):
         named = [parse_address(addresses)]
     else:
-        named = [parse_address(address) for address in addresses]  # type: ignore[union-attr]
+        several = cast("Iterable[AddressLike | Way]", addresses)
+        named = [
+            parse_address(each) if isinstance(each, (str, tuple, list, Address)) else each
+            for each in several
+        ]
     if not named:
         raise ValueError("addresses must name at least one server")
-    return [Remote(address, auth, tls) for address in dict.fromkeys(named)]
+    return [
+        Remote(each, auth, tls) if isinstance(each, Address) else each
+        for each in dict.fromkeys(named)
+    ]

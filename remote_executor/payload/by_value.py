@@ -224,6 +224,9 @@ class WorkerPickler(_Pickler):
                 code.append((name, code_token(value), value))
             elif name not in SKIPPED and name not in self.visit.open:
                 data.append(self._data(name, value, func))
+        package = self.main.get("__package__")
+        if package:  # python -m: relative imports in the function start from it
+            data.append(self._data("__package__", package, func))
         state = (state, mains.main_name(func), code, data)
         args = (args[0], MAIN_NAMESPACE, *args[2:])
         return maker, args, state, None, None, mains.fill_function

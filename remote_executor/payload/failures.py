@@ -19,7 +19,7 @@ from remote_executor.payload.pickles import needs_by_value
 from remote_executor.payload.source import abroad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["decode_failure", "encode_failure"]
 
@@ -37,13 +37,16 @@ _MAX_CHAIN = 1000
 _Place = tuple[str, str, int, str]
 
 
-def encode_failure(error: BaseException, skip: int = 0) -> tuple[bytes, bytes]:
+def encode_failure(
+    error: BaseException, skip: int = 0, host: Callable[[], str] = str
+) -> tuple[bytes, bytes]:
     """
     Turn an exception into bytes. It never raises.
 
     Args:
         error: What was raised.
         skip: So many of its outermost frames are left out, being the worker's own.
+        host: Tells this machine's name, which goes along with an error that is about the machine.
 
     Returns:
         The summary and the pickle, for :func:`decode_failure`. The pickle is empty if the
@@ -53,7 +56,7 @@ def encode_failure(error: BaseException, skip: int = 0) -> tuple[bytes, bytes]:
         if error.__traceback__ is not None:
             # Not by setattr, some exceptions do not allow it (frozen dataclasses).
             _set(error, "__traceback__", error.__traceback__.tb_next)
-    summary = _summarize(error)
+    summary = _summarize(error, host)
     # The whole; or, if some other exception in its chain cannot be pickled, this one alone.
     for links in (True, False):
         try:
@@ -76,7 +79,10 @@ def decode_failure(summary: bytes, body: bytes | bytearray | memoryview) -> Base
     """
     try:
         error = _load(body)
-        text = _read(summary)["traceback"] if error is not None else ""
+        fields = _read(summary) if error is not None else {"traceback": ""}
+        text = fields["traceback"]
+        if type(error) is ModuleNotFoundError and isinstance(fields.get("host"), str):
+            error = _explained(error, fields["host"])
     except BaseException:  # whatever its code raises, even SystemExit
         error, text = None, ""
     if error is None:
@@ -99,6 +105,28 @@ def _loads(body: bytes | bytearray | memoryview) -> Iterator[Any]:
     # A generator, since nobody called a finished one: the frames of a rebuilt traceback lead back
     # to it, and not to our callers, whose locals would hold on to the exception and the task.
     yield pickle.loads(body)
+
+
+def _explained(error: ModuleNotFoundError, host: str) -> ModuleNotFoundError:
+    """Say why a server lacks a module that this process has."""
+    from remote_executor.payload.modules import why_not_served
+
+    found = why_not_served(error.name)
+    if found is None:
+        return error
+    from remote_executor.task_errors import RemoteModuleNotFound
+
+    better = RemoteModuleNotFound(str(error.name), host, *found)
+    more = (
+        None,
+        error.__traceback__,
+        error.__cause__,
+        error.__context__,
+        error.__suppress_context__,
+        getattr(error, "__notes__", None),
+    )
+    restore(better, more)
+    return better
 
 
 def _read(summary: bytes) -> dict[str, Any]:
@@ -148,7 +176,7 @@ def _set(error: BaseException, name: str, value: object) -> None:
     getattr(BaseException, name).__set__(error, value)
 
 
-def _summarize(error: BaseException) -> bytes:
+def _summarize(error: BaseException, host: Callable[[], str]) -> bytes:
     import json
 
     cls = type(error)
@@ -172,6 +200,8 @@ def _summarize(error: BaseException) -> bytes:
         if isinstance(notes, (list, tuple))
         else [],
     }
+    if cls is ModuleNotFoundError:
+        fields["host"] = host()
     # Lone surrogates, as in names of files, are escaped by JSON.
     return json.dumps(fields).encode()
 

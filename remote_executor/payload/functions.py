@@ -50,13 +50,14 @@ class Encoded:
             asked. See :meth:`FunctionCache.encode_abroad`.
     """
 
-    __slots__ = ("abroad", "body", "buffers", "key", "pure", "size")
+    __slots__ = ("_origin", "abroad", "body", "buffers", "key", "pure", "size")
 
     def __init__(self, body: bytes, buffers: Sequence[memoryview], pure: bool) -> None:
         self.body = body
         self.buffers = buffers
         self.pure = pure
         self.abroad: tuple[Pythons, Encoded | PayloadError] | None = None
+        self._origin: tuple[Callable[[], Any], Captures | None] | None = None
         self.size = len(body) + sum(map(len, buffers))
         if not buffers and len(body) <= _SHORT:
             self.key = body
@@ -64,6 +65,28 @@ class Encoded:
             from remote_executor.payload.by_value import digest
 
             self.key = digest(body, buffers)
+
+    def came_from(self, reference: Callable[[], Any], captures: Captures | None) -> None:
+        """Take note of the function, which is not kept alive, and of what it captured."""
+        self._origin = reference, captures
+
+    def made_late(self, pythons: Pythons) -> Encoded | PayloadError | None:
+        """
+        Pickle the function for other versions of Python, some time after :meth:`encode` did.
+
+        Args:
+            pythons: The other Pythons, as far as they are known.
+
+        Returns:
+            What goes to them, or why nothing can; None if it captured other values by now, or
+            nobody has it any more.
+        """
+        if self.abroad is None and self._origin is not None:
+            reference, captures = self._origin
+            function = reference()
+            if function is not None and captures is not None and captures.hold(function):
+                self.abroad = pythons, _encode_by_source(function, self, pythons)
+        return self.abroad[1] if self.abroad is not None else None
 
     def __repr__(self) -> str:
         return f"<Encoded {self.size} bytes{', pure' if self.pure else ''}>"
@@ -149,10 +172,6 @@ class FunctionCache:
             raise found.with_traceback(None)
         return found
 
-    def clear(self) -> None:
-        """Forget all: what goes by reference may have to go by value from now on."""
-        self._entries.clear()
-
     def _encode(self, function: Callable[..., Any], before: _Entry | None) -> Encoded:
         captures: Captures | None = None
         plain = plainly(function)
@@ -178,6 +197,7 @@ class FunctionCache:
             entry.reference = weakref.ref(function, forget)
         except TypeError:  # it cannot be watched, so its id may become another's
             return
+        entry.encoded.came_from(entry.reference, entry.captures)
         entries.pop(key, None)
         if entry.encoded.size > self._max_bytes:
             return
@@ -290,6 +310,12 @@ class FunctionTable:
         """Drop a function. One that is not there is fine."""
         self._definitions.pop(number, None)
 
+    def look_up_again(self) -> None:
+        """Take what goes by name from its module anew, since modules were reloaded."""
+        for definition in self._definitions.values():
+            if definition.body:
+                definition.function = None
+
     def get(self, number: int) -> Any:
         """
         Return a function that is as good as new.
@@ -326,7 +352,7 @@ class FunctionTable:
         if definition.pure:
             definition.function = function
             definition.tokens = tokens
-            if not tokens:
+            if not tokens and not definition.body.endswith(_BY_NAME):
                 definition.body = b""
                 definition.copies = None
         return function

@@ -8,6 +8,7 @@ only if its token is not the one last applied. So
 
 - an initializer that sets a global works, as with ProcessPoolExecutor;
 - a global that changed at the client is set again;
+- the package of ``python -m package.module`` is set as a global, too, for relative imports;
 - what a worker changed itself stays until then;
 - a global that cannot be pickled, such as a lock, is an :class:`Unsent` there until the
   initializer sets it, for the function that names it may never be called.

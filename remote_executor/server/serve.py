@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.core.lease import Lease
 from remote_executor.errors import ConnectionFailed
 from remote_executor.net.addresses import Address, AddressLike, parse_address
 from remote_executor.net.loop import Loop
@@ -55,6 +56,7 @@ def serve(
     log_level: str = "info",
     ready: Callable[[str], None] | None = None,
     lifeline: int | None = None,
+    grace: float | None = None,
 ) -> None:
     """
     Run a server in this process until it is ended or gets SIGTERM or SIGINT.
@@ -77,6 +79,8 @@ def serve(
         log_level: "debug", "info", "warning" or "error".
         ready: Called with the address, as text, once clients can connect.
         lifeline: A descriptor; at its end the server stops.
+        grace: If given, the server belongs to the first client that comes: it stops when that one
+            says goodbye, or has had no link for so many seconds, or if link and lifeline end.
 
     Raises:
         ValueError: If the address needs ``insecure``, or ``auth`` or ``tls`` cannot be used.
@@ -110,8 +114,10 @@ def serve(
         text = f"! {where} is served in plain text: others may read what travels, and change it"
         supervisor.log("warning", text)
     supervisor.listen(door)
+    if grace is not None:
+        supervisor.let(Lease(time.monotonic(), grace))
     if lifeline is not None:
-        _hold(loop, supervisor, lifeline)
+        _hold(loop, lifeline, supervisor.stop if grace is None else supervisor.hung_up)
     old = {
         number: signal.signal(number, lambda *_: supervisor.stop())
         for number in (signal.SIGTERM, signal.SIGINT)
@@ -127,11 +133,15 @@ def serve(
         await_zygote(zygote)
 
 
-def _hold(loop: Loop, supervisor: Supervisor, lifeline: int) -> None:
+def _hold(loop: Loop, lifeline: int, ended: Callable[[], None]) -> None:
     def readable() -> None:
-        if not os.read(lifeline, 4096):
+        try:
+            alive = bool(os.read(lifeline, 4096))
+        except OSError:  # a socket that was reset
+            alive = False
+        if not alive:
             loop.forget(lifeline)
-            supervisor.stop()
+            ended()
 
     loop.watch(lifeline, readable)
 

@@ -28,6 +28,7 @@ from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtoc
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
 from remote_executor.payload.libraries import installed
+from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.strangers import Strangers
 from remote_executor.server.vigil import Vigil
@@ -49,6 +50,7 @@ from remote_executor.wire.session import Session, SessionState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from remote_executor.core.lease import Lease
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.net.loop import Loop
     from remote_executor.net.tls import ServerTLS, TLSStream
@@ -70,6 +72,12 @@ DOOR_SECONDS = 0.5
 
 LINGER_SECONDS = 2.0
 """How long a peer has to read our last words, and a worker to end by itself."""
+
+SILENCE_SECONDS = 15.0
+"""A client of which nothing is heard for so long has no link any more."""
+
+SHORTEST_SILENCE = 3.0
+"""... for a server that was launched with a short grace."""
 
 MOST_UNACKED = 256 * 1024 * 1024
 """With so many bytes not acknowledged by its client, a session's workers must wait."""
@@ -127,6 +135,7 @@ class ClientSession:
     """
 
     __slots__ = (
+        "asking",
         "blobs",
         "broken",
         "config",
@@ -166,6 +175,7 @@ class ClientSession:
         self.broken = False
         self.timer: Any = None
         self.sharing: Sharing
+        self.asking: Asking
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.id[:8]} {self.wire!r} {self.pool!r}>"
@@ -443,6 +453,10 @@ class Supervisor:
         self._number = 0
         self._door: Door | None = None
         self._embedded = False
+        self._lease: Lease | None = None
+        self._owner: ClientSession | None = None
+        """Whose server this is, if it was launched for one client."""
+        self._silence = SILENCE_SECONDS
         self._ending = False
         self._over = False
         self._started = time.time()
@@ -461,6 +475,7 @@ class Supervisor:
         self._pool_timer = loop.timer(lambda _: None)  # a round is all it takes
         self._timeout_timer = loop.timer(self._kill_late)
         self._door_timer = loop.timer(self._mind_door)
+        self._lease_timer = loop.timer(lambda _: self.stop())
         loop.watch(control.fileno(), self._control_readable)
 
     def __repr__(self) -> str:
@@ -484,6 +499,18 @@ class Supervisor:
         """Accept connections at a door that is open."""
         self._door = door
         self.loop.watch(door.fileno(), self._accept)
+
+    def let(self, lease: Lease) -> None:
+        """Belong to the first client that comes, and end as the lease says."""
+        self._lease = lease
+        self._silence = min(SILENCE_SECONDS, max(SHORTEST_SILENCE, lease.grace))
+        self._lease_timer.at(lease.deadline())
+
+    def hung_up(self) -> None:
+        """The channel over which this server was launched has ended."""
+        assert self._lease is not None
+        self._lease.hung_up(self.loop.now)
+        self._lease_timer.at(self._lease.deadline())
 
     def serve_one(self, sock: socket.socket) -> None:
         """Serve this stream alone, and end with it."""
@@ -579,6 +606,8 @@ class Supervisor:
         # The zygote kills all workers when it finds this closed.
         self.loop.forget(self._control.fileno())
         self._control.close()
+        for client in self._clients.values():
+            client.asking.close()
         for process in self._processes.values():
             process.close()
         self._processes.clear()
@@ -604,7 +633,7 @@ class Supervisor:
                 host, peer = "", "a local client"
             try:
                 stream = SocketStream(sock) if self.tls is None else self.tls.stream(sock, peer)
-                connection = Connection(self, stream, peer, 15.0)
+                connection = Connection(self, stream, peer, self._silence)
             except OSError:
                 sock.close()  # it was gone before we looked
                 continue
@@ -658,6 +687,7 @@ class Supervisor:
             )
             client = ClientSession(id, wire, pool, fields)
             client.sharing = self._sharing(client)
+            client.asking = self._asking(client)
             client.timer = self.loop.timer(lambda now: self._tick_session(client, now))
             self._sessions[id] = client
             self._clients[pool] = client
@@ -687,6 +717,11 @@ class Supervisor:
         client.connection = connection
         self._throttled[client] = None
         self.door_matters()
+        if self._lease is not None:
+            self._owner = self._owner or client
+            if client is self._owner:
+                self._lease.attached()
+                self._lease_timer.at(None)
         return client
 
     def _sharing(self, client: ClientSession) -> Sharing:
@@ -695,6 +730,9 @@ class Supervisor:
             self._unflushed_workers[process] = None
 
         return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
+
+    def _asking(self, client: ClientSession) -> Asking:
+        return Asking(self.loop, self.incoming, lambda frame: self._send(client, frame))
 
     def administer(self, connection: Connection, frame: Frame) -> None:
         """Answer an administrator."""
@@ -732,7 +770,7 @@ class Supervisor:
         """A client has said that it needs us no more."""
         if connection.client is not None:
             self.end_session(connection.client, "goodbye", gently=True)
-        if self._embedded:
+        if self._embedded or (self._owner is not None and connection.client is self._owner):
             self._ending = True
             self.loop.timer(lambda _: self.stop()).at(self.loop.now + LINGER_SECONDS)
             self._over_if_done()
@@ -741,6 +779,13 @@ class Supervisor:
         """A stream has ended without a goodbye."""
         if self._embedded:
             self._over = True  # that was all there was to live for
+        elif self._lease is not None and connection.client is self._owner is not None:
+            heard = connection.link.heard
+            # Its next link may be there already.
+            if self._owner.connection is None:
+                silent = self.loop.now - heard >= connection.link.silence
+                self._lease.cut(self.loop.now, heard, not silent)
+                self._lease_timer.at(self._lease.deadline())
         else:
             self._over_if_done()
 
@@ -777,6 +822,8 @@ class Supervisor:
         if not client.processes:
             self._clients.pop(client.pool, None)
         self.door_matters()
+        if client is self._owner and not gently:
+            self.stop()
         self._over_if_done()
 
     def _drop_workers(self, client: ClientSession, *, gently: bool = False) -> None:
@@ -877,6 +924,12 @@ class Supervisor:
             client.setup = frame
         elif kind == Kind.RELEASE:
             client.sharing.result_released(frame.id)
+        elif kind == Kind.MODULES:
+            client.asking.answered(frame)
+        elif kind == Kind.RELOAD:
+            for process in client.processes:
+                process.outbox.put(frame)
+                self._unflushed_workers[process] = None
         else:
             raise RemoteProtocolError(f"kind {kind} is not for a server")
 
@@ -1033,6 +1086,7 @@ class Supervisor:
             "authkey": client.config.get("authkey"),
             "log_level": client.config.get("log_level"),
             "client": _python_of(client.config),
+            "modules": client.config.get("modules") is True,
         }
         try:
             process = WorkerProcess(worker, self._number)
@@ -1055,6 +1109,8 @@ class Supervisor:
         if client.setup is not None:
             process.outbox.put(client.setup)
             self._unflushed_workers[process] = None
+        if config["modules"]:
+            process.add(client.asking.open(process))
         line = json.dumps(config).encode() + b"\n"
         try:
             sent = socket.send_fds(self._control, [line], process.theirs())
@@ -1226,6 +1282,7 @@ class Supervisor:
             self._forget(client, id)
             self._send_died(client, id, process.doomed.get(id, "died"), process, status)
         client.sharing.worker_gone(process)
+        client.asking.worker_gone(process)
         self.loop.forget(process.fd)
         process.fd = -1
         client.paused_wires.pop(process, None)

@@ -158,8 +158,12 @@ class WorkerProcess:
         return f"<WorkerProcess {self.pid} {self.pool!r}>"
 
     def theirs(self) -> list[int]:
-        """Return the descriptors for the worker: wire, tokens, output, error."""
+        """Return the descriptors for the worker: wire, tokens, output, error, and those added."""
         return self._theirs
+
+    def add(self, fd: int) -> None:
+        """Have one more descriptor for the worker."""
+        self._theirs.append(fd)
 
     def close_theirs(self) -> None:
         """Close the worker's ends, now that it has them."""

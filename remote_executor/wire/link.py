@@ -352,7 +352,7 @@ class Link:
     @property
     def peer_name(self) -> str:
         """Who the peer has proved to be; empty if the mechanism knows no names."""
-        return self._mechanism.peer_name
+        return _words(self._mechanism.peer_name)
 
     @property
     def segments(self) -> list[Any]:
@@ -365,6 +365,11 @@ class Link:
         return self._mechanism.wraps
 
     # ------------------------------------------------------------------- upkeep
+
+    @property
+    def heard(self) -> float:
+        """When the last byte came, in monotonic seconds."""
+        return self._heard
 
     def _upkeep(self, frame: Frame, now: float) -> bool:
         """Handle a frame of the open link itself; return False if it is for the session."""

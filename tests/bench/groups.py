@@ -7,9 +7,15 @@ from tests.bench.code import CODE
 from tests.bench.measures import EXECUTOR
 from tests.bench.network import NETWORK
 from tests.bench.parallel import PARALLEL
+from tests.bench.ssh import SSH
 
 __all__ = ["GROUPS", "MEASURES"]
 
-GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL, "network": NETWORK, "code": CODE}
+GROUPS = {
+    "executor": EXECUTOR,
+    "parallel": PARALLEL,
+    "network": {**NETWORK, **SSH},
+    "code": CODE,
+}
 
-MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **NETWORK, **CODE}
+MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **NETWORK, **SSH, **CODE}

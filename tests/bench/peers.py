@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.bench.ssh_peers import SSH_PEERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
@@ -131,4 +133,5 @@ PEERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "pool-10000": lambda: pool(10_000),
     "pool-125000": lambda: pool(125_000),
     "fork-10000": lambda: fork_chunked(10_000),
+    **SSH_PEERS,
 }

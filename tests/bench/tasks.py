@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["add_one", "make_array", "make_reader", "nap", "nothing", "touch_array", "warm"]
+__all__ = [
+    "add_one",
+    "make_array",
+    "make_reader",
+    "nap",
+    "nothing",
+    "size_of",
+    "touch_array",
+    "warm",
+]
 
 
 def nothing() -> None:
@@ -29,6 +38,11 @@ def nap(seconds: float) -> float:
 def touch_array(array: Any) -> float:
     """Read one number of each page, so that an array only mapped counts as no array."""
     return float(array[::512].sum())
+
+
+def size_of(blob: bytes) -> int:
+    """Return how many bytes came."""
+    return len(blob)
 
 
 def make_array(megabytes: int, seed: int) -> Any:

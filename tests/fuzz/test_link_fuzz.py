@@ -53,7 +53,8 @@ messages = st.builds(
     st.integers(0, 2**64 - 1),
     bodies,
     st.lists(st.binary(max_size=10), max_size=2),
-    flags=st.integers(0, 255),
+    aux=st.integers(0, 2),
+    flags=st.one_of(st.just(0), st.integers(0, 255)),
 )
 CONVERSATION = Talk().run().said
 """What the two ends of :func:`link_of` say to each other when all is well."""

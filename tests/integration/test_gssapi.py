@@ -33,13 +33,13 @@ from tests.support import tasks
 from tests.support.faults import Proxy
 from tests.support.kerberos import REALM, Realm
 from tests.support.scale import scaled
-from tests.support.tools import require_module
+from tests.support.tools import require_extra
 from tests.support.waiting import wait_until
 from tests.support.wires import Talk, bytes_of, client_link, drain, feed, nonce_of, server_link
 
 LIMIT = scaled(20)
 
-require_module("gssapi", "the extra gssapi, which needs Debian's libkrb5-dev")
+require_extra("gssapi", "gssapi")
 
 
 @pytest.fixture(scope="module")

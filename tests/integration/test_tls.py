@@ -212,6 +212,26 @@ def test_plain_text_on_request_is_said_aloud(serve):
     assert ping(server.address)
 
 
+def test_who_speaks_plain_text_does_not_load_tls(run_script):
+    """It takes longer to load than all the rest: not in a client, and not in a worker."""
+    code, out, err = run_script(
+        """
+import sys
+from remote_executor import FarmExecutor, start_server
+def loaded():
+    import sys
+    names = ("ssl", "cryptography", "gssapi", "remote_executor.net.tls")
+    return [name for name in names if name in sys.modules]
+with FarmExecutor(1) as executor:
+    print(executor.submit(loaded).result())
+with start_server(workers=1) as server, FarmExecutor(addresses=[server.address]) as executor:
+    print(executor.submit(loaded).result())
+print(loaded())
+"""
+    )
+    assert (code, out, err) == (0, "[]\n" * 3, "")
+
+
 # -- two ends that were told different things
 
 
@@ -369,6 +389,30 @@ serve(port=0, workers=1, tls=context, ready=lambda address: print(address, flush
     assert ping(address, tls=TLS(ca=ca.path))
     end_server(address, tls=TLS(ca=ca.path))
     assert script.finish()[0] == 0
+
+
+def command(*arguments):
+    """Run the command line in this process; return its exit code."""
+    from remote_executor.cli import main
+
+    return main([str(each) for each in arguments])
+
+
+def test_settings_by_the_command_line(mutual, encrypted, ca, capsys):
+    client = ca.sign("client4")
+    options = ["--tls-certificate", client[0], "--tls-key", client[1], "--tls-ca", ca.path]
+
+    assert command("ping", mutual.address, *options) == 0
+    assert command("status", mutual.address, *options) == 0
+    assert '"slots": 1' in capsys.readouterr().out
+    assert command("ping", mutual.address, *options, "--tls-name", "node1") == 1
+    assert command("ping", encrypted.address, "--tls", "--auth", "token") == 0
+    assert command("ping", encrypted.address, "--no-tls") == 1
+    assert command("ping", encrypted.address, "--tls-key", client[1]) == 1
+    assert "to which certificate" in capsys.readouterr().err
+    with start_server(workers=1, tls=True) as handle:
+        assert command("end", handle.address, "--tls") == 0
+        assert handle.join(scaled(10))
 
 
 def test_settings_by_the_environment(monkeypatch, ca, certificate):

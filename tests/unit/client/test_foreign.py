@@ -159,3 +159,40 @@ def test_what_cannot_go_by_value_may_go_as_source():
     exec("def f(x): return x", space)
     assert foreign.only(space["f"], ()).theirs == "CPython 3.10.2"
     assert type(foreign.only(len, ((threading.Lock(),), {}))) is PayloadError
+
+
+def late(cache, function, *args, items=None):
+    encoded = cache.encode(function)
+    body, buffers = dump(items if items is not None else (args, {}), "call")
+    return encoded, lambda: Foreign((OLD,), False).late(encoded, "task", items, body, buffers)
+
+
+def test_a_task_from_before_is_made_ready_if_it_is_what_it_was():
+    """L14: a server of another Python came after it was submitted."""
+    cache = FunctionCache()
+    captured = [1]
+    fixed, loose = lambda x: x, lambda: captured
+
+    encoded, make = late(cache, fixed, 1)
+    assert make()[0] is encoded.abroad[1]
+    _, make = late(cache, loose)
+    captured.append(2)
+    assert isinstance(make(), CannotShip)
+    _, make = late(cache, len, [fixed])
+    assert "submitted before" in str(make())
+    encoded, make = late(cache, len, items=[([fixed],)])
+    assert make()[0] is encoded
+    assert make()[1] != b""
+    encoded, make = late(cache, len, [1])
+    assert make()[0] is encoded
+
+
+def test_what_cannot_be_sent_late_says_so():
+    cache = FunctionCache()
+    space = {}
+    exec("def f(x): return x", space)
+
+    assert "f() cannot be sent" in str(late(cache, space["f"])[1]())
+    assert "f() cannot be sent" in str(late(cache, len, items=[([space["f"]],)])[1]())
+    _, make = late(cache, lambda: 1)
+    assert "submitted before" in str(make())  # nobody has it any more
