@@ -486,11 +486,7 @@ class Driver:
                     if task.body is None:
                         task.body, task.buffers = dump(task.items)
                     abroad = server is not None and server.key.foreign
-                    if (
-                        abroad
-                        and task.abroad is None
-                        and (holds_code(task.encoded.body) or holds_code(task.body))
-                    ):
+                    if abroad and task.abroad is None and _holds_code(task):
                         task.abroad = self._make_abroad(task)
                     shares = server is not None and server.key.segments
                     if abroad and isinstance(task.abroad, tuple):
