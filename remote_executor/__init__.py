@@ -30,6 +30,7 @@ __all__ = [
     "AddressError",
     "Auth",
     "AuthenticationFailed",
+    "CannotShip",
     "ConnectionFailed",
     "CycleError",
     "FarmError",
@@ -64,6 +65,8 @@ __all__ = [
     "UnsupportedError",
     "WorkerDied",
     "__version__",
+    "deftask",
+    "deftask_source",
     "end_local_servers",
     "end_remote_servers",
     "end_server",
@@ -98,6 +101,8 @@ _WHERE = {
     "start_server": "server.serve",
     "worker_index": "server.worker",
     "SSHHost": "launch.hosts",
+    "deftask": "payload.finder",
+    "deftask_source": "payload.source",
     "LocalServers": "launch.local",
     "end_local_servers": "launch.local",
     "start_local_servers": "launch.local",
@@ -108,6 +113,7 @@ _WHERE = {
         [
             "AddressError",
             "AuthenticationFailed",
+            "CannotShip",
             "ConnectionFailed",
             "FarmError",
             "LaunchFailed",
@@ -162,6 +168,7 @@ if TYPE_CHECKING:
     from remote_executor.errors import (
         AddressError,
         AuthenticationFailed,
+        CannotShip,
         ConnectionFailed,
         FarmError,
         LaunchFailed,
@@ -187,6 +194,8 @@ if TYPE_CHECKING:
     from remote_executor.net.tls import TLS
     from remote_executor.net.tokens import Token
     from remote_executor.options import Options
+    from remote_executor.payload.finder import deftask
+    from remote_executor.payload.source import deftask_source
     from remote_executor.server.serve import ServerHandle, start_server
     from remote_executor.server.worker import worker_index
     from remote_executor.task_errors import (

@@ -13,6 +13,7 @@ Every error that the library raises, in one tree.
     │   └── LaunchFailed              no server could be started there over SSH
     ├── Refused                       what a mechanism of authentication raises; see wire.auth
     ├── PayloadError                  also a PicklingError and a TypeError: it cannot travel
+    │   └── CannotShip                it cannot travel to that other version of Python
     │
     │   (in task_errors.py, which only a client imports)
     ├── WorkerDied                    also a BrokenProcessPool: the worker ended under the task
@@ -44,6 +45,7 @@ from typing import Any
 __all__ = [
     "AddressError",
     "AuthenticationFailed",
+    "CannotShip",
     "ConnectionFailed",
     "FarmError",
     "LaunchFailed",
@@ -191,3 +193,51 @@ class PayloadError(FarmError, pickle.PicklingError, TypeError):
 
     def __str__(self) -> str:
         return f"{self.what} cannot be pickled: {self.reason}"
+
+
+class CannotShip(PayloadError):
+    """
+    Code cannot go to another version of Python.
+
+    Bytecode is never sent there. Source is, where it is found and both ends know its syntax.
+
+    Attributes:
+        function: What cannot be sent: a function, a class, or what names it.
+        reason: Why.
+        ours: The Python that has it.
+        theirs: The Python that it was to go to.
+        cure: What to do about it.
+    """
+
+    def __init__(
+        self, function: str, reason: str, ours: str = "", theirs: str = "", cure: str = ""
+    ) -> None:
+        FarmError.__init__(self, function, reason, ours, theirs, cure)
+        self.what = self.function = function
+        self.reason = reason
+        self.ours = ours
+        self.theirs = theirs
+        self.cure = cure
+
+    def __str__(self) -> str:
+        words = f"{self.function} cannot be sent"
+        if self.ours:
+            words += f" from {self.ours}"
+        if self.theirs:
+            words += f" to {self.theirs}"
+        words += f": {self.reason}"
+        return f"{words}; {self.cure}" if self.cure else words
+
+    def between(self, ours: str, theirs: str) -> CannotShip:
+        """
+        Return the same with both Pythons named, where they are not yet.
+
+        Args:
+            ours: The Python that has it.
+            theirs: The Python that it was to go to.
+        """
+        named = CannotShip(
+            self.function, self.reason, self.ours or ours, self.theirs or theirs, self.cure
+        )
+        named.__cause__ = self.__cause__
+        return named

@@ -47,6 +47,7 @@ UPWARDS = {
 }
 CLIENT_ONLY = "remote_executor.task_errors"
 HEAVY = {
+    "ast",
     "asyncio",
     "cloudpickle",
     "concurrent.futures",

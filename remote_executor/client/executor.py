@@ -25,21 +25,24 @@ from remote_executor.client.peer import Embedded, PeerState, Remote, Way
 from remote_executor.client.reloads import reloads
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
+from remote_executor.errors import PayloadError
 from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
 from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options
 from remote_executor.payload.functions import FunctionCache
 from remote_executor.payload.modules import Modules
-from remote_executor.payload.pickles import dump
+from remote_executor.payload.pickles import dump, holds_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from remote_executor.client.foreign import Form
     from remote_executor.launch.hosts import HostLike
     from remote_executor.launch.ssh import SSHWay
     from remote_executor.net.security import AuthLike, TLSLike
     from remote_executor.wire.auth import Auth
+    from remote_executor.wire.frames import Buffer
 
 __all__ = ["FarmExecutor", "FarmView"]
 
@@ -104,14 +107,31 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         future: FarmFuture[T] = FarmFuture()
+        call = args, kwargs
+        foreign = driver.foreign
+        form: Form | PayloadError | None = None
+        body: Buffer
+        buffers: Sequence[Buffer]
         try:
             encoded = self._cache.encode(fn)
-            body, buffers = dump((args, kwargs), "call")
+            body, buffers = dump(call, "call")
         except Exception as exc:
-            future.set_exception(exc)
-            return future
+            if foreign is not None and foreign.sole and isinstance(exc, PayloadError):
+                form = foreign.only(fn, call)
+            if not isinstance(form, tuple):
+                future.set_exception(form or exc)
+                return future
+            encoded, body, buffers = form
+        else:
+            if foreign is not None:
+                form = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
+                if isinstance(form, PayloadError) and foreign.sole:
+                    future.set_exception(form)
+                    return future
         options = self._options
         task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
+        task.abroad = form
+        task.fn = fn
         task.retries = self._retries()
         task.size = len(body)
         if buffers:
@@ -219,6 +239,12 @@ class _Face(Executor):
         results = MapResults(self._driver, items, star=star, buffersize=buffersize, ordered=ordered)
         try:
             encoded = self._cache.encode(fn)
+            foreign = self._driver.foreign
+            if foreign is not None:
+                # The items are pickled when they are sent; what the function captured is now.
+                form = foreign.form(self._cache, fn, encoded, "object", None, None, ())
+                if isinstance(form, PayloadError) and foreign.sole:
+                    raise form
         except Exception as exc:
             results.failed(None, exc)
             return results.results(timeout)
@@ -231,6 +257,7 @@ class _Face(Executor):
             priority=options.level,
             lane=self._lane,
         )
+        feed.fn = fn
         feed.category = options.category
         feed.timeout = options.timeout
         feed.name = options.name or getattr(fn, "__qualname__", None)
@@ -327,8 +354,13 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         encoded = self._cache.encode(fn)
-        body, buffers = dump((args, kwargs), "call")
+        call = args, kwargs
+        body, buffers = dump(call, "call")
         driver = self._driver
+        foreign = driver.foreign
+        abroad = None
+        if foreign is not None:
+            abroad = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
         self.wait_for_workers(1, None)
         futures: list[FarmFuture[T]] = []
 
@@ -339,6 +371,7 @@ class _Face(Executor):
                 for index in range(server.slots):
                     future: FarmFuture[T] = FarmFuture()
                     task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
+                    task.abroad = abroad
                     task.pinned = index
                     task.retries = 0
                     task.size = len(body)
@@ -537,6 +570,10 @@ class FarmExecutor(_Face):
         if served:
             reloads.start()
         ways = _ways(addresses, auth, tls, self._slots, tuple(preload))
+        embedded = isinstance(ways[0], Embedded)
+        setup_abroad = None
+        if setup is not None and not embedded and holds_code(setup[0]):
+            setup_abroad = _setup_abroad((initializer, tuple(initargs)))
         settings = Settings(
             config={
                 "workers": max_workers or 0,
@@ -550,12 +587,13 @@ class FarmExecutor(_Face):
                 "pid": os.getpid(),
             },
             setup=setup,
+            setup_abroad=setup_abroad,
             retries=retries,
             grace=session_grace,
             connect_timeout=connect_timeout,
             auth=auth,
             tls=tls,
-            label=not isinstance(ways[0], Embedded),
+            label=not embedded,
             modules=served,
         )
         self._driver = Driver(settings, ways)
@@ -825,6 +863,8 @@ class FarmExecutor(_Face):
                     pid=int(peer.fields.get("pid", 0)),
                     python=".".join(map(str, peer.fields.get("python", ()))),
                     trouble=None if peer.state is PeerState.UP else peer.trouble,
+                    implementation=str(peer.fields.get("implementation", "")),
+                    differences=driver.differences(peer),
                 )
                 for peer, server in driver.peers()
             )
@@ -835,6 +875,15 @@ class FarmExecutor(_Face):
                 sent=len(driver.scheduler.tasks),
                 functions=len(driver.functions),
             )
+
+
+def _setup_abroad(setup: Any) -> tuple[bytes, Sequence[Any]] | PayloadError:
+    from remote_executor.payload.by_source import dump_abroad
+
+    try:
+        return dump_abroad(setup, "initializer", ())
+    except PayloadError as error:
+        return error
 
 
 def _cores() -> int:

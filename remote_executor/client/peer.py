@@ -369,6 +369,20 @@ class Peer:
             f"<Peer {self.name}: {self.state.value}{', ' + self.trouble if self.trouble else ''}>"
         )
 
+    @property
+    def python(self) -> tuple[str, tuple[int, ...]] | None:
+        """Its implementation and version, as far as it has said."""
+        version = self.fields.get("python")
+        if not isinstance(version, list):
+            return None
+        return str(self.fields.get("implementation")), tuple(version)
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The versions of what is installed there, by name, as far as it has said."""
+        versions = self.fields.get("versions")
+        return versions if isinstance(versions, dict) else {}
+
     # --------------------------------------------------------------- on the way
 
     def connect(self) -> None:
@@ -660,6 +674,11 @@ class Peer:
         self._retry_at = time.monotonic() + self._pause
         self._pause = min(LAST_PAUSE, self._pause * 1.6)
         self._schedule()
+
+    def refuse(self, error: FarmError) -> None:
+        """Do without this server, which has just been attached."""
+        self._begun = False
+        self._refused(error)
 
     def _refused(self, error: FarmError) -> None:
         self._drop_link(str(error))

@@ -80,6 +80,7 @@ class Task:
     """
 
     __slots__ = (
+        "abroad",
         "body",
         "buffers",
         "cancelling",
@@ -89,6 +90,7 @@ class Task:
         "feed",
         "first",
         "flags",
+        "fn",
         "function",
         "id",
         "items",
@@ -140,6 +142,10 @@ class Task:
         self.function: Function | None = None
         self.body = body
         self.buffers = buffers
+        self.abroad: Any = None
+        """What goes to servers of another Python, if that is something else."""
+        self.fn: Any = None
+        """The function, kept alive in case that a server of another Python comes."""
         self.items: Any = None
         self.segment: Any = None
         self.flags = 0
@@ -171,6 +177,7 @@ class Feed:
         "cut",
         "encoded",
         "flags",
+        "fn",
         "item_bytes",
         "lane",
         "name",
@@ -205,6 +212,8 @@ class Feed:
         self.retries = retries
         self.priority = priority
         self.lane = lane
+        self.fn: Any = None
+        """As a task's."""
         self.flags = 0
         self.category: object = None
         self.timeout: float | None = None

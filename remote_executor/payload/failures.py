@@ -16,6 +16,7 @@ from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.payload.pickles import needs_by_value
+from remote_executor.payload.source import abroad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -222,16 +223,28 @@ def _pickle(error: BaseException, links: bool) -> bytes:
     else:
         if not needs_by_value(body):
             return body
-    from remote_executor.payload.by_value import ClientPickler
+    file = io.BytesIO()
+    _by_value(links)(file, 5).dump(error)
+    return file.getvalue()
 
-    class ByValue(ClientPickler):
+
+def _by_value(links: bool) -> Any:
+    base: Any
+    if abroad.client:
+        from remote_executor.payload.by_source import ForeignClientPickler
+
+        base = ForeignClientPickler
+    else:
+        from remote_executor.payload.by_value import ClientPickler
+
+        base = ClientPickler
+
+    class ByValue(base):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
             reduced = _reduce(obj, links)
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
-    file = io.BytesIO()
-    ByValue(file, 5).dump(error)
-    return file.getvalue()
+    return ByValue
 
 
 class _Pickler(pickle.Pickler):

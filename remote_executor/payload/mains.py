@@ -24,13 +24,13 @@ import functools
 import pickle
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
 from remote_executor.errors import PayloadError
 
-__all__ = ["Unsent", "applied", "arrived", "namespace", "prepare_main", "record_into"]
+__all__ = ["Unsent", "applied", "arrived", "bind", "namespace", "prepare_main", "record_into"]
 
 Token = bytes
 
@@ -141,10 +141,19 @@ def fill_function(function: FunctionType, state: tuple[Any, ...]) -> None:
     _function_setstate(function, plain)
     if home is not None:
         arrived[function] = home
-    space = function.__globals__
-    for name, token, value in code:
-        if _is_new(name, token):
-            space[name] = value
+    bind(function.__globals__, code, data)
+
+
+def bind(space: dict[str, Any], code: Sequence[Any], data: Sequence[Any]) -> None:
+    """
+    Apply globals that came with a function or class, where they are new.
+
+    Args:
+        space: The globals of ``__main__`` here.
+        code: Those that are code, as ``(name, token, value)``.
+        data: Those that are data, as ``(name, token, body, buffers)``.
+    """
+    space.update({name: value for name, token, value in code if _is_new(name, token)})
     for name, token, body, buffers in data:
         if _is_new(name, token):
             space[name] = pickle.loads(body, buffers=buffers)

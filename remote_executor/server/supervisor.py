@@ -27,6 +27,7 @@ from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
 from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
+from remote_executor.payload.libraries import installed
 from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.strangers import Strangers
@@ -703,7 +704,7 @@ class Supervisor:
             "server": self.id,
             "implementation": sys.implementation.name,
             "python": list(sys.version_info[:3]),
-            "versions": {"remote_executor": _version()},
+            "versions": {} if self._embedded else installed(),
         }
         client.sharing.host = fields.get("segments") is True and connection.share()
         reply["segments"] = client.sharing.host
@@ -1084,6 +1085,7 @@ class Supervisor:
             "cwd": client.config.get("cwd"),
             "authkey": client.config.get("authkey"),
             "log_level": client.config.get("log_level"),
+            "client": _python_of(client.config),
             "modules": client.config.get("modules") is True,
         }
         try:
@@ -1375,6 +1377,14 @@ class Supervisor:
 def _version() -> str:
     # Floors below the top may not import it, but it has been imported.
     return str(getattr(sys.modules["remote_executor"], "__version__", ""))
+
+
+def _python_of(config: dict[str, Any]) -> list[Any] | None:
+    """Return the client's implementation and version, if it has said them well."""
+    implementation, version = config.get("implementation"), config.get("python")
+    if not isinstance(implementation, str) or not isinstance(version, list):
+        return None
+    return [implementation, version] if all(type(each) is int for each in version) else None
 
 
 def _clogged(client: ClientSession) -> bool:

@@ -38,6 +38,7 @@ from remote_executor.payload.failures import encode_failure
 from remote_executor.payload.functions import PURE, FunctionTable
 from remote_executor.payload.mains import prepare_main
 from remote_executor.payload.pickles import dump_result, load
+from remote_executor.payload.source import abroad
 from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
 from remote_executor.server.vigil import Vigil
@@ -77,6 +78,7 @@ FAILURE = int(Kind.FAILURE)
 BATCH = int(Flag.BATCH)
 STAR = int(Flag.STAR)
 BLOB_PURE = int(Flag.PURE)
+UNLOADED = int(Flag.UNLOADED)
 
 
 class Current:
@@ -277,14 +279,16 @@ class Worker:
 
     def _run(self, frame: Frame) -> None:
         start = perf_counter()
+        unloaded = UNLOADED
         try:
             function = self._functions.get(frame.aux)
             args, kwargs = load(frame.body, self._buffers(frame))
+            unloaded = 0
             value = function(*args, **kwargs) if kwargs else function(*args)
             body, buffers = dump_result(value)
             del args, kwargs
         except BaseException as exc:
-            self._fail(frame, exc, start)
+            self._fail(frame, exc, start, unloaded)
             return
         micros = int((perf_counter() - start) * 1e6)
         if buffers or len(body) > LARGE or micros > MOST_MICROS:
@@ -298,9 +302,11 @@ class Worker:
     def _run_batch(self, frame: Frame) -> None:
         start = perf_counter()
         values: list[Any] = []
+        unloaded = UNLOADED
         try:
             function = self._functions.get(frame.aux)
             items = load(frame.body, self._buffers(frame))
+            unloaded = 0
             count = len(items)
             # What came before an exception stays in the list.
             values.extend(starmap(function, items) if frame.flags & STAR else map(function, items))
@@ -310,17 +316,17 @@ class Worker:
             del items
             body, buffers = dump_result(values)
         except BaseException as exc:
-            self._fail_batch(frame, exc, values, start)
+            self._fail_batch(frame, exc, values, start, unloaded)
         else:
             self._send(RESULT, frame.id, body, buffers, int((perf_counter() - start) * 1e6))
 
-    def _fail(self, frame: Frame, exc: BaseException, start: float) -> None:
+    def _fail(self, frame: Frame, exc: BaseException, start: float, flags: int) -> None:
         micros = int((perf_counter() - start) * 1e6)
         summary, pickled = encode_failure(exc, 1, socket.gethostname)
-        self._send(FAILURE, frame.id, summary, (pickled,), micros)
+        self._send(FAILURE, frame.id, summary, (pickled,), micros, flags)
 
     def _fail_batch(
-        self, frame: Frame, exc: BaseException, values: list[Any], start: float
+        self, frame: Frame, exc: BaseException, values: list[Any], start: float, flags: int
     ) -> None:
         """Send what was reached, and the exception that came next."""
         micros = int((perf_counter() - start) * 1e6)
@@ -330,7 +336,7 @@ class Worker:
             values, exc = _picklable(values, exc)
             body, buffers = dump_result(values)
         summary, pickled = encode_failure(exc, 1, socket.gethostname)
-        self._send(FAILURE, frame.id, summary, (pickled, body, *buffers), micros, BATCH)
+        self._send(FAILURE, frame.id, summary, (pickled, body, *buffers), micros, BATCH | flags)
 
     def _send(
         self,
@@ -453,8 +459,8 @@ def run(
     Be a worker until the token pipe is closed. Called in a process just forked.
 
     Args:
-        config: "index", "initializer", "sys_path", "cwd", "modules", "log_level": see the
-            supervisor.
+        config: "index", "initializer", "sys_path", "cwd", "modules", "log_level",
+            "client": see the supervisor.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
         out: Where standard output goes.
@@ -471,6 +477,9 @@ def run(
             os.register_at_fork(after_in_child=finder.close_in_child)
             sys.meta_path.append(finder)
         prepare_main()
+        if config.get("client") is not None:
+            implementation, version = config["client"]
+            abroad.settle(implementation, tuple(version))
         current.index = config["index"]
         level = config.get("log_level")
         if isinstance(level, int):

@@ -98,6 +98,8 @@ class Flag(enum.IntFlag):
     """The buffers are in a shared-memory segment whose descriptor came along."""
     OPTIONED = 16
     """TASK: an OPTIONS frame of the same id went before."""
+    UNLOADED = 32
+    """FAILURE: the function or its arguments could not be unpickled."""
 
 
 def encode_fields(fields: dict[str, Any]) -> bytes:
