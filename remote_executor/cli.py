@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         code: int = given.run(given)
-    except (FarmError, OSError, ValueError) as exc:
+    except (FarmError, ImportError, OSError, ValueError) as exc:
         print(f"remote-executor: {exc}", file=sys.stderr)
         return 1
     return code

@@ -627,6 +627,7 @@ class FarmExecutor(_Face):
         session_grace: float = 60.0,
         retries: int = 3,
         preload: Iterable[str] = (),
+        modules: Iterable[str] = "auto",
     ) -> FarmExecutor:
         """
         Start a server on each of these hosts over SSH, and return an executor that uses them.
@@ -667,6 +668,7 @@ class FarmExecutor(_Face):
                 that its server ends by itself.
             retries: How many more times a task is tried after a server was lost with it.
             preload: Modules that a server imports once, before it makes workers.
+            modules: Which modules of the program's own servers may ask for.
 
         Raises:
             LaunchFailed: If too many hosts fail: stage, host, reason, and what to try by hand.
@@ -710,6 +712,7 @@ class FarmExecutor(_Face):
                 addresses=ways,
                 session_grace=session_grace,
                 retries=retries,
+                modules=modules,
             )
 
         executor, _ = spawn(
@@ -912,11 +915,9 @@ def _ways(
     ):
         named = [parse_address(addresses)]
     else:
-        several = cast("Iterable[AddressLike | Way]", addresses)
-        named = [
-            parse_address(each) if isinstance(each, (str, tuple, list, Address)) else each
-            for each in several
-        ]
+        several = cast("Iterable[Any]", addresses)
+        # A way of one's own is no address; anything else that is none is an error.
+        named = [each if hasattr(each, "mechanism") else parse_address(each) for each in several]
     if not named:
         raise ValueError("addresses must name at least one server")
     return [

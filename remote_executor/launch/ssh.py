@@ -67,7 +67,9 @@ TRIES = 5
 FIRST_PAUSE = 0.2
 STREAM_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
-"""How long a way waits at its end for a server that was told to end."""
+"""How long the ways of a farm wait at their end for servers that were told to end."""
+
+LEAST_CLOSE_SECONDS = 0.5
 
 
 class TunnelStream(SocketStream):
@@ -262,11 +264,34 @@ def spawn(
     if not 1 <= min_servers <= len(hosts):
         raise ValueError(f"min_servers must be from 1 to the number of hosts, {len(hosts)}")
     client = plan.make_client()
-    gate = threading.BoundedSemaphore(MOST_AT_ONCE)
-    ways = [SSHWay(host, client, plan, gate, report) for host in hosts]
+    together = Together()
+    ways = [SSHWay(host, client, plan, together, report) for host in hosts]
     executor = make(ways)
     wait_for_servers(executor._driver, ways, min_servers, timeout, settle)
     return executor, ways
+
+
+class Together:
+    """
+    What the ways of one farm share.
+
+    Attributes:
+        gate: Lets a few log in at a time.
+    """
+
+    def __init__(self) -> None:
+        self.gate = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self._until: float | None = None
+
+    def patience(self) -> float:
+        """
+        Return for how many seconds a way may wait at its end.
+
+        All were told to end at the same time, so what one has waited the next need not.
+        """
+        if self._until is None:
+            self._until = time.monotonic() + CLOSE_SECONDS
+        return max(LEAST_CLOSE_SECONDS, self._until - time.monotonic())
 
 
 class SSHWay:
@@ -277,7 +302,7 @@ class SSHWay:
         host: Where.
         client: Makes connections.
         plan: What all hosts have in common.
-        gate: Lets a few through at a time.
+        together: What it shares with others.
         report: Called with the host and each stage that is entered.
 
     Attributes:
@@ -289,7 +314,7 @@ class SSHWay:
         host: SSHHost,
         client: Client,
         plan: Plan,
-        gate: threading.BoundedSemaphore,
+        together: Together,
         report: Callable[[SSHHost, str], None] | None = None,
     ) -> None:
         self.host = host
@@ -297,7 +322,7 @@ class SSHWay:
         self.failure: LaunchFailed | None = None
         self._client = client
         self._plan = plan
-        self._gate = gate
+        self._together = together
         self._report = report
         self._secret = b""
         self._remote: Remote | None = None
@@ -485,7 +510,7 @@ class SSHWay:
 
         def connect() -> Connection:
             self._drop_connection()
-            with self._gate:
+            with self._together.gate:
                 self._check_open()
                 return self._client.connect(self.host, progress, address, command)
 
@@ -597,13 +622,13 @@ class SSHWay:
         if self._progress is not None and connection is None:
             self._progress.cancel()
         if connection is not None and connection.is_alive() and run is not None and self._served:
-            run.wait(CLOSE_SECONDS)
+            run.wait(self._together.patience())
         if connection is not None:
             connection.close()
         self._drop_outcome()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(CLOSE_SECONDS)
+            thread.join(self._together.patience())
 
     def abandon(self) -> None:
         """This is a forked child: the connection is the parent's."""

@@ -41,10 +41,14 @@ __all__ = [
     "why_not_served",
 ]
 
-MOST_AHEAD = 1000
-"""Modules in one answer that were not asked for."""
+MOST_AHEAD = 200
+"""Modules in one answer, unless more were asked for."""
 
-MOST_AHEAD_BYTES = 16 * 1024 * 1024
+MOST_AHEAD_BYTES = 4 * 1024 * 1024
+MOST_LOADED = 100
+"""Modules in one answer that are there only because they are loaded here."""
+
+MOST_LOADED_BYTES = 1024 * 1024
 MOST_NAMES = 1000
 MOST_FILES = 20_000
 LONGEST_NAME = 1000
@@ -138,35 +142,49 @@ class Modules:
 
     def _modules(self, names: Sequence[str], contents: dict[str, bytes]) -> list[list[Any]]:
         """Find what was asked for, what that imports, and what is loaded of the same packages."""
-        found: list[list[Any]] = []
+        found: dict[str, list[Any]] = {}
         places: dict[str, _Place | None] = {}
-        tops = {name.partition(".")[0] for name in names}
-        loaded = [name for name in list(sys.modules) if name.partition(".")[0] in tops]
         seen: set[str] = set()
+        queue = deque(names)
         size = 0
-        for more in (names, loaded):
-            queue = deque(more)
-            while queue:
-                name = queue.popleft()
-                if name in seen:
-                    continue
-                if len(seen) >= len(names) and (len(found) > MOST_AHEAD or size > MOST_AHEAD_BYTES):
-                    return found
+        while queue and (
+            len(seen) < len(names) or (len(found) < MOST_AHEAD and size < MOST_AHEAD_BYTES)
+        ):
+            name = queue.popleft()
+            if name not in seen:
                 seen.add(name)
-                place = self._place(name, places)
-                if place is None:
-                    continue
-                digest = None
-                if place.file is not None:
-                    file = self._read(place)
-                    if file is None:
-                        continue
-                    digest = file.digest
-                    contents[digest] = file.content
+                place, file = self._add(name, places, found, contents)
+                if place is not None and file is not None:
                     size += len(file.content)
                     queue.extend(_imports(name, place, file))
-                found.append([name, place.file, place.folders, digest])
-        return found
+        # What is loaded has loaded what it imports: there is no need to look for that.
+        tops = {name.partition(".")[0] for name in names}
+        most = len(found) + MOST_LOADED
+        size = 0
+        for name in list(sys.modules):
+            if len(found) >= most or size >= MOST_LOADED_BYTES:
+                break
+            if name not in seen and name.partition(".")[0] in tops:
+                _, file = self._add(name, places, found, contents)
+                size += len(file.content) if file is not None else 0
+        return list(found.values())
+
+    def _add(
+        self,
+        name: str,
+        places: dict[str, _Place | None],
+        found: dict[str, list[Any]],
+        contents: dict[str, bytes],
+    ) -> tuple[_Place | None, _File | None]:
+        """Add a module to an answer, if it may be served and can be read."""
+        place = self._place(name, places)
+        file = self._read(place) if place is not None and place.file is not None else None
+        if place is not None and (file is not None or place.file is None):
+            if file is not None:
+                contents[file.digest] = file.content
+            digest = file.digest if file is not None else None
+            found[name] = [name, place.file, place.folders, digest]
+        return place, file
 
     # --------------------------------------------------------------------- finding
 

@@ -474,8 +474,8 @@ class Supervisor:
         self._begun_timer = loop.timer(self._report_begun)
         self._pool_timer = loop.timer(lambda _: None)  # a round is all it takes
         self._timeout_timer = loop.timer(self._kill_late)
-        self._door_timer = loop.timer(self._mind_door)
         self._lease_timer = loop.timer(lambda _: self.stop())
+        self._door_timer = loop.timer(self._mind_door)
         loop.watch(control.fileno(), self._control_readable)
 
     def __repr__(self) -> str:
@@ -716,12 +716,12 @@ class Supervisor:
         client.wire.attach(outbox, fields["received"] if resumed else 0)
         client.connection = connection
         self._throttled[client] = None
-        self.door_matters()
         if self._lease is not None:
             self._owner = self._owner or client
             if client is self._owner:
                 self._lease.attached()
                 self._lease_timer.at(None)
+        self.door_matters()
         return client
 
     def _sharing(self, client: ClientSession) -> Sharing:
@@ -821,9 +821,9 @@ class Supervisor:
             connection.close()
         if not client.processes:
             self._clients.pop(client.pool, None)
-        self.door_matters()
         if client is self._owner and not gently:
             self.stop()
+        self.door_matters()
         self._over_if_done()
 
     def _drop_workers(self, client: ClientSession, *, gently: bool = False) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from remote_executor import Address
     from tests.support.sshd import SSHServer
 
 __all__ = ["SSH_PEERS", "Bare"]
@@ -61,21 +62,29 @@ class Bare:
     A stream through an SSH connection, and at its end somebody who reads and answers.
 
     Args:
-        open_stream: Opens it, given the port at the other end.
+        open_stream: Opens it, given the address at the other end.
+        path: Where that is to be, if it is to be a Unix socket.
     """
 
-    def __init__(self, open_stream: Callable[[int], Any]) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, open_stream: Callable[[Address], Any], path: str | None = None) -> None:
+        from remote_executor import parse_address
+        from remote_executor.net.streams import listen
+
+        self._listener = listen(parse_address(f"unix:{path}" if path else "127.0.0.1:0"))
+        self._listener.setblocking(True)
+        port = 0 if path else self._listener.getsockname()[1]
         self._child = os.fork()
         if not self._child:
             try:
                 self._serve()
             finally:
                 os._exit(0)
-        self.stream = open_stream(self._listener.getsockname()[1])
+        self.stream = open_stream(parse_address(f"unix:{path}" if path else f"127.0.0.1:{port}"))
+        self.stream.recv(1)
 
     def _serve(self) -> None:
         connection, _ = self._listener.accept()
+        connection.sendall(b"?")  # as a server of ours, it speaks first
         buffer, blob = memoryview(bytearray(CHUNK)), bytes(CHUNK)
         while header := connection.recv(32, socket.MSG_WAITALL):
             left, back = int(header[:16]), int(header[16:])
@@ -115,11 +124,13 @@ def bare_paramiko() -> Iterator[Bare]:
         transport = paramiko.Transport((server.address, server.port))
         made: list[Bare] = []
 
-        def open_stream(port: int) -> Any:
+        def open_stream(address: Address) -> Any:
             transport.start_client()
             key = paramiko.Ed25519Key.from_private_key_file(str(server.keys.user))
             transport.auth_publickey(server.user, key)
-            return transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 0))
+            return transport.open_channel(
+                "direct-tcpip", (address.host, address.port), ("127.0.0.1", 0)
+            )
 
         try:
             made.append(Bare(open_stream))
@@ -145,8 +156,8 @@ def bare_openssh() -> Iterator[Bare]:
                 return socket.create_connection(("127.0.0.1", here), 5)
             return None
 
-        def open_stream(port: int) -> Any:
-            forward = f"127.0.0.1:{here}:127.0.0.1:{port}"
+        def open_stream(address: Address) -> Any:
+            forward = f"127.0.0.1:{here}:{address}"
             words = ["ssh", "-F", str(server.config), "-N", "-L", forward, server.alias]
             started.append(subprocess.Popen(words, stdin=subprocess.DEVNULL))
             sock = wait_until(connect, 10, "ssh -L")
@@ -163,10 +174,38 @@ def bare_openssh() -> Iterator[Bare]:
                 each.wait()
 
 
+@contextlib.contextmanager
+def tunnel(client: str) -> Iterator[Bare]:
+    """A stream through a connection of ours, such as a farm's link goes through."""
+    from remote_executor import SSHHost
+    from remote_executor.launch.ssh import Plan
+    from remote_executor.launch.stages import Progress
+
+    with _sshd() as server:
+        host = SSHHost(server.alias)
+        ours = Plan(client=client, ssh_config=str(server.config)).make_client()
+        connections: list[Any] = []
+
+        def open_stream(address: Address) -> Any:
+            connections.append(ours.connect(host, Progress(host), address, None))
+            return connections[0].open_stream(address, 10)
+
+        path = str(server.folder / "there") if client == "openssh" else None
+        made = Bare(open_stream, path)
+        try:
+            yield made
+        finally:
+            made.close()
+            for each in connections:
+                each.close()
+
+
 SSH_PEERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "farm-paramiko": lambda: _farm("paramiko"),
     "farm-openssh": lambda: _farm("openssh"),
     "farm-direct": lambda: _farm("paramiko", tunnel=False),
+    "tunnel-paramiko": lambda: tunnel("paramiko"),
+    "tunnel-openssh": lambda: tunnel("openssh"),
     "bare-paramiko": bare_paramiko,
     "bare-openssh": bare_openssh,
     "one-host": _sshd,

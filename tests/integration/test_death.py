@@ -20,21 +20,30 @@ from tests.support.leaks import marked_processes
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
+from .conftest import ServerProcess
+
 LIMIT = scaled(20)
 GONE = 5.0  # seconds within which what is orphaned must be gone, by promise
 
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
+@pytest.fixture(scope="module")
+def shared_server(_leak_baseline, tmp_path_factory):
+    """Return a server for executors whose workers die: each has workers of its own there."""
+    server = ServerProcess(tmp_path_factory.mktemp("server"), workers=2)
+    yield server
+    server.clean()
+
+
 @pytest.fixture(params=["embedded", "remote"])
-def own(request):
+def own(request, shared_server):
     """Return an executor with two workers whose workers may die."""
     if request.param == "embedded":
         with FarmExecutor(2) as executor:
             yield executor
     else:
-        server = request.getfixturevalue("serve")(workers=2)
-        with FarmExecutor(addresses=[server.address]) as executor:
+        with FarmExecutor(addresses=[shared_server.address]) as executor:
             executor.wait_for_workers(2, LIMIT)
             yield executor
 

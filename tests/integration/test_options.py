@@ -19,14 +19,13 @@ LIMIT = scaled(20)
 
 
 @pytest.fixture(params=["embedded", "remote"])
-def own(request):
+def own(request, addresses):
     """Return an executor with two workers whose workers may be killed."""
     if request.param == "embedded":
         with FarmExecutor(2) as executor:
             yield executor
     else:
-        servers = [request.getfixturevalue("serve")(workers=1) for _ in range(2)]
-        with FarmExecutor(addresses=[server.address for server in servers]) as executor:
+        with FarmExecutor(addresses=addresses) as executor:
             executor.wait_for_workers(2, LIMIT)
             yield executor
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
 import pytest
 
 from remote_executor import FarmExecutor, LaunchFailed
-from tests.integration.test_ssh import CLIENTS, append_and_nap, processes_of
+from tests.integration.test_ssh import CLIENTS, processes_of
 from tests.support.faults import Proxy, alive, wait_gone
 from tests.support.namespaces import Chain
 from tests.support.scale import scaled
+from tests.support.ssh_tasks import append_and_nap, stay_the_first_time
 from tests.support.sshd import Keys, SSHServer
 from tests.support.tools import require, require_module
 from tests.support.waiting import wait_until
@@ -90,14 +90,6 @@ def test_a_short_cut_is_nothing(chain, config, client, tmp_path):
         assert [future.result(scaled(40)) for future in futures] == list(range(15))
         assert log.read_text().split() == [str(n) for n in range(15)]
         assert processes_of(executor) == before
-
-
-def stay_the_first_time(path):
-    if os.path.exists(path):
-        return "again"
-    open(path, "w").close()
-    time.sleep(30)
-    return "done"
 
 
 def test_a_cut_past_the_grace_ends_the_server(chain, config, client, tmp_path):

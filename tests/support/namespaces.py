@@ -11,7 +11,9 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from tests.support.tools import missing, require
+import pytest
+
+from tests.support.tools import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +50,8 @@ class Chain:
         except (OSError, subprocess.SubprocessError) as exc:
             self.close()
             words = getattr(exc, "stderr", None) or b""
-            missing("the right to make network namespaces", words.decode().strip() or str(exc))
+            # No tool is missing, so this is no failure in any case: not every machine allows it.
+            pytest.skip(f"no right to make network namespaces ({words.decode().strip() or exc})")
 
     def _plug(self, number: int, name: str) -> None:
         near, far = self._cables[number], f"{self._cables[number]}b"

@@ -318,7 +318,7 @@ def test_the_cache_of_sources_is_bounded(project, monkeypatch):
     assert "1 files" in repr(served)
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MOST_AHEAD", 2), ("MOST_AHEAD_BYTES", 30)])
+@pytest.mark.parametrize(("limit", "value"), [("MOST_AHEAD", 3), ("MOST_AHEAD_BYTES", 50)])
 def test_what_comes_ahead_is_bounded(project, monkeypatch, limit, value):
     files = {f"own{i}.py": f"import own{i + 1}, own_last\n" for i in range(9)}
     project({**files, "own_last.py": ""})
@@ -328,6 +328,19 @@ def test_what_comes_ahead_is_bounded(project, monkeypatch, limit, value):
 
     assert names[:2] == ["own0", "own8"], "what was asked for comes in any case"
     assert len(names) < 6
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MOST_LOADED", 3), ("MOST_LOADED_BYTES", 30)])
+def test_what_comes_along_because_it_is_loaded_is_bounded(project, monkeypatch, limit, value):
+    names = [f"part{i}" for i in range(9)]
+    project({"own/__init__.py": "", **{f"own/{name}.py": "# some text\n" for name in names}})
+    for name in names:
+        __import__(f"own.{name}")
+    monkeypatch.setattr(modules, limit, value)
+
+    assert len(found("own")) == 4
+    assert found("own.part1", "own.part2")[:2] == ["own.part1", "own.part2"]
+    assert len(found("own.part1", "own.part2")) < 7
 
 
 @pytest.mark.parametrize(
