@@ -15,6 +15,7 @@ from remote_executor import errors, task_errors
 from remote_executor.errors import (
     AddressError,
     AuthenticationFailed,
+    CannotShip,
     ConnectionFailed,
     FarmError,
     LaunchFailed,
@@ -70,6 +71,11 @@ ALL = [
     (TaskTimeout("f", 2.5), "f ran for longer than 2.5 s and was stopped"),
     (RemoteError("m.E", "bad", "Traceback ..."), "m.E: bad"),
     (RemoteError("m.E", ""), "m.E"),
+    (CannotShip("f", "it has no source"), "f cannot be sent: it has no source"),
+    (
+        CannotShip("f", "it has no source", "Python 3.12", "Python 3.10", "use deftask"),
+        "f cannot be sent from Python 3.12 to Python 3.10: it has no source; use deftask",
+    ),
     (
         RemoteModuleNotFound("a.b", "node1", "A", "1.2", "must be installed there, too"),
         "node1 has no module 'a.b' of A 1.2, which must be installed there, too",
