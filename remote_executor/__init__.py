@@ -11,6 +11,9 @@
     with FarmExecutor(addresses=["node1:11111", "node2:11111"]) as ex:   # servers elsewhere
         future = ex.submit(pow, 2, 100)
 
+    with FarmExecutor.spawn_over_ssh(["node1", "user@node2:2222"]) as ex:  # only Python there
+        future = ex.submit(pow, 2, 100)
+
 See :class:`FarmExecutor`; :func:`start_server` to serve; ``remote-executor --help`` for the shell.
 """
 
@@ -21,9 +24,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "GSSAPI",
+    "TLS",
     "Address",
     "AddressError",
+    "Auth",
     "AuthenticationFailed",
+    "CannotShip",
     "ConnectionFailed",
     "CycleError",
     "FarmError",
@@ -31,8 +38,10 @@ __all__ = [
     "FarmStatus",
     "FarmView",
     "InitializerFailed",
+    "LaunchFailed",
     "LocalProtocolError",
     "LocalServers",
+    "Mechanism",
     "NoKernelError",
     "NoServerError",
     "Options",
@@ -41,23 +50,32 @@ __all__ = [
     "PtreeError",
     "PtreeRedefinedError",
     "PtreeUndefinedError",
+    "Refused",
     "RemoteError",
+    "RemoteModuleNotFound",
     "RemoteProtocolError",
+    "RemoteServers",
+    "SSHHost",
     "ServerHandle",
     "ServerLost",
     "ServerStatus",
     "Shared",
     "TaskKilled",
     "TaskTimeout",
+    "Token",
     "UnsupportedError",
     "WorkerDied",
     "__version__",
+    "deftask",
+    "deftask_source",
     "end_local_servers",
+    "end_remote_servers",
     "end_server",
     "parse_address",
     "ping",
     "server_status",
     "start_local_servers",
+    "start_remote_servers",
     "start_server",
     "worker_index",
 ]
@@ -67,6 +85,11 @@ __all__ = [
 _WHERE = {
     "Address": "net.addresses",
     "parse_address": "net.addresses",
+    "TLS": "net.tls",
+    "GSSAPI": "net.gssapi",
+    "Token": "net.tokens",
+    "Auth": "wire.auth",
+    "Mechanism": "wire.auth",
     "Options": "options",
     "FarmExecutor": "client.executor",
     "FarmView": "client.executor",
@@ -79,18 +102,27 @@ _WHERE = {
     "ServerHandle": "server.serve",
     "start_server": "server.serve",
     "worker_index": "server.worker",
+    "SSHHost": "launch.hosts",
+    "deftask": "payload.finder",
+    "deftask_source": "payload.source",
     "LocalServers": "launch.local",
     "end_local_servers": "launch.local",
     "start_local_servers": "launch.local",
+    "RemoteServers": "launch.remote",
+    "end_remote_servers": "launch.remote",
+    "start_remote_servers": "launch.remote",
     **dict.fromkeys(
         [
             "AddressError",
             "AuthenticationFailed",
+            "CannotShip",
             "ConnectionFailed",
             "FarmError",
+            "LaunchFailed",
             "LocalProtocolError",
             "PayloadError",
             "ProtocolMismatch",
+            "Refused",
             "RemoteProtocolError",
         ],
         "errors",
@@ -105,6 +137,7 @@ _WHERE = {
             "PtreeRedefinedError",
             "PtreeUndefinedError",
             "RemoteError",
+            "RemoteModuleNotFound",
             "ServerLost",
             "TaskKilled",
             "TaskTimeout",
@@ -137,21 +170,35 @@ if TYPE_CHECKING:
     from remote_executor.errors import (
         AddressError,
         AuthenticationFailed,
+        CannotShip,
         ConnectionFailed,
         FarmError,
+        LaunchFailed,
         LocalProtocolError,
         PayloadError,
         ProtocolMismatch,
+        Refused,
         RemoteProtocolError,
     )
+    from remote_executor.launch.hosts import SSHHost
     from remote_executor.launch.local import (
         LocalServers,
         end_local_servers,
         start_local_servers,
     )
+    from remote_executor.launch.remote import (
+        RemoteServers,
+        end_remote_servers,
+        start_remote_servers,
+    )
     from remote_executor.net.addresses import Address, parse_address
+    from remote_executor.net.gssapi import GSSAPI
+    from remote_executor.net.tls import TLS
+    from remote_executor.net.tokens import Token
     from remote_executor.options import Options
+    from remote_executor.payload.finder import deftask
     from remote_executor.payload.shared import Shared
+    from remote_executor.payload.source import deftask_source
     from remote_executor.server.serve import ServerHandle, start_server
     from remote_executor.server.worker import worker_index
     from remote_executor.task_errors import (
@@ -163,9 +210,11 @@ if TYPE_CHECKING:
         PtreeRedefinedError,
         PtreeUndefinedError,
         RemoteError,
+        RemoteModuleNotFound,
         ServerLost,
         TaskKilled,
         TaskTimeout,
         UnsupportedError,
         WorkerDied,
     )
+    from remote_executor.wire.auth import Auth, Mechanism

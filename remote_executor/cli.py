@@ -1,11 +1,12 @@
-"""The command ``remote-executor``: serve, ping, status, end, token."""
+"""The command ``remote-executor``: serve, launch, doctor, ping, status, end, token."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_executor import __version__
 from remote_executor.errors import FarmError
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         code: int = given.run(given)
-    except (FarmError, OSError, ValueError) as exc:
+    except (FarmError, ImportError, OSError, ValueError) as exc:
         print(f"remote-executor: {exc}", file=sys.stderr)
         return 1
     return code
@@ -59,21 +60,41 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--insecure",
         action="store_true",
-        help="allow an address that others can reach, although the stream is not encrypted",
+        help="speak plain text, although others may read what travels, and change it",
     )
+    _add_security(one, server=True)
     one.set_defaults(run=_serve)
+
+    one = commands.add_parser(
+        "launch",
+        help="start servers over SSH, print where they can be reached from here, end them at ^C",
+    )
+    _add_ssh_options(one)
+    one.add_argument(
+        "--min-servers", type=int, metavar="N", default=1, help="how many must start (default: 1)"
+    )
+    one.set_defaults(run=_launch)
+
+    one = commands.add_parser(
+        "doctor", help="try to start a server on hosts over SSH; print each stage with its time"
+    )
+    _add_ssh_options(one)
+    one.set_defaults(run=_doctor)
 
     one = commands.add_parser("ping", help="tell whether a server answers")
     one.add_argument("address")
     one.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS")
+    _add_security(one)
     one.set_defaults(run=_ping)
 
     one = commands.add_parser("status", help="print what a server does, as JSON")
     one.add_argument("address")
+    _add_security(one)
     one.set_defaults(run=_status)
 
     one = commands.add_parser("end", help="have a server end when its clients are done")
     one.add_argument("address")
+    _add_security(one)
     one.set_defaults(run=_end)
 
     one = commands.add_parser("token", help="show the secret that clients and servers share")
@@ -87,6 +108,104 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(run=_token)
     return parser
+
+
+def _add_ssh_options(one: argparse.ArgumentParser) -> None:
+    one.add_argument("hosts", nargs="+", metavar="HOST", help="host, user@host, user@host:port")
+    one.add_argument("--user", help="who to log in as")
+    one.add_argument("--port", type=int, help="the port of the SSH server")
+    one.add_argument("--python", metavar="PATH", help="the Python to run there")
+    one.add_argument("--setup", metavar="LINE", help="a line for sh to be run before")
+    one.add_argument("--workers", type=int, metavar="N", help="tasks at a time (default: cores)")
+    one.add_argument("--key", metavar="FILE", help="a private key")
+    one.add_argument("--proxy", metavar="HOST,...", help="hosts to jump over")
+    one.add_argument("--client", choices=["paramiko", "openssh"], default="paramiko")
+    one.add_argument(
+        "--accept-new",
+        action="store_true",
+        help="add a host that is not in known_hosts to it, instead of refusing it",
+    )
+    one.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
+
+
+def _ssh_options(given: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "client": given.client,
+        "host_keys": "accept-new" if given.accept_new else "strict",
+        "ssh_config": given.ssh_config,
+        "user": given.user,
+        "port": given.port,
+        "python": given.python,
+        "setup": given.setup,
+        "workers": given.workers,
+        "key_filename": given.key,
+        "proxy": given.proxy,
+    }
+
+
+def _add_security(one: argparse.ArgumentParser, server: bool = False) -> None:
+    """Add what makes ``auth=`` and ``tls=``; the environment counts where nothing is said."""
+    group = one.add_argument_group(
+        "who may talk to whom, and how", "see Security in README.md for all of it"
+    )
+    group.add_argument(
+        "--auth",
+        choices=["token", "gssapi"],
+        help="how both ends prove who they are (default: REMOTE_EXECUTOR_AUTH, else token)",
+    )
+    group.add_argument(
+        "--gssapi-service", metavar="NAME", help="the service in the server's Kerberos principal"
+    )
+    if server:
+        group.add_argument(
+            "--gssapi-users", metavar="USER@REALM,...", help="the principals that may run code here"
+        )
+    group.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        help="speak TLS (default: REMOTE_EXECUTOR_TLS, else where others could listen)",
+    )
+    group.add_argument("--tls-certificate", metavar="PEM", help="this end's certificate")
+    group.add_argument("--tls-key", metavar="PEM", help="its key, if it is in another file")
+    group.add_argument(
+        "--tls-ca",
+        metavar="PEM",
+        help="who must have signed the "
+        + ("clients' certificates" if server else "server's certificate"),
+    )
+    if not server:
+        group.add_argument(
+            "--tls-name", metavar="HOST", help="the name in it (default: the address's host)"
+        )
+
+
+def _security(given: argparse.Namespace) -> dict[str, Any]:
+    """Return ``auth=`` and ``tls=``; None where nothing was said."""
+    auth: Any = None
+    if given.auth == "token":
+        from remote_executor.net.tokens import Token
+
+        auth = Token()
+    elif given.auth == "gssapi" or given.gssapi_service or getattr(given, "gssapi_users", None):
+        from remote_executor.net.gssapi import GSSAPI
+
+        users = (getattr(given, "gssapi_users", None) or "").replace(",", " ").split()
+        auth = GSSAPI(given.gssapi_service or "remote_executor", users)
+    fields = {
+        "certificate": given.tls_certificate,
+        "key": given.tls_key,
+        "ca": given.tls_ca,
+        "server_name": getattr(given, "tls_name", None),
+        "password": os.environ.get("REMOTE_EXECUTOR_TLS_PASSWORD"),
+    }
+    tls: Any = given.tls
+    if tls is not False and any(
+        fields[name] for name in ("certificate", "key", "ca", "server_name")
+    ):
+        from remote_executor.net.tls import TLS
+
+        tls = TLS(**fields)
+    return {"auth": auth, "tls": tls}
 
 
 # Each command imports what it needs: a server's workers are forked from it, so it stays small.
@@ -103,15 +222,60 @@ def _serve(given: argparse.Namespace) -> int:
         preload=[name for name in given.preload.split(",") if name],
         log_level=given.log_level,
         insecure=given.insecure,
+        **_security(given),
         ready=lambda address: print(f"listening on {address}", flush=True),
     )
     return 0
 
 
+def _launch(given: argparse.Namespace) -> int:
+    import logging
+    import signal
+
+    from remote_executor.launch.remote import start_remote_servers
+
+    logging.basicConfig(format="remote-executor: %(message)s", level=logging.WARNING)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    try:
+        with start_remote_servers(
+            given.hosts, min_servers=given.min_servers, **_ssh_options(given)
+        ) as servers:
+            for host, address in zip(servers.hosts, servers.addresses, strict=True):
+                print(f"{address}  {host}", flush=True)
+            named = ",".join(map(str, servers.addresses))
+            print(f"export REMOTE_EXECUTOR_ADDRESSES={named}", file=sys.stderr, flush=True)
+            servers.join()
+    except KeyboardInterrupt:
+        return 0
+    print("remote-executor: all servers have ended", file=sys.stderr)
+    return 1
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from remote_executor.launch.remote import examine
+
+    code = 0
+    for found in examine(given.hosts, **_ssh_options(given)):
+        print(found.host)
+        for stage, seconds in found.stages:
+            print(f"  {stage:<18} {seconds * 1000:7.0f} ms")
+        if found.error is None:
+            print(f"  all is well: Python {found.python}, {found.workers} tasks at a time")
+        else:
+            print(f"  {found.error}")
+            code = 1
+    return code
+
+
 def _ping(given: argparse.Namespace) -> int:
     from remote_executor.client.admin import ping
 
-    alive = ping(given.address, given.timeout)
+    alive = ping(given.address, given.timeout, **_security(given))
     print(f"{given.address} {'answers' if alive else 'does not answer'}")
     return 0 if alive else 1
 
@@ -119,14 +283,14 @@ def _ping(given: argparse.Namespace) -> int:
 def _status(given: argparse.Namespace) -> int:
     from remote_executor.client.admin import server_status
 
-    print(json.dumps(server_status(given.address), indent=2))
+    print(json.dumps(server_status(given.address, **_security(given)), indent=2))
     return 0
 
 
 def _end(given: argparse.Namespace) -> int:
     from remote_executor.client.admin import end_server
 
-    end_server(given.address)
+    end_server(given.address, **_security(given))
     print(f"{given.address} ends when its clients are done")
     return 0
 

@@ -8,9 +8,12 @@ Every error that the library raises, in one tree.
     ├── RemoteProtocolError           the peer sent something that the protocol forbids
     ├── AddressError                  also a ValueError: an address that cannot be meant
     ├── ConnectionFailed              also a ConnectionError: no session with that server
-    │   ├── AuthenticationFailed      one side could not prove that it knows the secret
-    │   └── ProtocolMismatch          the two sides speak no common version
+    │   ├── AuthenticationFailed      one side could not prove who it is
+    │   ├── ProtocolMismatch          the two sides speak no common version
+    │   └── LaunchFailed              no server could be started there over SSH
+    ├── Refused                       what a mechanism of authentication raises; see wire.auth
     ├── PayloadError                  also a PicklingError and a TypeError: it cannot travel
+    │   └── CannotShip                it cannot travel to that other version of Python
     │
     │   (in task_errors.py, which only a client imports)
     ├── WorkerDied                    also a BrokenProcessPool: the worker ended under the task
@@ -19,6 +22,7 @@ Every error that the library raises, in one tree.
     ├── NoServerError                 also a BrokenExecutor: there is no server to run tasks
     ├── TaskKilled                    also a BrokenExecutor: the task was stopped by request
     ├── TaskTimeout                   also a concurrent.futures.TimeoutError
+    ├── RemoteModuleNotFound          also a ModuleNotFoundError: a server lacks what we have
     ├── RemoteError                   stands in for an exception that could not be rebuilt here
     ├── NoKernelError                 also a RuntimeError: there is no current kernel
     ├── UnsupportedError              also a TypeError: the kernel's executor cannot do that
@@ -41,11 +45,14 @@ from typing import Any
 __all__ = [
     "AddressError",
     "AuthenticationFailed",
+    "CannotShip",
     "ConnectionFailed",
     "FarmError",
+    "LaunchFailed",
     "LocalProtocolError",
     "PayloadError",
     "ProtocolMismatch",
+    "Refused",
     "RemoteProtocolError",
 ]
 
@@ -107,7 +114,7 @@ class ConnectionFailed(FarmError, ConnectionError):
 
 
 class AuthenticationFailed(ConnectionFailed):
-    """One side could not prove that it knows the secret. Trying again does not help."""
+    """One side could not prove who it is, or is not allowed. Trying again does not help."""
 
     def __str__(self) -> str:
         return f"authentication with {self.address} failed: {self.reason}"
@@ -118,6 +125,54 @@ class ProtocolMismatch(ConnectionFailed):
 
     def __str__(self) -> str:
         return f"no common protocol with {self.address}: {self.reason}"
+
+
+class LaunchFailed(ConnectionFailed):
+    """
+    A server could not be started on a host over SSH. Trying again will not help by itself.
+
+    Attributes:
+        address: The host, as it was given.
+        stage: How far it came: "configuration", "resolve", "connect", "host key",
+            "authentication", "boot", "python not found", "python too old", "import" or "port".
+        reason: Why it failed.
+        stderr: The last of what the other side wrote to its standard error, or instead of an
+            answer; may be empty.
+        command: What to try by hand in a shell.
+    """
+
+    def __init__(
+        self, address: str, stage: str, reason: str, stderr: str = "", command: str = ""
+    ) -> None:
+        FarmError.__init__(self, address, stage, reason, stderr, command)
+        self.address = address
+        self.stage = stage
+        self.reason = reason
+        self.stderr = stderr
+        self.command = command
+
+    def __str__(self) -> str:
+        text = f"no server on {self.address}: {self.stage}: {self.reason}"
+        if self.stderr:
+            text += f"; it wrote: {self.stderr}"
+        if self.command:
+            text += f"; try by hand: {self.command}"
+        return text
+
+
+class Refused(FarmError):
+    """
+    Raised by a mechanism of authentication that does not believe its peer.
+
+    The user gets to see an :class:`AuthenticationFailed` with the same reason.
+
+    Attributes:
+        reason: Why. A server's reason is told to the client: let it help, and give nothing away.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class PayloadError(FarmError, pickle.PicklingError, TypeError):
@@ -138,3 +193,51 @@ class PayloadError(FarmError, pickle.PicklingError, TypeError):
 
     def __str__(self) -> str:
         return f"{self.what} cannot be pickled: {self.reason}"
+
+
+class CannotShip(PayloadError):
+    """
+    Code cannot go to another version of Python.
+
+    Bytecode is never sent there. Source is, where it is found and both ends know its syntax.
+
+    Attributes:
+        function: What cannot be sent: a function, a class, or what names it.
+        reason: Why.
+        ours: The Python that has it.
+        theirs: The Python that it was to go to.
+        cure: What to do about it.
+    """
+
+    def __init__(
+        self, function: str, reason: str, ours: str = "", theirs: str = "", cure: str = ""
+    ) -> None:
+        FarmError.__init__(self, function, reason, ours, theirs, cure)
+        self.what = self.function = function
+        self.reason = reason
+        self.ours = ours
+        self.theirs = theirs
+        self.cure = cure
+
+    def __str__(self) -> str:
+        words = f"{self.function} cannot be sent"
+        if self.ours:
+            words += f" from {self.ours}"
+        if self.theirs:
+            words += f" to {self.theirs}"
+        words += f": {self.reason}"
+        return f"{words}; {self.cure}" if self.cure else words
+
+    def between(self, ours: str, theirs: str) -> CannotShip:
+        """
+        Return the same with both Pythons named, where they are not yet.
+
+        Args:
+            ours: The Python that has it.
+            theirs: The Python that it was to go to.
+        """
+        named = CannotShip(
+            self.function, self.reason, self.ours or ours, self.theirs or theirs, self.cure
+        )
+        named.__cause__ = self.__cause__
+        return named

@@ -24,6 +24,7 @@ __all__ = [
     "PtreeRedefinedError",
     "PtreeUndefinedError",
     "RemoteError",
+    "RemoteModuleNotFound",
     "ServerLost",
     "TaskKilled",
     "TaskTimeout",
@@ -209,6 +210,31 @@ class RemoteError(FarmError):
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class RemoteModuleNotFound(FarmError, ModuleNotFoundError):
+    """
+    A task needs a module that this process has, and that its server has not and cannot be sent.
+
+    Attributes:
+        name: The module.
+        host: The host that lacks it.
+        package: What it was installed with here, or its top-level package.
+        version: The version of that package here; empty if it has none.
+        reason: Why it is not sent.
+    """
+
+    def __init__(self, name: str, host: str, package: str, version: str, reason: str) -> None:
+        super().__init__(name, host, package, version, reason)
+        self.name = name
+        self.host = host
+        self.package = package
+        self.version = version
+        self.reason = reason
+
+    def __str__(self) -> str:
+        package = f"{self.package} {self.version}".rstrip()
+        return f"{self.host} has no module {self.name!r} of {package}, which {self.reason}"
 
 
 class NoKernelError(FarmError, RuntimeError):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import sys
 import tempfile
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +21,13 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 LEAK_CHECKED = (HERE / "integration", HERE / "contract")
+
+KEPT_OUT = (
+    "REMOTE_EXECUTOR_ADDRESSES",
+    "REMOTE_EXECUTOR_AUTH",
+    "REMOTE_EXECUTOR_GSSAPI",
+    "REMOTE_EXECUTOR_TLS",
+)
 
 _private = pytest.StashKey[str]()
 
@@ -41,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="remote-executor-tests-")  # mode 0700
     config.stash[_private] = folder
     os.environ["REMOTE_EXECUTOR_TOKEN_FILE"] = os.path.join(folder, "token")
-    os.environ.pop("REMOTE_EXECUTOR_ADDRESSES", None)
+    for name in [name for name in os.environ if name.startswith(KEPT_OUT)]:
+        del os.environ[name]
     leaks.set_mark()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell's background job: it would pass that on to the programs that tests interrupt.
@@ -88,16 +94,6 @@ def require_module_fixture() -> Callable[..., object]:
 def token_file() -> Path:
     """Return the path of this run's token file, which the library makes on first use."""
     return Path(os.environ["REMOTE_EXECUTOR_TOKEN_FILE"])
-
-
-@pytest.fixture(autouse=True)
-def _modules_by_reference() -> Iterator[None]:
-    """Have modules that travel by value from a test on do so no longer after it."""
-    yield
-    cloudpickle = sys.modules.get("cloudpickle")
-    if cloudpickle is not None:
-        for name in cloudpickle.list_registry_pickle_by_value():
-            cloudpickle.unregister_pickle_by_value(types.ModuleType(name))
 
 
 @pytest.fixture(scope="session")

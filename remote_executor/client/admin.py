@@ -7,6 +7,8 @@ authenticates as everybody does (A11).
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ from remote_executor.wire.messages import Kind, decode_fields, encode_fields
 
 if TYPE_CHECKING:
     from remote_executor.net.addresses import AddressLike
+    from remote_executor.net.security import AuthLike, TLSLike
+    from remote_executor.net.streams import Stream
     from remote_executor.wire.frames import Frame
 
 __all__ = ["end_server", "ping", "server_status"]
@@ -28,17 +32,22 @@ RETRY_SECONDS = 0.1
 
 
 def ping(
-    address: AddressLike, timeout: float | None = 3.0, *, token: bytes | str | None = None
+    address: AddressLike,
+    timeout: float | None = 3.0,
+    *,
+    auth: AuthLike = None,
+    tls: TLSLike = None,
 ) -> bool:
     """
-    Tell whether a server answers, and takes our token. Comes from lfarm's ping.
+    Tell whether a server answers, and will have us. Comes from lfarm's ping.
 
     Tries again until the time is over, so it also waits for a server that is starting.
 
     Args:
         address: "host:port", ("host", port), "unix:/path".
         timeout: Seconds; None for as long as it takes.
-        token: The server's secret; None means the user's token file.
+        auth: How the server knows us; as for :class:`FarmExecutor`.
+        tls: Whether and how to speak TLS; as for :class:`FarmExecutor`.
 
     Returns:
         False if nobody answers in time, or what answers is something else.
@@ -53,7 +62,7 @@ def ping(
         if left is not None and left <= 0:
             return False
         try:
-            return bool(_ask(address, "ping", left, token).get("ok"))
+            return bool(_ask(address, "ping", left, auth, tls).get("ok"))
         except RemoteProtocolError:
             return False
         except ConnectionFailed as exc:
@@ -67,7 +76,7 @@ def ping(
 
 
 def end_server(
-    address: AddressLike, timeout: float = 10.0, *, token: bytes | str | None = None
+    address: AddressLike, timeout: float = 10.0, *, auth: AuthLike = None, tls: TLSLike = None
 ) -> None:
     """
     Have a server end: it takes no new clients, and ends when those it has are done.
@@ -77,16 +86,17 @@ def end_server(
     Args:
         address: Where it is.
         timeout: Seconds to wait for its answer.
-        token: The server's secret; None means the user's token file.
+        auth: How the server knows us; as for :class:`FarmExecutor`.
+        tls: Whether and how to speak TLS; as for :class:`FarmExecutor`.
 
     Raises:
         ConnectionFailed: If it does not answer, or refuses.
     """
-    _ask(address, "end", timeout, token)
+    _ask(address, "end", timeout, auth, tls)
 
 
 def server_status(
-    address: AddressLike, timeout: float = 10.0, *, token: bytes | str | None = None
+    address: AddressLike, timeout: float = 10.0, *, auth: AuthLike = None, tls: TLSLike = None
 ) -> dict[str, Any]:
     """
     Ask a server what it is and what it does.
@@ -94,7 +104,8 @@ def server_status(
     Args:
         address: Where it is.
         timeout: Seconds to wait for its answer.
-        token: The server's secret; None means the user's token file.
+        auth: How the server knows us; as for :class:`FarmExecutor`.
+        tls: Whether and how to speak TLS; as for :class:`FarmExecutor`.
 
     Returns:
         ``host``, ``pid``, ``python``, ``slots``, ``busy`` (slots in use), ``ending``, ``uptime``
@@ -103,26 +114,34 @@ def server_status(
     Raises:
         ConnectionFailed: If it does not answer, or refuses.
     """
-    return _ask(address, "status", timeout, token)
+    return _ask(address, "status", timeout, auth, tls)
 
 
 def _ask(
-    given: AddressLike, op: str, timeout: float | None, token: bytes | str | None
+    given: AddressLike, op: str, timeout: float | None, auth: AuthLike, tls: TLSLike
 ) -> dict[str, Any]:
     """Connect, prove who we are, ask, and return the answer."""
     address = parse_address(given)
-    secret = token.encode() if isinstance(token, str) else token
+    way = Remote(address, auth, tls)
     until = None if timeout is None else time.monotonic() + timeout
     try:
         with _connect(address, timeout) as sock:
-            mechanism = Remote(address, secret).mechanism()
-            link = Link("client", str(address), mechanism, time.monotonic(), limit=LIMIT)
+            stream = way.stream(sock)
+            link = Link(
+                "client",
+                str(address),
+                way.mechanism(),
+                time.monotonic(),
+                nonce=os.urandom(32),
+                channel=stream.channel,
+                limit=LIMIT,
+            )
             while link.state is not LinkState.OPEN:
-                _exchange(sock, link, until)
+                _exchange(stream, link, until)
             link.outbox.put(make_frame(Kind.ADMIN, body=encode_fields({"op": op})))
             frames: list[Frame] = []
             while not frames:
-                frames = _exchange(sock, link, until)
+                frames = _exchange(stream, link, until)
     except OSError as exc:
         if isinstance(exc, ConnectionFailed):
             raise
@@ -149,16 +168,24 @@ def _connect(address: Any, timeout: float | None) -> socket.socket:
     return socket.create_connection((address.host, address.port), timeout)
 
 
-def _exchange(sock: socket.socket, link: Link, until: float | None) -> list[Frame]:
-    """Write what is to be written, then read once."""
-    if until is not None:
-        left = until - time.monotonic()
-        if left <= 0:
+def _exchange(stream: Stream, link: Link, until: float | None) -> list[Frame]:
+    """Write what is to be written, and wait until something comes."""
+    outbox = link.outbox
+    while True:
+        while outbox.size:
+            sent = stream.send(outbox.chunk())
+            if not sent:
+                break
+            outbox.sent(sent)
+        count = stream.receive(link.get_buffer())
+        if not count:
+            raise ConnectionResetError("it closed the connection")
+        if count > 0:
+            return link.received(count, time.monotonic())
+        left = None if until is None else until - time.monotonic()
+        if left is not None and left <= 0:
             raise TimeoutError
-        sock.settimeout(left)
-    while link.outbox.size:
-        link.outbox.sent(sock.send(link.outbox.chunk()[0]))
-    count = sock.recv_into(link.get_buffer())
-    if not count:
-        raise ConnectionResetError("it closed the connection")
-    return link.received(count, time.monotonic())
+        writes = select.POLLOUT if outbox.size and not stream.waiting else 0
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLIN | writes)
+        poll.poll(None if left is None else left * 1000)

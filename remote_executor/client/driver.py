@@ -31,18 +31,28 @@ from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from remote_executor.client.foreign import (
+    LATE,
+    differences,
+    in_their_words,
+    of_other_libraries,
+    survey,
+)
 from remote_executor.client.futures import FarmFuture
-from remote_executor.client.peer import Peer, PeerState, Way
+from remote_executor.client.peer import Embedded, Peer, PeerState, Way
+from remote_executor.client.reloads import reloads
 from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions, needed_by
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
-from remote_executor.errors import ConnectionFailed, PayloadError
+from remote_executor.core.sources import to_send
+from remote_executor.errors import CannotShip, ConnectionFailed, FarmError, PayloadError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.failures import decode_failure
-from remote_executor.payload.modules import travels_by_value
+from remote_executor.payload.libraries import installed
 from remote_executor.payload.pickles import dump, holds_code, load
+from remote_executor.payload.source import alias_renamed, python_words
 from remote_executor.task_errors import (
     InitializerFailed,
     NoServerError,
@@ -65,11 +75,13 @@ from remote_executor.wire.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from remote_executor.client.foreign import Foreign, Form
     from remote_executor.client.shares import Blob, Shares
     from remote_executor.core.known import Function
-    from remote_executor.errors import FarmError
-    from remote_executor.payload.functions import FunctionCache
+    from remote_executor.net.security import TLSLike
+    from remote_executor.payload.modules import Modules
     from remote_executor.payload.shared import Shared
+    from remote_executor.wire.auth import Auth
     from remote_executor.wire.session import Session
 
 __all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
@@ -108,22 +120,30 @@ class Settings:
         *,
         config: dict[str, Any],
         setup: tuple[bytes, Sequence[Any]] | None,
+        setup_abroad: tuple[bytes, Sequence[Any]] | PayloadError | None = None,
         retries: int,
         grace: float,
         connect_timeout: float | None,
-        token: bytes | None,
+        auth: Auth,
+        tls: TLSLike,
         label: bool,
+        modules: Modules,
         blob_cache: int,
     ) -> None:
         self.config = config
         self.setup = setup
+        self.setup_abroad = setup_abroad
+        """The same for servers of another Python, or why it cannot be sent there."""
         self.retries = retries
         self.grace = grace
         self.connect_timeout = connect_timeout
-        self.token = token
+        self.auth = auth
+        self.tls = tls
         self.blob_cache = blob_cache
         self.label = label
         """Whether lines that tasks print are marked with host and task."""
+        self.modules = modules
+        """Answers servers that ask for modules."""
 
 
 class Driver:
@@ -133,10 +153,9 @@ class Driver:
     Args:
         settings: What the executor was made with.
         ways: How to reach the servers.
-        cache: Pickles functions.
     """
 
-    def __init__(self, settings: Settings, ways: list[Way], cache: FunctionCache) -> None:
+    def __init__(self, settings: Settings, ways: list[Way]) -> None:
         self.settings = settings
         self.scheduler = Scheduler()
         self.functions = Functions()
@@ -144,7 +163,6 @@ class Driver:
         """The shared objects, once there was one."""
         self._freed: deque[int] = deque()
         """Numbers of those that nobody refers to any more."""
-        self._cache = cache
         self.inbox: deque[Task | tuple[Feed, int]] = deque()
         """Tasks, and feeds that have so many more items."""
         self.mutex = threading.RLock()
@@ -173,8 +191,11 @@ class Driver:
         self._pid = os.getpid()
         self._watchdog = self.loop.timer(self._look_after_start)
         self._refill = self.loop.timer(lambda _: None)
+        self._reloads_seen = len(reloads.names)
         self.shortcut = Shortcut(self.loop, self.functions)
         self._settled_at = 0.0
+        self.foreign: Foreign | None = None
+        """The servers that run another Python, or may do so."""
         for way in ways:
             self._add_way(way)
         _drivers.add(self)
@@ -185,7 +206,20 @@ class Driver:
         settings = self.settings
         peer = Peer(way, self.loop, self, settings.config, settings.grace, settings.blob_cache)
         self._peers[peer] = self.scheduler.add_server(peer, peer.name)
+        self._survey()
         return peer
+
+    def _survey(self) -> None:
+        """See whether there are, or may be, servers of another Python."""
+        here = sys.implementation.name, tuple(sys.version_info[:3])
+        self.foreign = survey(
+            here,
+            (
+                here if isinstance(peer.way, Embedded) else peer.python
+                for peer in self._peers
+                if peer.state is not PeerState.REFUSED
+            ),
+        )
 
     def start(self) -> None:
         """Start the I/O thread, which connects to the servers. Does nothing the second time."""
@@ -331,6 +365,8 @@ class Driver:
         """Move what is in the inbox to servers."""
         scheduler = self.scheduler
         self._empty_inbox()
+        if self.has_reloaded():
+            self._announce_reloads()
         for server, tasks in scheduler.fill(now):
             self._send(server, tasks)
         if scheduler.asks:
@@ -344,6 +380,20 @@ class Driver:
                 peer.flush()
             peer.settle_interest()
 
+    def has_reloaded(self) -> bool:
+        """Whether modules were reloaded here, and workers have not been told."""
+        reloads.look()
+        return self._reloads_seen != len(reloads.names)
+
+    def _announce_reloads(self) -> None:
+        """Have workers reload what this process has reloaded, before the tasks that come next."""
+        names = reloads.names[self._reloads_seen :]
+        self._reloads_seen += len(names)
+        body = encode_fields({"modules": names})
+        for peer in self._peers:
+            if peer.session is not None and self.settings.modules:
+                peer.session.send(make_frame(Kind.RELOAD, 0, body))
+
     def _send(self, server: Server, tasks: list[Task]) -> None:
         peer: Peer = server.key
         session = peer.session
@@ -354,13 +404,18 @@ class Driver:
             if body is None:
                 self._to_pack.append((task, task.id))
                 continue
-            if peer.foreign and self._refuses(peer, task):
-                continue
+            encoded, buffers = task.encoded, task.buffers
+            if peer.foreign:
+                form = self._form_abroad(peer, task)
+                if form is None:
+                    continue
+                encoded, body, buffers = form
             # Numbered when it goes: until then it may be forgotten for want of room.
-            function = task.function = self.functions.number(task.encoded)
+            function = task.function = self.functions.number(encoded)
             if not known.use(function.number):
                 self._send_function(peer, server, function)
-            if task.buffers and peer.segments and task.segment is None and task.size >= WORTH:
+            shares = buffers is task.buffers and peer.segments and task.segment is None
+            if buffers and shares and task.size >= WORTH:
                 self._to_pack.append((task, task.id))
                 continue
             flags = task.flags
@@ -374,28 +429,48 @@ class Driver:
             if needs or task.timeout is not None or task.pinned is not None:
                 flags |= Flag.OPTIONED
                 self._send_options(session, task)
-            frame = make_frame(TASK, task.id, body, task.buffers, aux=function.number, flags=flags)
-            if task.segment is not None:
+            frame = make_frame(TASK, task.id, body, buffers, aux=function.number, flags=flags)
+            if task.segment is not None and buffers is task.buffers:
                 self._share(peer, task, frame)
             task.posted = True
             session.send(frame)
 
-    def _refuses(self, peer: Peer, task: Task) -> bool:
-        """Fail a task that carries code by value to another Python, where it would crash."""
+    def _form_abroad(self, peer: Peer, task: Task) -> Form | None:
+        """Return what goes to a server of another Python; None if that is not to be sent now."""
+        for blob in task.blobs:
+            if blob.code:
+                reason = "it was pickled with functions or classes by value when it was shared"
+                cure = "share data, and objects of what the server can import"
+                error = CannotShip(f"the shared {blob.what}", reason, cure=cure)
+                self._refuse(peer, task, error)
+                return None
+        form = task.abroad
+        if form is None:
+            if not _holds_code(task):
+                return task.encoded, task.body or b"", task.buffers
+            self._to_pack.append((task, task.id))
+            return None
+        if isinstance(form, PayloadError):
+            self._refuse(peer, task, form)
+            return None
+        return cast("Form", form)
+
+    def _refuse(self, peer: Peer, task: Task, error: PayloadError) -> None:
+        """Fail a task that cannot go to a server of another Python."""
         assert task.server is not None
-        shared = any(blob.code for blob in task.blobs)
-        if not (shared or holds_code(task.encoded.body) or holds_code(task.body or b"")):
-            return False
         self.scheduler.ended(task.server, task.id)
-        python = ".".join(map(str, peer.fields.get("python", [])))
-        reason = (
-            f"{peer.name} runs {peer.fields.get('implementation')} {python}, and this is "
-            f"{sys.implementation.name} {'.'.join(map(str, sys.version_info[:3]))}: code by value "
-            "does not cross versions; put the function into a module that the server has, or give "
-            "both ends the same Python"
-        )
-        self._deliver_error(task, PayloadError(task.name or "task", reason))
-        return True
+        if isinstance(error, CannotShip):
+            error = error.between(python_words(), python_words(*cast("Any", peer.python)))
+        self._deliver_error(task, error)
+
+    def _make_abroad(self, task: Task) -> Form | PayloadError:
+        """Make what goes to servers of another Python for a task of which that is not there."""
+        name = task.name or "task"
+        foreign = self.foreign
+        if foreign is None:  # the server has just been removed
+            return CannotShip(name, LATE, cure="submit it again")
+        items = task.items if task.feed is not None else None
+        return foreign.late(task.encoded, name, items, task.body or b"", task.buffers)
 
     def _send_function(self, peer: Peer, server: Server, function: Function) -> None:
         assert peer.session is not None
@@ -465,7 +540,12 @@ class Driver:
                     if task.body is None:
                         task.body, task.buffers = dump(task.items)
                         self.find_shared(task)
+                    abroad = server is not None and server.key.foreign
+                    if abroad and task.abroad is None and _holds_code(task):
+                        task.abroad = self._make_abroad(task)
                     shares = server is not None and server.key.segments
+                    if abroad and isinstance(task.abroad, tuple):
+                        shares = shares and task.abroad[2] is task.buffers
                     if shares and sum(map(len, task.buffers)) >= WORTH:
                         task.segment = self._segments.lend(task.buffers) or INLINE
                 except BaseException as exc:
@@ -645,14 +725,44 @@ class Driver:
         """A session began: set it up and feed it. See :class:`~peer.Owner`."""
         server = self._peers[peer]
         assert peer.session is not None
-        if self.settings.setup is not None:
-            body, buffers = self.settings.setup
+        self._survey()
+        if peer.foreign:
+            alias_renamed()
+        self.deliver(self._log_differences, peer)
+        setup: tuple[bytes, Sequence[Any]] | PayloadError | None = self.settings.setup
+        if peer.foreign and self.settings.setup_abroad is not None:
+            setup = self.settings.setup_abroad
+        if isinstance(setup, PayloadError):
+            error = setup
+            if isinstance(error, CannotShip):
+                error = error.between(python_words(), python_words(*cast("Any", peer.python)))
+            self.loop.post(lambda: peer.refuse(error))
+            return
+        if setup is not None:
+            body, buffers = setup
             peer.session.send(make_frame(Kind.SETUP, 0, body, buffers))
         server.name = peer.name
         self.scheduler.server_up(server, fields["slots"])
         self._warned = False
         self.up.notify_all()
         log.debug("= %s is up with %d slots", peer.name, fields["slots"])
+
+    def differences(self, peer: Peer) -> tuple[str, ...]:
+        """Return what differs between the two ends, where that matters: a line each."""
+        if peer.python is None or isinstance(peer.way, Embedded):
+            return ()
+        here = sys.implementation.name, tuple(sys.version_info[:3])
+        return differences(here, installed(), peer.python, peer.libraries)
+
+    def libraries(self) -> list[tuple[str, dict[str, str]]]:
+        """Return the names of servers and the versions of their libraries. Any thread may ask."""
+        with self.mutex:
+            return [(peer.name, peer.libraries) for peer in self._peers]
+
+    def _log_differences(self, peer: Peer) -> None:
+        lines = self.differences(peer)
+        if lines:
+            log.info("= %s differs: %s", peer.name, "; ".join(lines))
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A session is gone. See :class:`~peer.Owner`."""
@@ -704,43 +814,32 @@ class Driver:
             for task, frame in zip(tasks, finished, strict=True):
                 if task is not None:
                     feed = task.feed
-                    if frame.flags & UNLOADED and frame.kind != RESULT and task.fn is not None:
-                        deliveries.append((self._not_loaded, (task, frame)))
+                    failed = frame.flags & UNLOADED and frame.kind != RESULT
+                    if failed and (peer.foreign or peer.libraries):
+                        deliveries.append((self._not_loaded, (peer, task, frame)))
                     elif feed is None:
-                        deliveries.append((_resolve, (task, frame)))
+                        deliveries.append((_resolve, (task, frame, self)))
                     else:
                         feed.measured(task.count, frame.aux * 1e-6, len(frame.raw))
                         deliveries.append((task.sink.arrived, (task, frame)))
 
-    def _not_loaded(self, task: Task, frame: Frame) -> None:
-        """A worker could not unpickle a task: send it by value if that may help."""
+    def _not_loaded(self, peer: Peer, task: Task, frame: Frame) -> None:
+        """A worker could not unpickle a task: say so if another version there is why."""
         error = open_failure(frame)
-        module = error.name if isinstance(error, ModuleNotFoundError) else None
-        # One module may need another: each of them once.
-        if module is not None and module not in task.lacking and travels_by_value(module):
-            task.lacking += (module,)
-            self._cache.clear()
-            try:
-                if task.feed is None:
-                    task.encoded = self._cache.encode(task.fn)
-                    if task.items is None and task.body is not None and not holds_code(task.body):
-                        task.items = load(task.body, task.buffers)
-                    if task.items is not None:
-                        task.body, task.buffers = dump(task.items, "call")
-                else:
-                    task.feed.encoded = task.encoded = self._cache.encode(task.fn)
-                    task.body = None
-            except Exception as exc:
-                error = exc
-            else:
-                log.info("%s is not there on a server: it travels by value from now on", module)
-                task.id = self.scheduler.next_id()
-                task.state = TaskState.QUEUED
-                task.function = None
-                self.inbox.append(task)
-                return
+        named: BaseException | None = None
+        if peer.foreign and peer.python is not None:
+            named = in_their_words(error, task.name or "task", python_words(*peer.python))
+        if named is None or named is error:
+            bodies = [task.encoded.body, task.body or b""]
+            servers = [(peer.name, peer.libraries)]
+            named = of_other_libraries(error, bodies, servers, "it cannot be unpickled there")
+            if named is not None:
+                named.__cause__ = error
+        if named is not None:
+            self._deliver_error(task, named)
+            return
         if task.feed is None:
-            _resolve(task, frame)
+            _resolve(task, frame, self)
         else:
             task.sink.arrived(task, frame)
 
@@ -833,6 +932,24 @@ class Driver:
         error = InitializerFailed(str(peer.fields.get("host", peer.name)), repr(cause))
         error.__cause__ = cause
         self._break(error)
+
+    def _on_want(self, peer: Peer, server: Server, frame: Frame) -> None:
+        assert peer.session is not None
+        # To read files takes its time, so it is done once the mutex is free.
+        self.deliver(self._serve_modules, peer.session, peer.sources, frame.id, bytes(frame.body))
+
+    def _serve_modules(
+        self, session: Session, held: dict[str, int], id: int, question: bytes
+    ) -> None:
+        """Answer a worker that asks for a module. It waits, so there must be an answer."""
+        try:
+            fields, contents = self.settings.modules.answer(decode_fields(question))
+        except Exception:
+            log.exception("! a server's question for modules cannot be answered")
+            fields, contents = {"modules": []}, {}
+        more, sent = to_send(contents, held)
+        answer = make_frame(Kind.MODULES, id, encode_fields({**fields, **more}), sent)
+        self.ask(lambda: session.send(answer), None)
 
     # ------------------------------------------------------------------- failing tasks
 
@@ -1145,6 +1262,7 @@ class Driver:
                 self.scheduler.server_lost(server)
             self.scheduler.server_removed(server)
             peer.close()
+            self._survey()
             self.deliver(peer.way.close)
             if self._peers and all(other.state is PeerState.REFUSED for other in self._peers):
                 troubles = "; ".join(str(other.trouble) for other in self._peers)
@@ -1167,24 +1285,43 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
     Kind.OUTPUT: Driver._on_output,
     Kind.LOG: Driver._on_log,
     Kind.BROKEN: Driver._on_broken,
+    Kind.WANT: Driver._on_want,
 }
 
 
-def open_result(frame: Frame) -> Any:
+def _holds_code(task: Task) -> bool:
+    return holds_code(task.encoded.body) or holds_code(task.body or b"")
+
+
+def open_result(frame: Frame, driver: Driver, what: str = "the task's result") -> Any:
     """
     Unpickle what a task returned.
 
+    Args:
+        frame: What came.
+        driver: Knows of the servers.
+        what: What it is, in the words of an error.
+
     Raises:
         RemoteError: If it cannot be rebuilt here.
+        CannotShip: If it is source that this Python does not know.
     """
     try:
         return load(frame.body, frame.buffers)
+    except CannotShip:
+        raise
     except BaseException as exc:
-        raise RemoteError(
-            type(exc).__qualname__,
-            f"the task's result cannot be unpickled here: {exc}",
-            "",
-        ) from exc
+        text = traceback_text(exc)
+        words = f"{what} cannot be unpickled here"
+        error = of_other_libraries(exc, [frame.body], driver.libraries(), words)
+        raise error or RemoteError(type(exc).__qualname__, f"{words}: {exc}", text) from exc
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return what Python prints for an exception, short of its context."""
+    import traceback
+
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
 
 
 def open_failure(frame: Frame) -> BaseException:
@@ -1193,7 +1330,7 @@ def open_failure(frame: Frame) -> BaseException:
     return decode_failure(bytes(frame.body), bytes(pickled))
 
 
-def _resolve(task: Task, frame: Frame) -> None:
+def _resolve(task: Task, frame: Frame, driver: Driver) -> None:
     future = task.sink
     if future.is_settled():
         return  # by the shortcut
@@ -1203,8 +1340,8 @@ def _resolve(task: Task, frame: Frame) -> None:
                 value = load(frame.body, frame.buffers)
             except BaseException:
                 try:
-                    open_result(frame)
-                except RemoteError as exc:
+                    open_result(frame, driver)
+                except FarmError as exc:
                     future.set_exception(exc)
                 return
             future.set_result(value)

@@ -15,23 +15,34 @@ import time
 import weakref
 from concurrent.futures import Executor, Future, TimeoutError, wait
 from copy import copy
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 from remote_executor.client.current import AsKernel
 from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
 from remote_executor.client.peer import BLOB_CACHE, Embedded, PeerState, Remote, Way
+from remote_executor.client.reloads import reloads
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
-from remote_executor.net.addresses import AddressLike, parse_address, parse_addresses
+from remote_executor.errors import PayloadError
+from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
+from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options
 from remote_executor.payload.functions import FunctionCache
-from remote_executor.payload.pickles import dump
+from remote_executor.payload.modules import Modules
+from remote_executor.payload.pickles import dump, holds_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
+
+    from remote_executor.client.foreign import Form
+    from remote_executor.launch.hosts import HostLike
+    from remote_executor.launch.ssh import SSHWay
+    from remote_executor.net.security import AuthLike, TLSLike
+    from remote_executor.wire.auth import Auth
+    from remote_executor.wire.frames import Buffer
 
 __all__ = ["FarmExecutor", "FarmView"]
 
@@ -77,7 +88,8 @@ class _Face(Executor):
         options of ours see :meth:`FarmExecutor.options`.
 
         Args:
-            fn: Any callable; one that servers cannot import travels by value.
+            fn: Any callable. Functions of ``__main__`` and lambdas travel by value.
+                Modules of the program that servers lack are sent when they are imported.
             args: Its positional arguments.
             kwargs: Its keyword arguments.
 
@@ -95,14 +107,31 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         future: FarmFuture[T] = FarmFuture()
+        call = args, kwargs
+        foreign = driver.foreign
+        form: Form | PayloadError | None = None
+        body: Buffer
+        buffers: Sequence[Buffer]
         try:
             encoded = self._cache.encode(fn)
-            body, buffers = dump((args, kwargs), "call")
+            body, buffers = dump(call, "call")
         except Exception as exc:
-            future.set_exception(exc)
-            return future
+            if foreign is not None and foreign.sole and isinstance(exc, PayloadError):
+                form = foreign.only(fn, call)
+            if not isinstance(form, tuple):
+                future.set_exception(form or exc)
+                return future
+            encoded, body, buffers = form
+        else:
+            if foreign is not None:
+                form = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
+                if isinstance(form, PayloadError) and foreign.sole:
+                    future.set_exception(form)
+                    return future
         options = self._options
         task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
+        task.abroad = form
+        task.fn = fn
         task.retries = self._retries()
         task.size = len(body)
         if buffers:
@@ -114,15 +143,16 @@ class _Face(Executor):
             task.name = options.name or task.name
         task.lane = self._lane
         task.category = options.category
-        task.fn = fn
         future._driver = driver
         future._task = task
         if self._futures is not None:
             self._futures.add(future)
         if driver.shares is not None:
             driver.find_shared(task)
-        if not task.blobs and driver.shortcut.send(task):
-            future._shortcut = driver.shortcut
+        shortcut = driver.shortcut
+        usual = task.blobs or not shortcut.is_open() or driver.has_reloaded()
+        if not usual and shortcut.send(task):
+            future._shortcut = shortcut
         else:
             driver.submit(task)
         return future
@@ -212,6 +242,12 @@ class _Face(Executor):
         results = MapResults(self._driver, items, star=star, buffersize=buffersize, ordered=ordered)
         try:
             encoded = self._cache.encode(fn)
+            foreign = self._driver.foreign
+            if foreign is not None:
+                # The items are pickled when they are sent; what the function captured is now.
+                form = foreign.form(self._cache, fn, encoded, "object", None, None, ())
+                if isinstance(form, PayloadError) and foreign.sole:
+                    raise form
         except Exception as exc:
             results.failed(None, exc)
             return results.results(timeout)
@@ -354,8 +390,13 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         encoded = self._cache.encode(fn)
-        body, buffers = dump((args, kwargs), "call")
+        call = args, kwargs
+        body, buffers = dump(call, "call")
         driver = self._driver
+        foreign = driver.foreign
+        abroad = None
+        if foreign is not None:
+            abroad = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
         self.wait_for_workers(1, None)
         futures: list[FarmFuture[T]] = []
 
@@ -366,6 +407,7 @@ class _Face(Executor):
                 for index in range(server.slots):
                     future: FarmFuture[T] = FarmFuture()
                     task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
+                    task.abroad = abroad
                     task.pinned = index
                     task.retries = 0
                     task.size = len(body)
@@ -504,20 +546,27 @@ class FarmExecutor(_Face):
         initargs: Its arguments.
         max_tasks_per_child: After so many tasks a worker is replaced by a new one.
         addresses: Servers that run already: "host:port", ("host", port), "[::1]:port",
-            "unix:/path". None means the environment variable REMOTE_EXECUTOR_ADDRESSES, and
-            without that an embedded server.
-        token: The servers' secret; None means the user's token file.
+            "unix:/path", or a :class:`~remote_executor.client.peer.Way` of your own. None means the
+            environment variable REMOTE_EXECUTOR_ADDRESSES, and without that an embedded server.
+        auth: How servers know us: a secret (``auth="..."``), :class:`Token`, :class:`GSSAPI`, or a
+            mechanism of your own. None means ``REMOTE_EXECUTOR_AUTH``, and without that the user's
+            token file.
+        tls: True, False, :class:`TLS` or an ``ssl.SSLContext``. None means ``REMOTE_EXECUTOR_TLS``,
+            and without that: TLS with servers away from this machine.
         connect_timeout: Seconds after which tasks fail if no server has answered; None means that
             they wait, and a warning says for whom.
         session_grace: Seconds for which a server that cannot be reached is waited for before its
             tasks run elsewhere.
         retries: How many more times a task is tried after a server was lost with it.
         preload: Modules that an embedded server imports once, before it makes workers.
+        modules: Which modules of the program's own servers may ask for: "auto" for all, "never"
+            for none, or a list of names, each with all that is in it.
         blob_cache: Bytes of functions and shared objects that each server may keep for this
             executor, beyond what unsettled tasks need. What it had to forget is sent again.
 
     Raises:
-        ValueError: If a number is out of range, or an address cannot be meant.
+        ValueError: If a number is out of range, an address cannot be meant, or ``auth`` or ``tls``
+            cannot be used.
         TypeError: If the initializer is not callable.
     """
 
@@ -529,12 +578,14 @@ class FarmExecutor(_Face):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
-        addresses: Iterable[AddressLike] | AddressLike | None = None,
-        token: bytes | str | None = None,
+        addresses: Iterable[AddressLike | Way] | AddressLike | None = None,
+        auth: AuthLike = None,
+        tls: TLSLike = None,
         connect_timeout: float | None = None,
         session_grace: float = 60.0,
         retries: int = 3,
         preload: Iterable[str] = (),
+        modules: Iterable[str] = "auto",
         blob_cache: int = BLOB_CACHE,
     ) -> None:
         if max_workers is not None and max_workers <= 0:
@@ -556,7 +607,15 @@ class FarmExecutor(_Face):
         setup = None
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
-        ways = _ways(addresses, _secret(token), self._slots, tuple(preload))
+        auth, tls = auth_of(auth), tls_of(tls)
+        served = Modules(modules)
+        if served:
+            reloads.start()
+        ways = _ways(addresses, auth, tls, self._slots, tuple(preload))
+        embedded = isinstance(ways[0], Embedded)
+        setup_abroad = None
+        if setup is not None and not embedded and holds_code(setup[0]):
+            setup_abroad = _setup_abroad((initializer, tuple(initargs)))
         settings = Settings(
             config={
                 "workers": max_workers or 0,
@@ -565,20 +624,148 @@ class FarmExecutor(_Face):
                 "implementation": sys.implementation.name,
                 "python": list(sys.version_info[:3]),
                 "versions": {},
+                "modules": bool(served),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
             },
             setup=setup,
+            setup_abroad=setup_abroad,
             retries=retries,
             grace=session_grace,
             connect_timeout=connect_timeout,
-            token=_secret(token),
-            label=not isinstance(ways[0], Embedded),
+            auth=auth,
+            tls=tls,
+            label=not embedded,
+            modules=served,
             blob_cache=blob_cache,
         )
-        self._driver = Driver(settings, ways, self._cache)
+        self._driver = Driver(settings, ways)
         # When nobody refers to the executor any more, what was submitted is finished and all ends.
         weakref.finalize(self, self._driver.shutdown, False).atexit = False
+
+    @classmethod
+    def spawn_over_ssh(
+        cls,
+        hosts: Iterable[HostLike],
+        max_workers: int | None = None,
+        *,
+        user: str | None = None,
+        port: int | None = None,
+        python: str | None = None,
+        setup: str | None = None,
+        env: Mapping[str, str] | None = None,
+        key_filename: str | tuple[str, ...] | None = None,
+        password: str | None = None,
+        proxy: str | None = None,
+        log_file: str | None = None,
+        client: str = "paramiko",
+        host_keys: str = "strict",
+        ssh_config: str | None = None,
+        tunnel: bool = True,
+        min_servers: int = 1,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
+        connect_timeout: float | None = None,
+        session_grace: float = 60.0,
+        retries: int = 3,
+        preload: Iterable[str] = (),
+        modules: Iterable[str] = "auto",
+    ) -> FarmExecutor:
+        """
+        Start a server on each of these hosts over SSH, and return an executor that uses them.
+
+        Nothing needs to be installed there but Python 3.10 or later and an SSH server that lets
+        you in. The servers end with the executor. Returns once ``min_servers`` of them serve; those
+        that are slower join later.
+
+        Args:
+            hosts: "host", "user@host", "user@host:port", names from ``~/.ssh/config``, or
+                :class:`~remote_executor.SSHHost`.
+            max_workers: How many tasks run at a time on each host; None means one for each of its
+                cores.
+            user: Who to log in as; this and the next eight are for hosts that do not say
+                otherwise, and :class:`~remote_executor.SSHHost` says more of them.
+            port: The port of the SSH server.
+            python: The Python to run.
+            setup: A line for ``sh`` to be run before.
+            env: Variables for the server and its workers.
+            key_filename: A private key, or several.
+            password: For the login, or as the passphrase of a key.
+            proxy: A host to jump over, or several.
+            log_file: A file there to which the server writes.
+            client: "paramiko", the library, or "openssh", your own program ``ssh``.
+            host_keys: "strict": a host must be in known_hosts; "accept-new": a host that is not is
+                added to it. One whose key has changed is refused in either case.
+            ssh_config: A file to read instead of ``~/.ssh/config`` and the system's.
+            tunnel: Whether tasks travel through the SSH connection. False, for fast networks: SSH
+                starts the server and agrees on secrets, and tasks go straight to a port of the
+                host, over TLS; needs the package cryptography here.
+            min_servers: How many hosts must serve. Those that fail beyond that are warnings in the
+                log.
+            initializer: Called once in each worker before its first task.
+            initargs: Its arguments.
+            max_tasks_per_child: After so many tasks a worker is replaced by a new one.
+            connect_timeout: Seconds after which it fails if not enough servers are up.
+            session_grace: Seconds for which a host that cannot be reached is waited for; after
+                that its server ends by itself.
+            retries: How many more times a task is tried after a server was lost with it.
+            preload: Modules that a server imports once, before it makes workers.
+            modules: Which modules of the program's own servers may ask for.
+
+        Raises:
+            LaunchFailed: If too many hosts fail: stage, host, reason, and what to try by hand.
+            AddressError: If a host cannot be meant or is there twice; it is a ValueError too.
+            TypeError, ValueError: If another argument is wrong.
+            NoServerError: If ``connect_timeout`` is over.
+            ImportError: If ``client`` is "paramiko" and that is not installed.
+        """
+        # Upwards for once, and late: this class is the face of all ways to get a farm.
+        from remote_executor.launch.hosts import SSHHost, parse_hosts
+        from remote_executor.launch.ssh import Plan, spawn
+
+        defaults = SSHHost(
+            "default",
+            user=user,
+            port=port,
+            python=python,
+            setup=setup,
+            workers=max_workers,
+            env=env,
+            key_filename=key_filename,
+            password=password,
+            proxy=proxy,
+            log_file=log_file,
+        )
+        plan = Plan(
+            client=client,
+            host_keys=host_keys,
+            ssh_config=ssh_config,
+            grace=session_grace,
+            preload=tuple(preload),
+            connect_timeout=connect_timeout,
+            tunnel=tunnel,
+        )
+
+        def make(ways: list[SSHWay]) -> FarmExecutor:
+            return cls(
+                initializer=initializer,
+                initargs=initargs,
+                max_tasks_per_child=max_tasks_per_child,
+                addresses=ways,
+                session_grace=session_grace,
+                retries=retries,
+                modules=modules,
+            )
+
+        executor, _ = spawn(
+            make,
+            parse_hosts(hosts, defaults),
+            plan,
+            min_servers=min_servers,
+            timeout=connect_timeout,
+        )
+        return executor
 
     def __repr__(self) -> str:
         driver = self._driver
@@ -672,7 +859,8 @@ class FarmExecutor(_Face):
         """
         if self._closed or self._driver.ending:
             raise RuntimeError(AFTER_SHUTDOWN)
-        self._driver.add_server(Remote(parse_address(address), self._driver.settings.token))
+        settings = self._driver.settings
+        self._driver.add_server(Remote(parse_address(address), settings.auth, settings.tls))
 
     def remove_server(self, address: AddressLike, drain: bool = True) -> None:
         """
@@ -686,10 +874,12 @@ class FarmExecutor(_Face):
         Raises:
             ValueError: If there is no such server.
         """
-        name = str(parse_address(address))
         driver = self._driver
         with driver.mutex:
-            found = [pair for pair in driver.peers() if pair[0].name == name]
+            found = [pair for pair in driver.peers() if pair[0].name == address]
+            if not found:
+                name = str(parse_address(address))
+                found = [pair for pair in driver.peers() if pair[0].name == name]
             if not found:
                 raise ValueError(f"{name} is not a server of this executor")
             peer, server = found[0]
@@ -716,6 +906,8 @@ class FarmExecutor(_Face):
                     pid=int(peer.fields.get("pid", 0)),
                     python=".".join(map(str, peer.fields.get("python", ()))),
                     trouble=None if peer.state is PeerState.UP else peer.trouble,
+                    implementation=str(peer.fields.get("implementation", "")),
+                    differences=driver.differences(peer),
                 )
                 for peer, server in driver.peers()
             )
@@ -728,23 +920,30 @@ class FarmExecutor(_Face):
             )
 
 
+def _setup_abroad(setup: Any) -> tuple[bytes, Sequence[Any]] | PayloadError:
+    from remote_executor.payload.by_source import dump_abroad
+
+    try:
+        return dump_abroad(setup, "initializer", ())
+    except PayloadError as error:
+        return error
+
+
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
 
 
-def _secret(token: bytes | str | None) -> bytes | None:
-    return token.encode() if isinstance(token, str) else token
-
-
 def _ways(
-    addresses: Iterable[AddressLike] | AddressLike | None,
-    token: bytes | None,
+    addresses: Iterable[AddressLike | Way] | AddressLike | None,
+    auth: Auth,
+    tls: TLSLike,
     slots: int,
     preload: tuple[str, ...],
 ) -> list[Way]:
     """Find out how to reach the servers that are meant."""
+    named: Sequence[Address | Way]
     if addresses is None:
         named = parse_addresses(os.environ.get("REMOTE_EXECUTOR_ADDRESSES", ""))
         if not named:
@@ -759,7 +958,12 @@ def _ways(
     ):
         named = [parse_address(addresses)]
     else:
-        named = [parse_address(address) for address in addresses]  # type: ignore[union-attr]
+        several = cast("Iterable[Any]", addresses)
+        # A way of one's own is no address; anything else that is none is an error.
+        named = [each if hasattr(each, "mechanism") else parse_address(each) for each in several]
     if not named:
         raise ValueError("addresses must name at least one server")
-    return [Remote(address, token) for address in dict.fromkeys(named)]
+    return [
+        Remote(each, auth, tls) if isinstance(each, Address) else each
+        for each in dict.fromkeys(named)
+    ]

@@ -13,7 +13,8 @@ from concurrent.futures import CancelledError, TimeoutError
 from itertools import chain, islice, repeat, starmap
 from typing import TYPE_CHECKING, Any, cast
 
-from remote_executor.client.driver import open_failure
+from remote_executor.client.driver import open_failure, open_result, traceback_text
+from remote_executor.errors import FarmError
 from remote_executor.payload.pickles import load
 from remote_executor.payload.slices import Columns
 from remote_executor.wire.messages import Flag, Kind
@@ -193,7 +194,7 @@ class MapResults:
                 if outcome is None:
                     self._started = None  # it refers to us: let both go now
                     return
-                values, error = _open(outcome[1])
+                values, error = _open(outcome[1], self._driver)
                 if _is_tiny(outcome[1], len(values)):
                     each = iter(values)
                 else:
@@ -265,19 +266,23 @@ def _is_tiny(outcome: Frame | BaseException, count: int) -> bool:
     return not isinstance(outcome, BaseException) and outcome.size <= TINY * count
 
 
-def _open(outcome: Frame | BaseException) -> tuple[list[Any], BaseException | None]:
+def _open(outcome: Frame | BaseException, driver: Driver) -> tuple[list[Any], BaseException | None]:
     """Unpickle a batch: the results, and what ended it early."""
     if isinstance(outcome, BaseException):
         return [], outcome
     try:
         if outcome.kind == Kind.RESULT:
-            return load(outcome.body, outcome.buffers), None
+            return open_result(outcome, driver, "results of a map"), None
         error = open_failure(outcome)
         before = load(outcome.buffers[1], outcome.buffers[2:]) if len(outcome.buffers) > 1 else []
         return before, error
+    except FarmError as exc:
+        return [], exc
     except Exception as exc:
         from remote_executor.task_errors import RemoteError
 
         return [], RemoteError(
-            type(exc).__qualname__, f"results of a map cannot be unpickled here: {exc}", ""
+            type(exc).__qualname__,
+            f"results of a map cannot be unpickled here: {exc}",
+            traceback_text(exc),
         )

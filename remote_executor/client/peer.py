@@ -36,14 +36,15 @@ from remote_executor.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     FarmError,
+    LaunchFailed,
     ProtocolMismatch,
     RemoteProtocolError,
 )
+from remote_executor.net.security import auth_of, client_tls, is_exposed, tls_of
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream, Stream
-from remote_executor.net.tokens import load_token
 from remote_executor.task_errors import NoServerError
-from remote_executor.wire.auth import Mechanism, NoAuth, TokenAuth
+from remote_executor.wire.auth import Mechanism, NoAuth
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
 from remote_executor.wire.messages import Kind, decode_fields, encode_fields
@@ -54,10 +55,13 @@ if TYPE_CHECKING:
 
     from remote_executor.net.addresses import Address
     from remote_executor.net.loop import Loop
+    from remote_executor.net.security import AuthLike, TLSLike
     from remote_executor.net.segments import Segment
     from remote_executor.wire.frames import Frame
 
 __all__ = ["BLOB_CACHE", "Embedded", "Owner", "Peer", "PeerState", "Remote", "Way"]
+
+log = logging.getLogger("remote_executor.client")
 
 LIMIT = 64 * 1024**3
 """The largest frame in bytes that is accepted from a server that proved itself."""
@@ -108,6 +112,9 @@ class Way(Protocol):
     def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
         """Begin to connect; call ``done`` in the loop's thread with a socket or the error."""
 
+    def stream(self, sock: socket.socket) -> Stream:
+        """Return a stream around the socket that :meth:`open` gave; it owns it."""
+
     def mechanism(self) -> Mechanism:
         """Return a fresh mechanism for a handshake."""
 
@@ -124,22 +131,46 @@ class Remote:
 
     Args:
         address: Where it is.
-        token: The secret; None means the user's token file.
+        auth: How it knows us, and we know it; see :func:`remote_executor.net.security.auth_of`.
+        tls: See :func:`remote_executor.net.security.tls_of`.
+
+    Raises:
+        TypeError, ValueError: If ``auth`` or ``tls`` cannot be used.
     """
 
-    def __init__(self, address: Address, token: bytes | None) -> None:
+    def __init__(self, address: Address, auth: AuthLike = None, tls: TLSLike = None) -> None:
         self.address = address
         self.name = str(address)
-        self._token = token
+        self._auth = auth_of(auth)
+        tls = client_tls(address, self._auth, tls_of(tls))
+        self._tls: tuple[Any, str] | None = None
+        if tls:
+            from remote_executor.net.tls import client_context
+
+            self._tls = client_context(tls, address.host)
+        elif is_exposed(address, self._auth, tls):
+            log.warning("%s is spoken to in plain text: others may read it and change it", address)
+        self._mechanism: Mechanism | Exception | None = None
         self._lock = threading.Lock()
         self._closed = False
         self._outcome: socket.socket | Exception | None = None
         """What the thread that dials has got, until the loop's thread takes it."""
 
+    def stream(self, sock: socket.socket) -> Stream:
+        """Return the socket as a stream, with TLS around it if that is spoken."""
+        if self._tls is None:
+            return SocketStream(sock)
+        from remote_executor.net.tls import TLSStream
+
+        context, host = self._tls
+        return TLSStream(sock, context, self.name, host=host)
+
     def mechanism(self) -> Mechanism:
-        """Return the client's part in the token proof."""
-        secret = self._token if self._token is not None else load_token()
-        return TokenAuth("client", (secret,), os.urandom(32))
+        """Return the client's part in the proofs, as a rule the one that dialling has made."""
+        made, self._mechanism = self._mechanism, None
+        if isinstance(made, Exception):
+            raise made
+        return made or self._auth.client(self.address.host)
 
     def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
         """Resolve and connect in a thread of its own: looking up a name may take long."""
@@ -165,6 +196,12 @@ class Remote:
                 )
         except Exception as exc:
             outcome = exc
+        else:
+            # Here, because it may ask somebody else, such as a Kerberos realm.
+            try:
+                self._mechanism = self._auth.client(self.address.host)
+            except Exception as exc:
+                self._mechanism = exc
         with self._lock:
             self._outcome = outcome
         if self._closed:
@@ -219,6 +256,10 @@ class Embedded:
         self._slots = slots
         self._preload = preload
         self._processes: list[subprocess.Popen[bytes]] = []
+
+    def stream(self, sock: socket.socket) -> Stream:
+        """Return the socket as a stream."""
+        return SocketStream(sock)
 
     def mechanism(self) -> Mechanism:
         """Nothing to prove: the socket was inherited."""
@@ -307,6 +348,8 @@ class Peer:
         """The functions and shared objects that the server holds."""
         self.fields: dict[str, Any] = {}
         """What the server says of itself."""
+        self.sources: dict[str, int] = {}
+        """Sizes of the contents of modules that the server holds, by digest."""
         self.trouble: str | None = None
         """Why there is no link, in words."""
         self.failures = 0
@@ -336,6 +379,20 @@ class Peer:
             f"<Peer {self.name}: {self.state.value}{', ' + self.trouble if self.trouble else ''}>"
         )
 
+    @property
+    def python(self) -> tuple[str, tuple[int, ...]] | None:
+        """Its implementation and version, as far as it has said."""
+        version = self.fields.get("python")
+        if not isinstance(version, list):
+            return None
+        return str(self.fields.get("implementation")), tuple(version)
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """The versions of what is installed there, by name, as far as it has said."""
+        versions = self.fields.get("versions")
+        return versions if isinstance(versions, dict) else {}
+
     # --------------------------------------------------------------- on the way
 
     def connect(self) -> None:
@@ -353,17 +410,26 @@ class Peer:
             reason = f"there is no host of that name ({outcome.strerror})"
             self._refused(ConnectionFailed(self.name, reason))
             return
+        if isinstance(outcome, LaunchFailed):
+            self._refused(outcome)
+            return
         if isinstance(outcome, Exception):
             self._cut(f"cannot connect: {outcome}")
             return
         try:
             mechanism = self.way.mechanism()
-        except (FarmError, OSError, ValueError) as exc:
+        except Exception as exc:
             outcome.close()
             self._refused(AuthenticationFailed(self.name, str(exc)))
             return
-        shared = AVAILABLE and outcome.family == socket.AF_UNIX
-        self.stream = stream = SocketStream(outcome)
+        try:
+            self.stream = stream = self.way.stream(outcome)
+        except OSError as exc:
+            outcome.close()
+            self._cut(f"the connection broke: {exc}")
+            return
+        shared = AVAILABLE and isinstance(stream, SocketStream) and stream.is_local()
+        shared = shared and not mechanism.wraps
         now = time.monotonic()
         embedded = isinstance(mechanism, NoAuth)
         self.link = Link(
@@ -371,12 +437,14 @@ class Peer:
             self.name,
             mechanism,
             now,
+            nonce=os.urandom(32),
+            channel=stream.channel,
             limit=LIMIT,
             # The kernel tells when a process at the other end of a socket pair is gone.
             silence=3600.0 if embedded else 15.0,
         )
-        if shared:
-            stream.fds = self.link.reader.segments
+        if shared and isinstance(stream, SocketStream):
+            stream.fds = self.link.segments
         self._shares = shared
         self.state = PeerState.SHAKING
         self._wants_write = False
@@ -409,6 +477,7 @@ class Peer:
         self._session_id = os.urandom(16).hex()
         self._begun = False
         self.known = Holdings(self._blob_cache)
+        self.sources = {}
 
     def _attached(self, frame: Frame) -> None:
         fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)
@@ -465,6 +534,8 @@ class Peer:
         except OSError as exc:
             self._cut(f"the connection broke: {exc}")
         else:
+            if stream.holding:
+                self._loop.post(self._readable)
             self._schedule()
 
     def _received(self, frames: list[Frame], now: float) -> None:
@@ -528,8 +599,9 @@ class Peer:
         return self.state is PeerState.UP
 
     def is_at_rest(self) -> bool:
-        """Whether it is attached and nothing waits to be written."""
-        return self.attached and self.link is not None and not self.link.outbox.size
+        """Whether it is attached, nothing waits to be written, and bytes go as they are."""
+        link = self.link
+        return self.attached and link is not None and not (link.outbox.size or link.wraps)
 
     def flush(self) -> bool:
         """Write what can be written; return False if something is left."""
@@ -543,6 +615,10 @@ class Peer:
                 if not count:
                     break
                 outbox.sent(count)
+        except AuthenticationFailed as exc:  # what is to go out cannot be wrapped
+            refusal = exc
+            self._loop.post(lambda: self._refused(refusal) if self.stream is stream else None)
+            return True
         except OSError as exc:
             reason = f"the connection broke: {exc}"
             self._loop.post(lambda: self._broken(stream, reason))
@@ -553,7 +629,7 @@ class Peer:
         """Watch for room to write if something is left. For the loop's thread only."""
         if self.stream is None or self.link is None:
             return
-        wanted = self.link.outbox.size > 0
+        wanted = self.link.outbox.size > 0 and not self.stream.waiting
         if wanted != self._wants_write:
             self._wants_write = wanted
             self._loop.want(self.stream.fileno(), write=wanted)
@@ -608,6 +684,11 @@ class Peer:
         self._retry_at = time.monotonic() + self._pause
         self._pause = min(LAST_PAUSE, self._pause * 1.6)
         self._schedule()
+
+    def refuse(self, error: FarmError) -> None:
+        """Do without this server, which has just been attached."""
+        self._begun = False
+        self._refused(error)
 
     def _refused(self, error: FarmError) -> None:
         self._drop_link(str(error))

@@ -25,6 +25,9 @@ class ServerStatus:
         pid: The server's process id.
         python: The server's Python version.
         trouble: Why it is not up, in words; None if it is.
+        implementation: The server's Python implementation, as ``sys.implementation.name``.
+        differences: What differs between the two ends, where it matters for what travels: a line
+            each for another minor version of Python, cloudpickle or this library.
     """
 
     address: str
@@ -39,6 +42,8 @@ class ServerStatus:
     pid: int
     python: str
     trouble: str | None
+    implementation: str = ""
+    differences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

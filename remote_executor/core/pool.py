@@ -520,14 +520,9 @@ class Pool:
             self._requeue(worker, self._tokens.reclaim(worker))
             self._move(worker, STOPPING)
 
-    def gone(self, worker: PoolWorker, unread: int | None = None) -> list[int]:
+    def gone(self, worker: PoolWorker) -> list[int]:
         """
         Take note that a worker's process has ended. Tell what it finished first.
-
-        Args:
-            worker: Which.
-            unread: The last task that it was given, if it ended without having read that task's
-                frame. A process that is being killed may still take the token.
 
         Returns:
             The tasks that it had begun and not finished. They are forgotten; those it had not
@@ -537,10 +532,7 @@ class Pool:
             return []
         session = worker.session
         if session.open:
-            back = self._tokens.reclaim(worker)
-            if unread in worker.assigned and unread not in back:
-                back = [unread, *back]
-            self._requeue(worker, back)
+            self._requeue(worker, self._tokens.reclaim(worker))
         died = list(worker.assigned)
         worker.assigned.clear()
         for id in died:

@@ -80,6 +80,7 @@ class Task:
     """
 
     __slots__ = (
+        "abroad",
         "blobs",
         "body",
         "buffers",
@@ -94,7 +95,6 @@ class Task:
         "function",
         "id",
         "items",
-        "lacking",
         "lane",
         "lost_with",
         "name",
@@ -143,10 +143,10 @@ class Task:
         self.function: Function | None = None
         self.body = body
         self.buffers = buffers
+        self.abroad: Any = None
+        """What goes to servers of another Python, if that is something else."""
         self.fn: Any = None
-        """The function, to be pickled anew if it cannot be loaded."""
-        self.lacking: tuple[str, ...] = ()
-        """Modules that its servers turned out to lack."""
+        """The function, kept alive in case that a server of another Python comes."""
         self.items: Any = None
         self.blobs: tuple[Any, ...] = ()
         """The shared objects that it refers to, kept until it is settled."""
@@ -216,6 +216,7 @@ class Feed:
         self.priority = priority
         self.lane = lane
         self.fn: Any = None
+        """As a task's."""
         self.flags = 0
         self.category: object = None
         self.timeout: float | None = None
@@ -554,7 +555,6 @@ class Scheduler:
         task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
         task.first, task.count = feed.cut, count
         task.items = feed.take(count)
-        task.fn = feed.fn
         task.size = int(count * feed.item_bytes)  # a guess, until it is packed
         feed.cut += count
         feed.available -= count

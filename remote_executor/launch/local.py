@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from remote_executor.net.addresses import Address, AddressLike
+    from remote_executor.net.security import AuthLike, TLSLike
 
-__all__ = ["LocalServers", "end_local_servers", "start_local_servers"]
+__all__ = ["LocalServers", "end_all", "end_local_servers", "start_local_servers"]
 
 
 class LocalServers:
@@ -93,21 +94,36 @@ def start_local_servers(addresses: int | Iterable[AddressLike], **options: Any) 
 
 
 def end_local_servers(
-    servers: LocalServers | Iterable[AddressLike], *, token: bytes | str | None = None
+    servers: LocalServers | Iterable[AddressLike],
+    *,
+    auth: AuthLike = None,
+    tls: TLSLike = None,
 ) -> None:
     """
     Have servers end when their clients are done. One that cannot be reached is a warning.
 
     Args:
         servers: What :func:`start_local_servers` returned, or addresses.
-        token: Their secret; None means the user's token file.
+        auth: How they know us; as for :class:`FarmExecutor`.
+        tls: Whether and how to speak TLS; as for :class:`FarmExecutor`.
 
     Raises:
         AddressError: If an address cannot be meant.
     """
-    given = servers.addresses if isinstance(servers, LocalServers) else servers
-    for address in [parse_address(one) for one in given]:
+    end_all(servers.addresses if isinstance(servers, LocalServers) else servers, auth, tls)
+
+
+def end_all(addresses: Iterable[AddressLike], auth: AuthLike, tls: TLSLike) -> None:
+    """
+    Have servers end when their clients are done; warn of those that cannot be reached.
+
+    Args:
+        addresses: Where they are.
+        auth: How they know us.
+        tls: Whether and how to speak TLS.
+    """
+    for address in [parse_address(one) for one in addresses]:
         try:
-            end_server(address, token=token)
+            end_server(address, auth=auth, tls=tls)
         except FarmError as exc:
-            warnings.warn(f"server {address} was not ended: {exc}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"server {address} was not ended: {exc}", RuntimeWarning, stacklevel=3)

@@ -64,6 +64,9 @@ class Pipe:
 
     __slots__ = ("_closed", "_in", "_out", "_wire")
 
+    holding = False
+    waiting = False
+
     def __init__(self, wire: _Wire, incoming: _Way, outgoing: _Way) -> None:
         self._wire = wire
         self._in = incoming
@@ -116,6 +119,10 @@ class Pipe:
             io.UnsupportedOperation: Always.
         """
         raise io.UnsupportedOperation("a stream in memory has no descriptor")
+
+    def channel(self) -> bytes:
+        """Return nothing: see :class:`remote_executor.net.streams.Stream`."""
+        return b""
 
     def receive(self, buffer: memoryview) -> int:
         """

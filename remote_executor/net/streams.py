@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from remote_executor.net.addresses import Address
     from remote_executor.wire.frames import Buffer
 
-__all__ = ["SocketStream", "Stream", "listen", "receive_with_fds", "send_with_fd"]
+__all__ = ["STEP", "SocketStream", "Steps", "Stream", "listen", "receive_with_fds", "send_with_fd"]
 
 FD = struct.Struct("i")
 MOST_FDS = 64
@@ -29,7 +29,23 @@ Steps = tuple[Callable[[Any], Iterator[int]], Callable[[], Iterator[Any]]]
 
 
 class Stream(Protocol):
-    """What a shell needs of a stream; tests use :class:`remote_executor.net.memory.Pipe`."""
+    """
+    What a shell needs of a stream; tests use :class:`remote_executor.net.memory.Pipe`.
+
+    Attributes:
+        holding: Whether there are bytes that no event of the descriptor will announce: call
+            :meth:`receive` again, later.
+        waiting: Whether nothing can be written before something is received, whatever room the
+            descriptor has.
+    """
+
+    @property
+    def holding(self) -> bool:
+        """See above."""
+
+    @property
+    def waiting(self) -> bool:
+        """See above."""
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
@@ -47,6 +63,9 @@ class Stream(Protocol):
 
     def send(self, chunk: list[Buffer]) -> int:
         """Write what can be written now; return the number of bytes, or raise OSError."""
+
+    def channel(self) -> bytes:
+        """Return what names the stream at both ends, or nothing; proofs cover it."""
 
     def steps(self) -> Steps | None:
         """
@@ -78,6 +97,8 @@ class SocketStream:
     """
 
     fds: list[Descriptor] | None = None
+    holding = False
+    waiting = False
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -90,6 +111,10 @@ class SocketStream:
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
         return self._sock.fileno()
+
+    def channel(self) -> bytes:
+        """Return nothing: a socket has no name that both ends know for sure."""
+        return b""
 
     def is_local(self) -> bool:
         """Whether the other end is on this host and can be passed descriptors."""

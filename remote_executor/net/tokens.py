@@ -11,11 +11,14 @@ the one before in the second: a client proves that it knows the first, a server 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from remote_executor.wire.auth import Auth, Mechanism, TokenAuth
 
 __all__ = [
     "MOST_BYTES",
     "MOST_TOKENS",
+    "Token",
     "load_token",
     "load_tokens",
     "make_token",
@@ -29,6 +32,47 @@ MOST_BYTES = 4096
 
 MOST_TOKENS = 2
 """The one in use, and the one before."""
+
+
+class Token(Auth):
+    """
+    Clients and servers that share a secret: for ``auth=``.
+
+    Args:
+        secrets: The secret, or two: the one in use, and the one before, which a server accepts as
+            well. None means the user's token file: where it is now, with what it holds when a
+            server starts or a client connects.
+    """
+
+    def __init__(self, *secrets: str | bytes) -> None:
+        self._secrets = secrets_of(secrets) if secrets else None
+        self._path = token_path()
+
+    def __repr__(self) -> str:
+        what = f"file {self._path}" if self._secrets is None else f"{len(self._secrets)} given"
+        return f"<Token {what}>"
+
+    def client(self, host: str) -> Mechanism:
+        """
+        Return the client's part of one handshake.
+
+        Args:
+            host: The server's; all of them share the secret.
+
+        Raises:
+            OSError, ValueError: As :func:`load_tokens`.
+        """
+        return TokenAuth("client", (self._secrets or load_tokens(path=self._path))[:1])
+
+    def server(self) -> Callable[[], Mechanism]:
+        """
+        Return what makes a server's parts, with the secrets as they are now.
+
+        Raises:
+            OSError, ValueError: As :func:`load_tokens`.
+        """
+        secrets = self._secrets or load_tokens(path=self._path)
+        return lambda: TokenAuth("server", secrets)
 
 
 def token_path() -> str:
@@ -58,13 +102,14 @@ def load_token(create: bool = True) -> bytes:
     return load_tokens(create)[0]
 
 
-def load_tokens(create: bool = True) -> tuple[bytes, ...]:
+def load_tokens(create: bool = True, path: str | None = None) -> tuple[bytes, ...]:
     """
     Return the tokens that a server of this user accepts: the one in use, then the one before.
 
     Args:
         create: Make one if there is none. If several processes do so at once, one of them wins and
             all return the same.
+        path: The file; None for that of :func:`token_path`.
 
     Raises:
         FileNotFoundError: If there is none and none is to be made.
@@ -72,7 +117,7 @@ def load_tokens(create: bool = True) -> tuple[bytes, ...]:
         OSError: If it cannot be made.
         ValueError: If what is in the file cannot be a token.
     """
-    path = token_path()
+    path = path or token_path()
     try:
         return _read(path)
     except FileNotFoundError:
@@ -112,11 +157,9 @@ def renew_token() -> str:
     return path
 
 
-def secrets_of(
-    token: bytes | str | Sequence[bytes | str] | None,
-) -> tuple[bytes, ...] | None:
+def secrets_of(token: bytes | str | Sequence[bytes | str]) -> tuple[bytes, ...]:
     """
-    Return the secrets that a ``token=`` argument means, as bytes; None for None.
+    Return the secrets that an ``auth=`` argument means, as bytes.
 
     Args:
         token: A secret, or several: the one in use first.
@@ -125,8 +168,6 @@ def secrets_of(
         ValueError: If there are none, or more than two, or one is empty.
         TypeError: If one is neither bytes nor text.
     """
-    if token is None:
-        return None
     given = [token] if isinstance(token, (bytes, str)) else list(token)
     secrets = tuple(each.encode() if isinstance(each, str) else each for each in given)
     for each in secrets:

@@ -21,7 +21,7 @@ __all__ = ["Timer", "after"]
 
 log = logging.getLogger("remote_executor.parallel")
 
-LINGER_SECONDS = 0.5
+LINGER_SECONDS = 0.1
 """How long the thread waits for another call before it ends."""
 
 

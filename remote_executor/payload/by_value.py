@@ -27,10 +27,18 @@ from remote_executor.payload import mains
 from remote_executor.payload.captures import LRU_CACHE, facts, is_code, same_bytes
 from remote_executor.payload.pickles import keeper, plainly
 
-__all__ = ["Visit", "digest", "dump_for_client", "dump_for_worker", "frozen", "key_of"]
+__all__ = [
+    "Visit",
+    "code_token",
+    "digest",
+    "dump_for_client",
+    "dump_for_worker",
+    "frozen",
+    "key_of",
+]
 
 #: Globals that belong to the module itself and not to the program.
-_SKIPPED = frozenset({"__builtins__", "__loader__", "__name__", "__spec__"})
+SKIPPED = frozenset({"__builtins__", "__loader__", "__name__", "__spec__"})
 
 _serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_serial = itertools.count(1).__next__
@@ -79,7 +87,7 @@ class _MainNamespace:
         return mains.namespace, ()
 
 
-_MAIN_NAMESPACE = _MainNamespace()
+MAIN_NAMESPACE = _MainNamespace()
 
 
 class _Unsent:
@@ -232,7 +240,7 @@ class WorkerPickler(_Pickler):
         if isinstance(obj, type) and type(reduced) is tuple and len(reduced) == 6:
             self.visit.classes.append(obj)
             maker, args, state = reduced[:3]
-            args = (maker, args, args[-2], mains.main_name(obj), _token(obj))
+            args = (maker, args, args[-2], mains.main_name(obj), code_token(obj))
             return mains.rebuild_class, args, state, None, None, _class_setstate
         return reduced
 
@@ -252,12 +260,19 @@ class WorkerPickler(_Pickler):
         data = []
         for name, value in named.items():
             if is_code(value):
-                code.append((name, _token(value), value))
-            elif name not in _SKIPPED and name not in self.visit.open:
+                code.append((name, code_token(value), value))
+            elif name not in SKIPPED and name not in self.visit.open:
                 data.append(self._data(name, value, func))
+        package = self.main.get("__package__")
+        if package:  # python -m: relative imports in the function start from it
+            data.append(self._data("__package__", package, func))
         state = (state, mains.main_name(func), code, data)
-        args = (args[0], _MAIN_NAMESPACE, *args[2:])
+        args = (args[0], MAIN_NAMESPACE, *args[2:])
         return maker, args, state, None, None, mains.fill_function
+
+    def dump_apart(self, value: object) -> tuple[bytes, list[memoryview]]:
+        """Pickle a global into a pickle of its own."""
+        return dump_for_worker(value, self.visit)
 
     def _data(self, name: str, value: object, user: FunctionType) -> tuple[Any, ...]:
         visit = self.visit
@@ -266,7 +281,7 @@ class WorkerPickler(_Pickler):
             # A value that leads back to itself, through a function that names it, stops there.
             visit.open.add(name)
             try:
-                body, views = plainly(value) or dump_for_worker(value, visit)
+                body, views = plainly(value) or self.dump_apart(value)
             except Exception as error:
                 # Perhaps the function is never called, or an initializer sets the global.
                 visit.unsent.add(name)
@@ -299,7 +314,7 @@ class ClientPickler(_Pickler):
         return reduced
 
 
-def _token(code: Any) -> mains.Token:
+def code_token(code: Any) -> mains.Token:
     """Name a function, class or module by its identity, not by its content."""
     if isinstance(code, ModuleType):
         return b"module " + code.__name__.encode()

@@ -16,9 +16,10 @@ from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.payload.pickles import needs_by_value
+from remote_executor.payload.source import abroad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["decode_failure", "encode_failure"]
 
@@ -36,13 +37,16 @@ _MAX_CHAIN = 1000
 _Place = tuple[str, str, int, str]
 
 
-def encode_failure(error: BaseException, skip: int = 0) -> tuple[bytes, bytes]:
+def encode_failure(
+    error: BaseException, skip: int = 0, host: Callable[[], str] = str
+) -> tuple[bytes, bytes]:
     """
     Turn an exception into bytes. It never raises.
 
     Args:
         error: What was raised.
         skip: So many of its outermost frames are left out, being the worker's own.
+        host: Tells this machine's name, which goes along with an error that is about the machine.
 
     Returns:
         The summary and the pickle, for :func:`decode_failure`. The pickle is empty if the
@@ -52,7 +56,7 @@ def encode_failure(error: BaseException, skip: int = 0) -> tuple[bytes, bytes]:
         if error.__traceback__ is not None:
             # Not by setattr, some exceptions do not allow it (frozen dataclasses).
             _set(error, "__traceback__", error.__traceback__.tb_next)
-    summary = _summarize(error)
+    summary = _summarize(error, host)
     # The whole; or, if some other exception in its chain cannot be pickled, this one alone.
     for links in (True, False):
         try:
@@ -75,7 +79,10 @@ def decode_failure(summary: bytes, body: bytes | bytearray | memoryview) -> Base
     """
     try:
         error = _load(body)
-        text = _read(summary)["traceback"] if error is not None else ""
+        fields = _read(summary) if error is not None else {"traceback": ""}
+        text = fields["traceback"]
+        if type(error) is ModuleNotFoundError and isinstance(fields.get("host"), str):
+            error = _explained(error, fields["host"])
     except BaseException:  # whatever its code raises, even SystemExit
         error, text = None, ""
     if error is None:
@@ -98,6 +105,28 @@ def _loads(body: bytes | bytearray | memoryview) -> Iterator[Any]:
     # A generator, since nobody called a finished one: the frames of a rebuilt traceback lead back
     # to it, and not to our callers, whose locals would hold on to the exception and the task.
     yield pickle.loads(body)
+
+
+def _explained(error: ModuleNotFoundError, host: str) -> ModuleNotFoundError:
+    """Say why a server lacks a module that this process has."""
+    from remote_executor.payload.modules import why_not_served
+
+    found = why_not_served(error.name)
+    if found is None:
+        return error
+    from remote_executor.task_errors import RemoteModuleNotFound
+
+    better = RemoteModuleNotFound(str(error.name), host, *found)
+    more = (
+        None,
+        error.__traceback__,
+        error.__cause__,
+        error.__context__,
+        error.__suppress_context__,
+        getattr(error, "__notes__", None),
+    )
+    restore(better, more)
+    return better
 
 
 def _read(summary: bytes) -> dict[str, Any]:
@@ -147,7 +176,7 @@ def _set(error: BaseException, name: str, value: object) -> None:
     getattr(BaseException, name).__set__(error, value)
 
 
-def _summarize(error: BaseException) -> bytes:
+def _summarize(error: BaseException, host: Callable[[], str]) -> bytes:
     import json
 
     cls = type(error)
@@ -171,6 +200,8 @@ def _summarize(error: BaseException) -> bytes:
         if isinstance(notes, (list, tuple))
         else [],
     }
+    if cls is ModuleNotFoundError:
+        fields["host"] = host()
     # Lone surrogates, as in names of files, are escaped by JSON.
     return json.dumps(fields).encode()
 
@@ -192,16 +223,28 @@ def _pickle(error: BaseException, links: bool) -> bytes:
     else:
         if not needs_by_value(body):
             return body
-    from remote_executor.payload.by_value import ClientPickler
+    file = io.BytesIO()
+    _by_value(links)(file, 5).dump(error)
+    return file.getvalue()
 
-    class ByValue(ClientPickler):
+
+def _by_value(links: bool) -> Any:
+    base: Any
+    if abroad.client:
+        from remote_executor.payload.by_source import ForeignClientPickler
+
+        base = ForeignClientPickler
+    else:
+        from remote_executor.payload.by_value import ClientPickler
+
+        base = ClientPickler
+
+    class ByValue(base):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
             reduced = _reduce(obj, links)
             return super().reducer_override(obj) if reduced is NotImplemented else reduced
 
-    file = io.BytesIO()
-    ByValue(file, 5).dump(error)
-    return file.getvalue()
+    return ByValue
 
 
 class _Pickler(pickle.Pickler):

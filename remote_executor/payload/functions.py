@@ -14,11 +14,13 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
 from remote_executor.payload.copies import PrivateCopies
-from remote_executor.payload.pickles import OUT_OF_BAND, dump, load, plainly
+from remote_executor.payload.pickles import OUT_OF_BAND, dump, holds_code, load, plainly
 
 if TYPE_CHECKING:
+    from remote_executor.payload.by_source import Pythons
     from remote_executor.payload.captures import Captures
 
 __all__ = ["PURE", "Encoded", "FunctionCache", "FunctionTable"]
@@ -64,14 +66,28 @@ class Encoded:
         pure: Whether it may be rebuilt once and called again and again.
         size: Bytes in all.
         tokens: Those of the shared objects that it refers to, once somebody has looked.
+        abroad: Other Pythons, and what goes to them or why nothing can; None as long as nobody has
+            asked. See :meth:`FunctionCache.encode_abroad`.
     """
 
-    __slots__ = ("body", "buffers", "key", "parts", "pure", "size", "tokens")
+    __slots__ = (
+        "_origin",
+        "abroad",
+        "body",
+        "buffers",
+        "key",
+        "parts",
+        "pure",
+        "size",
+        "tokens",
+    )
 
     def __init__(self, body: bytes, buffers: Sequence[memoryview], pure: bool) -> None:
         self.body = body
         self.buffers = buffers
         self.pure = pure
+        self.abroad: tuple[Pythons, Encoded | PayloadError] | None = None
+        self._origin: tuple[Callable[[], Any], Captures | None] | None = None
         self.size = len(body) + sum(map(len, buffers))
         self.tokens: list[bytes] | None = None
         self.parts: tuple[Part, ...] = ()
@@ -85,6 +101,28 @@ class Encoded:
                 self.key = digest(body, [part.key for part in self.parts])
             else:
                 self.key = digest(body, buffers)
+
+    def came_from(self, reference: Callable[[], Any], captures: Captures | None) -> None:
+        """Take note of the function, which is not kept alive, and of what it captured."""
+        self._origin = reference, captures
+
+    def made_late(self, pythons: Pythons) -> Encoded | PayloadError | None:
+        """
+        Pickle the function for other versions of Python, some time after :meth:`encode` did.
+
+        Args:
+            pythons: The other Pythons, as far as they are known.
+
+        Returns:
+            What goes to them, or why nothing can; None if it captured other values by now, or
+            nobody has it any more.
+        """
+        if self.abroad is None and self._origin is not None:
+            reference, captures = self._origin
+            function = reference()
+            if function is not None and captures is not None and captures.hold(function):
+                self.abroad = pythons, _encode_by_source(function, self, pythons)
+        return self.abroad[1] if self.abroad is not None else None
 
     def __repr__(self) -> str:
         return f"<Encoded {self.size} bytes{', pure' if self.pure else ''}>"
@@ -144,9 +182,31 @@ class FunctionCache:
                 return entry.encoded
         return self._encode(function, entry)
 
-    def clear(self) -> None:
-        """Forget all: what goes by reference may have to go by value from now on."""
-        self._entries.clear()
+    def encode_abroad(
+        self, function: Callable[..., Any], encoded: Encoded, pythons: Pythons
+    ) -> Encoded:
+        """
+        Pickle a function for other versions of Python, with source in place of bytecode.
+
+        Args:
+            function: Any callable.
+            encoded: What :meth:`encode` has just returned for it.
+            pythons: The other Pythons, as far as they are known.
+
+        Returns:
+            The same again if there is no code in it. What is made is remembered with ``encoded``.
+
+        Raises:
+            CannotShip: If its code cannot be sent.
+            PayloadError: If something else about it cannot be pickled.
+        """
+        made = encoded.abroad
+        if made is None or made[0] != pythons:
+            made = encoded.abroad = pythons, _encode_by_source(function, encoded, pythons)
+        found = made[1]
+        if isinstance(found, PayloadError):
+            raise found.with_traceback(None)
+        return found
 
     def _encode(self, function: Callable[..., Any], before: _Entry | None) -> Encoded:
         captures: Captures | None = None
@@ -173,6 +233,7 @@ class FunctionCache:
             entry.reference = weakref.ref(function, forget)
         except TypeError:  # it cannot be watched, so its id may become another's
             return
+        entry.encoded.came_from(entry.reference, entry.captures)
         entries.pop(key, None)
         if entry.encoded.size > self._max_bytes:
             return
@@ -226,6 +287,21 @@ def _encode_by_value(
     main = sys.modules["__main__"].__dict__
     captures = Captures(function, visit.functions, visit.classes, main, visit.unsent, freeze)
     return Encoded(body, snapshots, captures.pure), captures
+
+
+def _encode_by_source(
+    function: Callable[..., Any], encoded: Encoded, pythons: Pythons
+) -> Encoded | PayloadError:
+    if not holds_code(encoded.body):
+        return encoded
+    from remote_executor.payload.by_source import dump_abroad
+    from remote_executor.payload.by_value import frozen
+
+    try:
+        body, views = dump_abroad(function, "function", pythons)
+    except PayloadError as error:
+        return error
+    return Encoded(body, frozen(views, encoded.buffers), encoded.pure)
 
 
 class _Definition:
@@ -294,6 +370,12 @@ class FunctionTable:
             part.rest()
         self._used.clear()
 
+    def look_up_again(self) -> None:
+        """Take what goes by name from its module anew, since modules were reloaded."""
+        for definition in self._definitions.values():
+            if definition.body:
+                definition.function = None
+
     def get(self, number: int) -> Any:
         """
         Return a function that is as good as new.
@@ -336,7 +418,7 @@ class FunctionTable:
         if definition.pure:
             definition.function = function
             definition.tokens = tokens
-            if not tokens:
+            if not tokens and not definition.body.endswith(_BY_NAME):
                 definition.body = b""
                 definition.copies = None
                 definition.parts = ()

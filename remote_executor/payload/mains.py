@@ -8,6 +8,7 @@ only if its token is not the one last applied. So
 
 - an initializer that sets a global works, as with ProcessPoolExecutor;
 - a global that changed at the client is set again;
+- the package of ``python -m package.module`` is set as a global, too, for relative imports;
 - what a worker changed itself stays until then;
 - a global that cannot be pickled, such as a lock, is an :class:`Unsent` there until the
   initializer sets it, for the function that names it may never be called.
@@ -23,13 +24,13 @@ import functools
 import pickle
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
 from remote_executor.errors import PayloadError
 
-__all__ = ["Unsent", "applied", "arrived", "namespace", "prepare_main", "record_into"]
+__all__ = ["Unsent", "applied", "arrived", "bind", "namespace", "prepare_main", "record_into"]
 
 Token = bytes
 
@@ -140,10 +141,19 @@ def fill_function(function: FunctionType, state: tuple[Any, ...]) -> None:
     _function_setstate(function, plain)
     if home is not None:
         arrived[function] = home
-    space = function.__globals__
-    for name, token, value in code:
-        if _is_new(name, token):
-            space[name] = value
+    bind(function.__globals__, code, data)
+
+
+def bind(space: dict[str, Any], code: Sequence[Any], data: Sequence[Any]) -> None:
+    """
+    Apply globals that came with a function or class, where they are new.
+
+    Args:
+        space: The globals of ``__main__`` here.
+        code: Those that are code, as ``(name, token, value)``.
+        data: Those that are data, as ``(name, token, body, buffers)``.
+    """
+    space.update({name: value for name, token, value in code if _is_new(name, token)})
     for name, token, body, buffers in data:
         if _is_new(name, token):
             space[name] = pickle.loads(body, buffers=buffers)

@@ -1,57 +1,520 @@
 """
-The user's own modules, which a server may not have.
+The user's own modules, at the client: what a worker may have of them, and what it gets.
 
-Functions and classes go by reference, since that is fast and keeps a module's state in one place.
-Where a server then cannot import the module, and it is the user's own, it travels by value from
-then on.
+::
+
+    worker                                         client
+    ------                                         ------
+    import app        WANT {"modules": ["app"]}    Modules.answer: where is it, is it the user's
+      imports.py      --------------------------->   own, what does it import in its turn
+      executes it     <---------------------------   MODULES {"modules": [...]} + sources
+    files("app")      WANT {"list": "app"}           names of the package's files
+      .read_text()    WANT {"file": ["app", "x"]}    one of them
+
+Served are sources (never bytecode, so that the Python there may be another) and files in the
+folders of packages. Only what is the user's own: neither Python's nor installed, and really, with
+all symbolic links followed, in the folder that its top-level package was found in. Nothing is
+imported to find it, so none of the user's code runs.
+
+To ask costs a round trip, so the answer also holds what the sources import, theirs in turn, and
+what this process has loaded of the same packages.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-import sysconfig
-from pathlib import Path
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["travels_by_value"]
+from remote_executor.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "Modules",
+    "imported_names",
+    "is_installed",
+    "is_module_name",
+    "users_own_file",
+    "why_not_served",
+]
+
+MOST_AHEAD = 200
+"""Modules in one answer, unless more were asked for."""
+
+MOST_AHEAD_BYTES = 4 * 1024 * 1024
+MOST_LOADED = 100
+"""Modules in one answer that are there only because they are loaded here."""
+
+MOST_LOADED_BYTES = 1024 * 1024
+MOST_NAMES = 1000
+MOST_FILES = 20_000
+LONGEST_NAME = 1000
+MOST_CACHED_BYTES = 64 * 1024 * 1024
+
+_NEVER = frozenset({"__main__", "__mp_main__", "remote_executor"})
 
 
-def travels_by_value(name: str) -> bool:
+class _Place(NamedTuple):
+    """Where a module is: its file, or None; its folders, if it is a package; its own source."""
+
+    file: str | None
+    folders: tuple[str, ...] | None
+    roots: tuple[str, ...]
+    content: bytes | None
+
+
+class _File(NamedTuple):
+    signature: tuple[int, ...]
+    content: bytes
+    digest: str
+    names: dict[str, list[str]]
+    """What it imports, by the package that relative imports start from."""
+
+
+class Modules:
     """
-    Have a module's functions and classes travel by value from now on, if it is the user's own.
+    Answers a server's questions for modules of this process.
 
     Args:
-        name: What could not be imported elsewhere; its whole top-level package is meant.
+        which: "auto" for all that are the user's own, "never" for none, or the names of those that
+            may be served, with all that is in them.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+
+    def __init__(self, which: str | Iterable[str] = "auto") -> None:
+        self._names: frozenset[str] | None = None
+        if isinstance(which, str):
+            if which not in ("auto", "never"):
+                raise ValueError(
+                    f'modules must be "auto", "never" or a list of names, not {which!r}'
+                )
+            if which == "never":
+                self._names = frozenset()
+        else:
+            names = list(which)
+            for name in names:
+                if not is_module_name(name):
+                    raise ValueError(f"modules: {name!r} is not the name of a module")
+            self._names = frozenset(names)
+        self._files: dict[str, _File] = {}
+        self._cached_bytes = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything may be served."""
+        return self._names is None or bool(self._names)
+
+    def __repr__(self) -> str:
+        which = "auto" if self._names is None else sorted(self._names)
+        return f"<Modules {which} {len(self._files)} files>"
+
+    # ------------------------------------------------------------------- answering
+
+    def answer(self, question: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """
+        Answer what a worker asks for.
+
+        Args:
+            question: ``{"modules": [name, ...]}``, ``{"list": package}`` or
+                ``{"file": [package, path]}``.
+
+        Returns:
+            The fields of the answer, and the contents that belong to it, by digest.
+
+        Raises:
+            RemoteProtocolError: If that is no question.
+        """
+        contents: dict[str, bytes] = {}
+        fields: dict[str, Any]
+        if "modules" in question:
+            fields = {"modules": self._modules(_names_in(question["modules"]), contents)}
+        elif "list" in question:
+            fields = {"files": self._list(question["list"])}
+        elif "file" in question:
+            fields = {"file": self._file(question["file"], contents)}
+        else:
+            raise RemoteProtocolError("a server asks for it knows not what")
+        return fields, contents
+
+    def _modules(self, names: Sequence[str], contents: dict[str, bytes]) -> list[list[Any]]:
+        """Find what was asked for, what that imports, and what is loaded of the same packages."""
+        found: dict[str, list[Any]] = {}
+        places: dict[str, _Place | None] = {}
+        seen: set[str] = set()
+        queue = deque(names)
+        size = 0
+        while queue and (
+            len(seen) < len(names) or (len(found) < MOST_AHEAD and size < MOST_AHEAD_BYTES)
+        ):
+            name = queue.popleft()
+            if name not in seen:
+                seen.add(name)
+                place, file = self._add(name, places, found, contents)
+                if place is not None and file is not None:
+                    size += len(file.content)
+                    queue.extend(_imports(name, place, file))
+        # What is loaded has loaded what it imports: there is no need to look for that.
+        tops = {name.partition(".")[0] for name in names}
+        most = len(found) + MOST_LOADED
+        size = 0
+        for name in list(sys.modules):
+            if len(found) >= most or size >= MOST_LOADED_BYTES:
+                break
+            if name not in seen and name.partition(".")[0] in tops:
+                _, file = self._add(name, places, found, contents)
+                size += len(file.content) if file is not None else 0
+        return list(found.values())
+
+    def _add(
+        self,
+        name: str,
+        places: dict[str, _Place | None],
+        found: dict[str, list[Any]],
+        contents: dict[str, bytes],
+    ) -> tuple[_Place | None, _File | None]:
+        """Add a module to an answer, if it may be served and can be read."""
+        place = self._place(name, places)
+        file = self._read(place) if place is not None and place.file is not None else None
+        if place is not None and (file is not None or place.file is None):
+            if file is not None:
+                contents[file.digest] = file.content
+            digest = file.digest if file is not None else None
+            found[name] = [name, place.file, place.folders, digest]
+        return place, file
+
+    # --------------------------------------------------------------------- finding
+
+    def _is_named(self, name: str) -> bool:
+        names = self._names
+        return names is None or any(name == each or name.startswith(each + ".") for each in names)
+
+    def _may(self, name: str) -> bool:
+        """Whether a module may be served: also the packages that one that was named is in."""
+        if name.partition(".")[0] in _NEVER:
+            return False
+        return self._is_named(name) or any(
+            each.startswith(name + ".") for each in self._names or ()
+        )
+
+    def _place(self, name: str, places: dict[str, _Place | None]) -> _Place | None:
+        """Find a module of the user's own, without importing anything."""
+        if name not in places:
+            may = is_module_name(name) and self._may(name)
+            places[name] = self._find(name, places) if may else None
+        return places[name]
+
+    def _find(self, name: str, places: dict[str, _Place | None]) -> _Place | None:
+        parent = name.rpartition(".")[0]
+        above = None
+        if parent:
+            above = self._place(parent, places)
+            if above is None or above.folders is None:
+                return None
+        spec = _spec(name, above.folders if above is not None else None)
+        if spec is None:
+            return None
+        file, folders = _locations(spec)
+        if file is None and not folders:
+            return None
+        if type(spec.loader).__module__ == "remote_executor.payload.imports":
+            # This process is a worker itself, and was served it.
+            return _Place(file, folders, (), spec.loader.content)
+        if above is not None:
+            roots = above.roots
+        else:
+            # What the folder of a package without __init__.py is, its own __path__ must say.
+            tops = [file if folders is None else os.path.dirname(file)] if file else folders or ()
+            roots = tuple(os.path.realpath(os.path.dirname(each)) for each in tops)
+        if folders is not None:
+            folders = tuple(each for each in folders if _is_own(each, roots))
+        if file is None:
+            return _Place(None, folders, roots, None) if folders else None
+        # A file that is none, such as a pipe, could be waited for without end.
+        if not file.endswith(".py") or not _is_own(file, roots) or not os.path.isfile(file):
+            return None
+        return _Place(file, folders, roots, None)
+
+    def _read(self, place: _Place) -> _File | None:
+        """Read a source, or take what was read before if the file is the same."""
+        file = place.file
+        assert file is not None
+        if place.content is not None:
+            return _File((), place.content, _digest(place.content), {})
+        try:
+            with open(file, "rb") as stream:
+                status = os.fstat(stream.fileno())
+                signature = status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
+                known = self._files.get(file)
+                if known is not None and known.signature == signature:
+                    return known
+                content = stream.read()
+        except OSError:
+            return None
+        if self._cached_bytes > MOST_CACHED_BYTES:
+            self._files.clear()
+            self._cached_bytes = 0
+        self._cached_bytes += len(content)
+        found = self._files[file] = _File(signature, content, _digest(content), {})
+        return found
+
+    # ---------------------------------------------------------------- package data
+
+    def _package(self, name: object) -> tuple[str, ...]:
+        """Return the real folders of a package whose files may be served; none if they may not."""
+        if not isinstance(name, str) or not self._is_named(name):
+            return ()
+        place = self._place(name, {})
+        if place is None or not place.roots:
+            return ()
+        if place.file is None and name not in sys.modules:
+            return ()  # a folder without __init__.py may be no package at all
+        return tuple(map(os.path.realpath, place.folders or ()))
+
+    def _list(self, name: object) -> list[str] | None:
+        top = self._package(name)
+        found: dict[str, None] = {}
+        for folder in top:
+            for where, folders, files in os.walk(folder):
+                folders[:] = [each for each in sorted(folders) if _is_data(each)]
+                inside = os.path.relpath(where, folder).split(os.sep)
+                for file in sorted(files):
+                    if len(found) >= MOST_FILES:
+                        return list(found)
+                    if _is_data(file) and _is_own(os.path.join(where, file), top):
+                        found["/".join([*(part for part in inside if part != "."), file])] = None
+        return list(found) if top else None
+
+    def _file(self, question: object, contents: dict[str, bytes]) -> str | None:
+        if not isinstance(question, list) or len(question) != 2:
+            raise RemoteProtocolError("a server asks for a file and does not say which")
+        name, path = question
+        if not isinstance(path, str) or not _is_inside(path):
+            return None
+        top = self._package(name)
+        for folder in top:
+            file = os.path.join(folder, *path.split("/"))
+            if os.path.isfile(file) and _is_own(file, top):
+                try:
+                    with open(file, "rb") as stream:
+                        content = stream.read()
+                except OSError:
+                    continue
+                digest = _digest(content)
+                contents[digest] = content
+                return digest
+        return None
+
+
+def why_not_served(name: object) -> tuple[str, str, str] | None:
+    """
+    Tell why a server lacks a module that this process has.
+
+    Args:
+        name: What a task could not import.
 
     Returns:
-        Whether they do: False for what is not loaded here, was installed, has no source, or
-        belongs to Python.
+        The package that it belongs to, that package's version (or empty), and a reason that goes
+        on with "which ..."; None if this process does not have it either.
     """
-    import cloudpickle
+    if not is_module_name(name):
+        return None
+    top = str(name).partition(".")[0]
+    spec = _spec_of(str(name))
+    if spec is None:
+        return (top, "", "has no source that could be sent") if name in sys.modules else None
+    if top in sys.stdlib_module_names:
+        version = ".".join(map(str, sys.version_info[:3]))
+        return "Python", version, "its Python lacks"
+    file, folders = _locations(spec)
+    where = file or (folders or ("",))[0]
+    if is_installed(os.path.realpath(where)):
+        package, version = _distribution(top)
+        return package, version, "must be installed there, too: it is installed at the client"
+    if file is not None and not file.endswith(".py"):
+        return top, "", "is a compiled one, which is not sent: build and install it there, too"
+    return top, "", "is not sent: see modules= of FarmExecutor"
 
-    root = name.partition(".")[0]
-    module = sys.modules.get(root)
-    if module is None or root == "remote_executor" or not _is_own(module):
-        return False
-    if root not in cloudpickle.list_registry_pickle_by_value():
-        cloudpickle.register_pickle_by_value(module)
-    return True
+
+def _spec_of(name: str) -> Any:
+    parent = name.rpartition(".")[0]
+    folders = None
+    if parent:
+        above = _spec_of(parent)
+        folders = _locations(above)[1] if above is not None else None
+        if folders is None:
+            return None
+    return _spec(name, folders)
 
 
-def _is_own(module: object) -> bool:
-    """Tell the user's own modules from Python's and from installed ones."""
-    origin = getattr(module, "__file__", None)
-    if origin is None:  # a package without __init__.py, or no file at all
-        places = list(getattr(module, "__path__", ()))
-        origin = places[0] if places else None
-    if origin is None:
+def _distribution(top: str) -> tuple[str, str]:
+    """Return what a top-level module was installed with, and its version."""
+    if top not in _distributions:
+        from importlib import metadata
+
+        found = top, str(getattr(sys.modules.get(top), "__version__", ""))
+        for each in metadata.distributions():
+            files = {file.parts[0] for file in each.files or ()}
+            if top in files or f"{top}.py" in files:
+                found = each.metadata["Name"], each.version
+                break
+        _distributions[top] = found
+    return _distributions[top]
+
+
+def _imports(name: str, place: _Place, file: _File) -> list[str]:
+    package = name if place.folders is not None else name.rpartition(".")[0]
+    names = file.names.get(package)
+    if names is None:
+        names = file.names[package] = imported_names(file.content, package)
+    return names
+
+
+def is_module_name(name: object) -> bool:
+    """Tell a dotted name from anything else that a peer may send."""
+    return (
+        isinstance(name, str)
+        and len(name) <= LONGEST_NAME
+        and all(part.isidentifier() for part in name.split("."))
+    )
+
+
+def imported_names(source: bytes, package: str) -> list[str]:
+    """
+    Return the modules that a source may import, in the order of its import statements.
+
+    Args:
+        source: The text of a module.
+        package: The package that relative imports start from; empty at the top.
+
+    Returns:
+        Dotted names. Of ``from a import b`` both ``a`` and ``a.b``, since either may be meant.
+        Empty if this Python cannot parse it.
+    """
+    import ast
+
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    outer: list[str] = []
+    inner: list[str] = []
+    todo: deque[tuple[ast.AST, list[str]]] = deque([(tree, outer)])
+    while todo:
+        node, names = todo.popleft()
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".") if package else []
+                if node.level > len(parts):
+                    continue
+                above = parts[: len(parts) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            names.append(base)
+            names += [f"{base}.{alias.name}" for alias in node.names if alias.name != "*"]
+        elif not isinstance(node, ast.expr):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                names = inner  # that is for later, if at all
+            todo.extend((child, names) for child in ast.iter_child_nodes(node))
+    found: dict[str, None] = {}
+    for name in outer + inner:
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            found[".".join(parts[:end])] = None
+    return list(found)
+
+
+def users_own_file(module: object) -> str | None:
+    """Return the file of a loaded module of the user's; None for Python's and installed ones."""
+    spec = getattr(module, "__spec__", None)
+    file = _locations(spec)[0] if spec is not None else None
+    return None if file is None or is_installed(os.path.realpath(file)) else file
+
+
+def is_installed(path: str) -> bool:
+    """Tell whether a real path belongs to Python itself or to what was installed into it."""
+    parts = path.split(os.sep)
+    if "site-packages" in parts or "dist-packages" in parts:
+        return True
+    return any(_is_under(path, folder) for folder in _installed_folders())
+
+
+def _installed_folders() -> list[str]:
+    if not _folders:
+        import sysconfig
+
+        names = ("stdlib", "platstdlib", "purelib", "platlib")
+        places = sysconfig.get_paths()
+        _folders.extend({os.path.realpath(places[name]) for name in names})
+    return _folders
+
+
+_folders: list[str] = []
+_distributions: dict[str, tuple[str, str]] = {}
+
+
+def _names_in(given: object) -> list[str]:
+    if not isinstance(given, list) or not 0 < len(given) <= MOST_NAMES:
+        raise RemoteProtocolError("a server asks for modules and does not say which")
+    return [name for name in given if is_module_name(name)]
+
+
+def _spec(name: str, path: tuple[str, ...] | None) -> Any:
+    """Return what the import system knows of a module, or finds without importing anything."""
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and getattr(spec, "name", None) == name:
+        return spec
+    if module is not None:
+        return None  # made by hand
+    for finder in list(sys.meta_path):
+        find: Any = getattr(finder, "find_spec", None)
+        try:
+            spec = find(name, path) if find is not None else None
+        except Exception:  # the next may know better
+            continue
+        if spec is not None:
+            return spec
+    return None
+
+
+def _locations(spec: Any) -> tuple[str | None, tuple[str, ...] | None]:
+    """Return a module's file and a package's folders, as this process sees them."""
+    file = spec.origin if getattr(spec, "has_location", False) else None
+    folders = spec.submodule_search_locations
+    try:
+        folders = None if folders is None else tuple(os.path.abspath(each) for each in folders)
+    except Exception:  # it is of somebody's own making, and computes
+        folders = None
+    return (os.path.abspath(file) if isinstance(file, str) else None), folders
+
+
+def _is_own(path: str, roots: Iterable[str]) -> bool:
+    real = os.path.realpath(path)
+    return not is_installed(real) and any(_is_under(real, root) for root in roots)
+
+
+def _is_under(path: str, folder: str) -> bool:
+    return path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith(".") and name != "__pycache__" and not name.endswith(".pyc")
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path with slashes stays in its folder, and away from hidden files."""
+    if "\0" in path or "\\" in path or len(path) > 4 * LONGEST_NAME:
         return False
-    path = Path(origin).resolve()
-    if path.suffix not in (".py", ""):
-        return False
-    installed = {
-        Path(place).resolve()
-        for key, place in sysconfig.get_paths().items()
-        if key in ("stdlib", "platstdlib", "purelib", "platlib")
-    }
-    parts = {"site-packages", "dist-packages"}
-    return not (parts & set(path.parts) or any(place in path.parents for place in installed))
+    return all(part and _is_data(part) for part in path.split("/"))
+
+
+def _digest(content: bytes) -> str:
+    from hashlib import blake2b
+
+    return blake2b(content, digest_size=20).hexdigest()

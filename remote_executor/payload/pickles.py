@@ -15,6 +15,7 @@ from pickle import dumps, loads
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import PayloadError
+from remote_executor.payload.source import abroad
 
 if TYPE_CHECKING:
     from remote_executor.payload.by_value import Visit
@@ -158,9 +159,12 @@ def dump_result(obj: object, what: str = "result") -> tuple[bytes, Sequence[memo
     found = plainly(obj)
     if found is not None:
         return found
-    from remote_executor.payload import by_value
+    if abroad.client:
+        from remote_executor.payload.by_source import dump_for_foreign_client as dump_for_client
+    else:
+        from remote_executor.payload.by_value import dump_for_client
 
-    return _slowly(by_value.dump_for_client, obj, what)
+    return _slowly(dump_for_client, obj, what)
 
 
 def holds_code(body: bytes | bytearray | memoryview) -> bool:

@@ -15,20 +15,22 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.core.lease import Lease
 from remote_executor.errors import ConnectionFailed
 from remote_executor.net.addresses import Address, AddressLike, parse_address
 from remote_executor.net.loop import Loop
-from remote_executor.net.tokens import load_tokens, secrets_of
+from remote_executor.net.security import auth_of, is_exposed, server_tls, tls_of
 from remote_executor.server.door import Door
 from remote_executor.server.supervisor import Supervisor
 from remote_executor.server.zygote import await_zygote, fork_zygote
-from remote_executor.wire.auth import TokenAuth
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Sequence
 
-__all__ = ["ServerHandle", "check_exposure", "default_slots", "serve", "start_server"]
+    from remote_executor.net.security import AuthLike, TLSLike
+
+__all__ = ["ServerHandle", "default_slots", "serve", "start_server"]
 
 START_SECONDS = 60.0
 
@@ -41,33 +43,20 @@ def default_slots() -> int:
         return os.cpu_count() or 1
 
 
-def check_exposure(address: Address, insecure: bool) -> None:
-    """
-    Refuse to speak in the clear where others can listen.
-
-    Raises:
-        ValueError: If the address can be reached from other machines and ``insecure`` is false.
-    """
-    if not address.is_loopback and not insecure:
-        raise ValueError(
-            f"{address} can be reached from other machines, and what travels is not encrypted: "
-            "serve on 127.0.0.1 behind an SSH tunnel, or say --insecure (insecure=True) if the "
-            "network is trusted"
-        )
-
-
 def serve(
     host: str = "127.0.0.1",
     port: int = 11111,
     *,
     address: AddressLike | None = None,
     workers: int | None = None,
-    token: str | bytes | Sequence[str | bytes] | None = None,
+    auth: AuthLike = None,
+    tls: TLSLike = None,
     preload: Sequence[str] = (),
     insecure: bool = False,
     log_level: str = "info",
     ready: Callable[[str], None] | None = None,
     lifeline: int | None = None,
+    grace: float | None = None,
 ) -> None:
     """
     Run a server in this process until it is ended or gets SIGTERM or SIGINT.
@@ -79,39 +68,56 @@ def serve(
         port: The port; 0 means any free one.
         address: Instead of host and port; may be "unix:/path".
         workers: How many tasks run at a time; None means one for each core.
-        token: The secret that clients must know, or two of them: the one in use and the one before
-            it; None means the user's token file, as it is now.
+        auth: How clients prove who they are: a secret, or two (the one in use, and the one before
+            it), ``Token``, ``GSSAPI``, or a mechanism of your own. None means
+            ``REMOTE_EXECUTOR_AUTH``, and without that the user's token file, as it is now.
+        tls: True (with a certificate made now), False, ``TLS`` or an ``ssl.SSLContext``. None means
+            ``REMOTE_EXECUTOR_TLS``, and without that: TLS if the address can be reached from other
+            machines.
         preload: Modules to import before workers are made.
-        insecure: Allow an address that other machines can reach, unencrypted.
+        insecure: Speak plain text where other machines can listen.
         log_level: "debug", "info", "warning" or "error".
         ready: Called with the address, as text, once clients can connect.
         lifeline: A descriptor; at its end the server stops.
+        grace: If given, the server belongs to the first client that comes: it stops when that one
+            says goodbye, or has had no link for so many seconds, or if link and lifeline end.
 
     Raises:
-        ValueError: If the address needs ``insecure``, or the token cannot be used.
+        ValueError: If the address needs ``insecure``, or ``auth`` or ``tls`` cannot be used.
+        TypeError: If ``auth`` or ``tls`` is something else.
         OSError: If that address cannot be had.
     """
     where = parse_address(address if address is not None else (host, port))
-    check_exposure(where, insecure)
+    auth, asked = auth_of(auth), tls_of(tls)
+    tls = server_tls(where, auth, asked, insecure)
     slots = workers if workers is not None else default_slots()
     if slots < 1:
         raise ValueError("workers must be greater than 0")
-    secrets = secrets_of(token) or load_tokens()
     zygote, control = fork_zygote(slots, preload)
     door = Door(where)
     try:
+        mechanism = auth.server()
+        streams = None
+        if tls:
+            from remote_executor.net.tls import ServerTLS
+
+            # Whoever asked for TLS wants no exception; the default is for those who could listen.
+            streams = ServerTLS(tls, plain_locally=asked is None)
         door.open()
     except BaseException:
         control.close()
         await_zygote(zygote)
         raise
     loop = Loop()
-    supervisor = Supervisor(
-        loop, slots, control, lambda: TokenAuth("server", secrets, os.urandom(32)), log_level
-    )
+    supervisor = Supervisor(loop, slots, control, mechanism, log_level, streams)
+    if is_exposed(where, auth, tls):
+        text = f"! {where} is served in plain text: others may read what travels, and change it"
+        supervisor.log("warning", text)
     supervisor.listen(door)
+    if grace is not None:
+        supervisor.let(Lease(time.monotonic(), grace))
     if lifeline is not None:
-        _hold(loop, supervisor, lifeline)
+        _hold(loop, lifeline, supervisor.stop if grace is None else supervisor.hung_up)
     old = {
         number: signal.signal(number, lambda *_: supervisor.stop())
         for number in (signal.SIGTERM, signal.SIGINT)
@@ -127,11 +133,15 @@ def serve(
         await_zygote(zygote)
 
 
-def _hold(loop: Loop, supervisor: Supervisor, lifeline: int) -> None:
+def _hold(loop: Loop, lifeline: int, ended: Callable[[], None]) -> None:
     def readable() -> None:
-        if not os.read(lifeline, 4096):
+        try:
+            alive = bool(os.read(lifeline, 4096))
+        except OSError:  # a socket that was reset
+            alive = False
+        if not alive:
             loop.forget(lifeline)
-            supervisor.stop()
+            ended()
 
     loop.watch(lifeline, readable)
 
@@ -232,7 +242,8 @@ def start_server(
     address: AddressLike | None = None,
     workers: int | None = None,
     background: bool = True,
-    token: str | bytes | Sequence[str | bytes] | None = None,
+    auth: AuthLike = None,
+    tls: TLSLike = None,
     preload: Sequence[str] = (),
     insecure: bool = False,
     log_level: str = "warning",
@@ -246,10 +257,14 @@ def start_server(
         address: Instead of host and port; may be "unix:/path".
         workers: How many tasks run at a time; None means one for each core.
         background: Return at once; otherwise wait until the server has ended.
-        token: The secret that clients must know, or two of them: the one in use and the one before
-            it; None means the user's token file, as it is now.
+        auth: How clients prove who they are: a secret, or two (the one in use, and the one before
+            it), ``Token``, ``GSSAPI``, or a mechanism of your own. None means
+            ``REMOTE_EXECUTOR_AUTH``, and without that the user's token file, as it is now.
+        tls: True (with a certificate made now), False, ``TLS`` or an ``ssl.SSLContext``. None means
+            ``REMOTE_EXECUTOR_TLS``, and without that: TLS if the address can be reached from other
+            machines.
         preload: Modules to import before workers are made.
-        insecure: Allow an address that other machines can reach, unencrypted.
+        insecure: Speak plain text where other machines can listen.
         log_level: "debug", "info", "warning" or "error", for its standard error.
 
     Returns:
@@ -257,22 +272,28 @@ def start_server(
 
     Raises:
         ValueError: If the address needs ``insecure``, or is none.
+        TypeError: If ``auth`` or ``tls`` is something else, or cannot be pickled for that process.
         ConnectionFailed: If it cannot start: it says why.
     """
     import subprocess
 
+    from remote_executor.payload.pickles import dump
+
     where = parse_address(address if address is not None else (host, port))
-    check_exposure(where, insecure)
+    server_tls(where, auth_of(auth), tls_of(tls), insecure)
     if workers is not None and workers < 1:
         raise ValueError("workers must be greater than 0")
-    secrets = secrets_of(token)
+    # Pickles, since they can be anybody's objects; an SSLContext cannot travel, TLS(...) can.
+    security = None
+    if auth is not None or tls is not None:
+        security = dump((auth, tls), "what auth= and tls= hold")[0].decode("latin-1")
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     config = {
         "sys_path": sys.path if root in sys.path else [*sys.path, root],
         "address": str(where),
         "workers": workers,
-        "token": [each.decode("latin-1") for each in secrets] if secrets else None,
+        "security": security,
         "preload": list(preload),
         "insecure": insecure,
         "log_level": log_level,
@@ -351,12 +372,17 @@ def serve_configured(config: dict[str, Any]) -> int:
         told = True
         tell({"address": address})
 
-    token = config["token"]
     try:
+        auth = tls = None
+        if config["security"] is not None:
+            from remote_executor.payload.pickles import load
+
+            auth, tls = load(config["security"].encode("latin-1"))
         serve(
             address=config["address"],
             workers=config["workers"],
-            token=[each.encode("latin-1") for each in token] if token is not None else None,
+            auth=auth,
+            tls=tls,
             preload=config["preload"],
             insecure=config["insecure"],
             log_level=config["log_level"],

@@ -24,10 +24,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
-from remote_executor.errors import FarmError, RemoteProtocolError
+from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
+from remote_executor.payload.libraries import installed
+from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
+from remote_executor.server.strangers import Strangers
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
 from remote_executor.server.zygote import kill_with_descendants
@@ -47,8 +50,10 @@ from remote_executor.wire.session import Session, SessionState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from remote_executor.core.lease import Lease
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.net.loop import Loop
+    from remote_executor.net.tls import ServerTLS, TLSStream
     from remote_executor.server.door import Door
     from remote_executor.wire.auth import Mechanism
     from remote_executor.wire.frames import Frame
@@ -57,9 +62,6 @@ __all__ = ["ClientSession", "Connection", "Supervisor"]
 
 CLIENT_LIMIT = 16 * 1024**3
 """The largest frame in bytes that a client may send."""
-
-MOST_STRANGERS = 64
-"""Connections that have not authenticated; the oldest is dropped for one more."""
 
 QUICK_MICROS = 60
 """A single task that takes less is a quick one: what comes after it is waited for awake."""
@@ -70,6 +72,12 @@ DOOR_SECONDS = 0.5
 
 LINGER_SECONDS = 2.0
 """How long a peer has to read our last words, and a worker to end by itself."""
+
+SILENCE_SECONDS = 15.0
+"""A client of which nothing is heard for so long has no link any more."""
+
+SHORTEST_SILENCE = 3.0
+"""... for a server that was launched with a short grace."""
 
 MOST_UNACKED = 256 * 1024 * 1024
 """With so many bytes not acknowledged by its client, a session's workers must wait."""
@@ -104,6 +112,10 @@ ACK = int(Kind.ACK)
 OPTIONED = int(Flag.OPTIONED)
 
 
+def _nobody(now: float) -> None:
+    """Stand in for a timer's owner that is gone."""
+
+
 class ClientSession:
     """
     What a client has here: it outlives the connections.
@@ -120,11 +132,11 @@ class ClientSession:
         setup: The SETUP frame.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
-        spared: Tasks that a worker died with before it had read them.
         broken: Whether its initializer failed: it gets no workers any more.
     """
 
     __slots__ = (
+        "asking",
         "blobs",
         "broken",
         "config",
@@ -141,7 +153,6 @@ class ClientSession:
         "processes",
         "setup",
         "sharing",
-        "spared",
         "timeouts",
         "timer",
         "wire",
@@ -159,7 +170,6 @@ class ClientSession:
         self.options: dict[int, dict[str, Any]] = {}
         self.timeouts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
-        self.spared: set[int] = set()
         self.setup: Frame | None = None
         self.processes: dict[WorkerProcess, None] = {}
         self.paused_wires: dict[WorkerProcess, None] = {}
@@ -168,6 +178,7 @@ class ClientSession:
         self.broken = False
         self.timer: Any = None
         self.sharing: Sharing
+        self.asking: Asking
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.id[:8]} {self.wire!r} {self.pool!r}>"
@@ -190,6 +201,7 @@ class Connection:
         "link",
         "open",
         "peer",
+        "stranger",
         "stream",
         "supervisor",
         "timer",
@@ -197,7 +209,11 @@ class Connection:
     )
 
     def __init__(
-        self, supervisor: Supervisor, stream: SocketStream, peer: str, silence: float
+        self,
+        supervisor: Supervisor,
+        stream: SocketStream | TLSStream,
+        peer: str,
+        silence: float,
     ) -> None:
         loop = supervisor.loop
         self.supervisor = supervisor
@@ -207,6 +223,7 @@ class Connection:
         self.open = True
         self.closing = False
         self.writing = False
+        self.stranger = True
         now = time.monotonic()
         mechanism = supervisor.mechanism()
         self.link = Link(
@@ -214,6 +231,8 @@ class Connection:
             peer,
             mechanism,
             now,
+            nonce=os.urandom(32),
+            channel=stream.channel,
             limit=CLIENT_LIMIT,
             silence=silence,
             allocate=supervisor.incoming.allocate,
@@ -243,6 +262,8 @@ class Connection:
                 now = time.monotonic()
                 full = count == len(buffer)
                 frames = link.received(count, now)
+                if self.stranger and link.state is LinkState.OPEN:
+                    self._is_known()
                 if frames:
                     self._received(frames, count, now)
                 if self._is_closed():
@@ -269,6 +290,15 @@ class Connection:
                 self.timer.at(link.deadline())
             if link.outbox.size:
                 self.supervisor.unflushed[self] = None
+            if stream.holding and self.open:
+                self.supervisor.loop.post(self._readable)
+
+    def _is_known(self) -> None:
+        """The peer has proved who it is."""
+        self.stranger = False
+        self.supervisor.strangers.remove(self)
+        if self.link.peer_name:
+            self.supervisor.log("info", f"= {self.peer} is {self.link.peer_name}")
 
     def _broke_the_rules(self) -> None:
         """Part with a peer that sent nonsense: what it will say next cannot be better."""
@@ -318,12 +348,18 @@ class Connection:
                 if not count:
                     break
                 outbox.sent(count)
+        except AuthenticationFailed as exc:
+            # What is to go out cannot be wrapped, today or tomorrow (PARITY A6).
+            self.supervisor.log("error", f"! {self.peer}: {exc}")
+            outbox.clear()
+            self._broke_the_rules()
+            return
         except OSError as exc:
             # It may have said why before it closed: read that first, in a later round.
             outbox.clear()
             self.supervisor.loop.post(self._readable)
             self.supervisor.log("debug", f"! {self.peer}: {exc}")
-        writing = outbox.size > 0
+        writing = outbox.size > 0 and not stream.waiting
         if writing != self.writing:
             self.writing = writing
             self.supervisor.loop.want(stream.fileno(), write=writing)
@@ -332,9 +368,11 @@ class Connection:
 
     def share(self) -> bool:
         """Pass descriptors from now on; return whether that can be."""
-        sharing = AVAILABLE and self.stream.is_local()
-        if sharing:
-            self.stream.fds = self.link.reader.segments
+        stream = self.stream
+        sharing = AVAILABLE and isinstance(stream, SocketStream) and stream.is_local()
+        sharing = sharing and not self.link.wraps
+        if sharing and isinstance(stream, SocketStream):
+            stream.fds = self.link.segments
         return sharing
 
     def finish(self) -> None:
@@ -361,9 +399,11 @@ class Connection:
             self.open = False
             self._detach()
             self.timer.at(None)
+            self.timer.callback = _nobody  # the loop keeps a timer until its time has come
             self.supervisor.loop.forget(self.stream.fileno())
             self.stream.close()
             self.supervisor.connections.pop(self, None)
+            self.supervisor.strangers.remove(self)
             self.supervisor.unflushed.pop(self, None)
 
     def _detach(self) -> None:
@@ -385,6 +425,7 @@ class Supervisor:
         control: The zygote's socket.
         mechanism: Makes this end's part in a handshake.
         log_level: "debug", "info", "warning" or "error": what is written to standard error.
+        tls: Makes the streams of clients, if the server speaks TLS.
     """
 
     def __init__(
@@ -394,9 +435,12 @@ class Supervisor:
         control: socket.socket,
         mechanism: Callable[[], Mechanism],
         log_level: str = "warning",
+        tls: ServerTLS | None = None,
     ) -> None:
         self.loop = loop
         self.mechanism = mechanism
+        self.tls = tls
+        self.strangers: Strangers[Connection] = Strangers()
         self.pool = Pool(slots, TokenPipes())
         self.host = socket.gethostname()
         self.incoming = Incoming()
@@ -412,6 +456,10 @@ class Supervisor:
         self._number = 0
         self._door: Door | None = None
         self._embedded = False
+        self._lease: Lease | None = None
+        self._owner: ClientSession | None = None
+        """Whose server this is, if it was launched for one client."""
+        self._silence = SILENCE_SECONDS
         self._ending = False
         self._over = False
         self._started = time.time()
@@ -429,6 +477,7 @@ class Supervisor:
         self._begun_timer = loop.timer(self._report_begun)
         self._pool_timer = loop.timer(lambda _: None)  # a round is all it takes
         self._timeout_timer = loop.timer(self._kill_late)
+        self._lease_timer = loop.timer(lambda _: self.stop())
         self._door_timer = loop.timer(self._mind_door)
         loop.watch(control.fileno(), self._control_readable)
 
@@ -453,6 +502,18 @@ class Supervisor:
         """Accept connections at a door that is open."""
         self._door = door
         self.loop.watch(door.fileno(), self._accept)
+
+    def let(self, lease: Lease) -> None:
+        """Belong to the first client that comes, and end as the lease says."""
+        self._lease = lease
+        self._silence = min(SILENCE_SECONDS, max(SHORTEST_SILENCE, lease.grace))
+        self._lease_timer.at(lease.deadline())
+
+    def hung_up(self) -> None:
+        """The channel over which this server was launched has ended."""
+        assert self._lease is not None
+        self._lease.hung_up(self.loop.now)
+        self._lease_timer.at(self._lease.deadline())
 
     def serve_one(self, sock: socket.socket) -> None:
         """Serve this stream alone, and end with it."""
@@ -548,6 +609,8 @@ class Supervisor:
         # The zygote kills all workers when it finds this closed.
         self.loop.forget(self._control.fileno())
         self._control.close()
+        for client in self._clients.values():
+            client.asking.close()
         for process in self._processes.values():
             process.close()
         self._processes.clear()
@@ -567,18 +630,24 @@ class Supervisor:
                 self.loop.want(self._door.fileno(), read=False)
                 self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
                 return
-            strangers = [each for each in self.connections if each.link.state is not LinkState.OPEN]
-            if len(strangers) >= MOST_STRANGERS:
-                strangers[0].lost("others came before it proved who it is")
             if isinstance(where, tuple):
-                peer = f"{where[0]}:{where[1]}"
+                host, peer = str(where[0]), f"{where[0]}:{where[1]}"
             else:
-                peer = "a local client"
+                host, peer = "", "a local client"
             try:
-                connection = Connection(self, SocketStream(sock), peer, 15.0)
+                stream = SocketStream(sock) if self.tls is None else self.tls.stream(sock, peer)
+                connection = Connection(self, stream, peer, self._silence)
             except OSError:
                 sock.close()  # it was gone before we looked
                 continue
+            except Exception:
+                # A mechanism that cannot be made: the user's own, as a rule.
+                self.log_exception(f"! {peer} cannot be served")
+                sock.close()
+                continue
+            victim = self.strangers.add(connection, host)
+            if victim is not None:
+                victim.lost("others came before it proved who it is")
             self.log("debug", f"= {peer} connected")
             self.connections[connection] = None
             self.unflushed[connection] = None
@@ -621,6 +690,7 @@ class Supervisor:
             )
             client = ClientSession(id, wire, pool, fields)
             client.sharing = self._sharing(client)
+            client.asking = self._asking(client)
             client.timer = self.loop.timer(lambda now: self._tick_session(client, now))
             self._sessions[id] = client
             self._clients[pool] = client
@@ -637,7 +707,7 @@ class Supervisor:
             "server": self.id,
             "implementation": sys.implementation.name,
             "python": list(sys.version_info[:3]),
-            "versions": {"remote_executor": _version()},
+            "versions": {} if self._embedded else installed(),
         }
         client.sharing.host = fields.get("segments") is True and connection.share()
         reply["segments"] = client.sharing.host
@@ -649,15 +719,23 @@ class Supervisor:
         client.wire.attach(outbox, fields["received"] if resumed else 0)
         client.connection = connection
         self._throttled[client] = None
+        if self._lease is not None:
+            self._owner = self._owner or client
+            if client is self._owner:
+                self._lease.attached()
+                self._lease_timer.at(None)
         self.door_matters()
         return client
 
     def _sharing(self, client: ClientSession) -> Sharing:
         def tell_worker(process: WorkerProcess, frame: Frame) -> None:
-            process.put(frame)
+            process.outbox.put(frame)
             self._unflushed_workers[process] = None
 
         return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
+
+    def _asking(self, client: ClientSession) -> Asking:
+        return Asking(self.loop, self.incoming, lambda frame: self._send(client, frame))
 
     def administer(self, connection: Connection, frame: Frame) -> None:
         """Answer an administrator."""
@@ -695,7 +773,7 @@ class Supervisor:
         """A client has said that it needs us no more."""
         if connection.client is not None:
             self.end_session(connection.client, "goodbye", gently=True)
-        if self._embedded:
+        if self._embedded or (self._owner is not None and connection.client is self._owner):
             self._ending = True
             self.loop.timer(lambda _: self.stop()).at(self.loop.now + LINGER_SECONDS)
             self._over_if_done()
@@ -704,6 +782,13 @@ class Supervisor:
         """A stream has ended without a goodbye."""
         if self._embedded:
             self._over = True  # that was all there was to live for
+        elif self._lease is not None and connection.client is self._owner is not None:
+            heard = connection.link.heard
+            # Its next link may be there already.
+            if self._owner.connection is None:
+                silent = self.loop.now - heard >= connection.link.silence
+                self._lease.cut(self.loop.now, heard, not silent)
+                self._lease_timer.at(self._lease.deadline())
         else:
             self._over_if_done()
 
@@ -739,6 +824,8 @@ class Supervisor:
             connection.close()
         if not client.processes:
             self._clients.pop(client.pool, None)
+        if client is self._owner and not gently:
+            self.stop()
         self.door_matters()
         self._over_if_done()
 
@@ -762,7 +849,6 @@ class Supervisor:
             client.ends,
         ):
             table.clear()
-        client.spared.clear()
 
     def frames_from_client(
         self, client: ClientSession, frames: list[Frame], size: int, now: float
@@ -836,7 +922,7 @@ class Supervisor:
             for process in client.processes:
                 if frame.aux in process.known:
                     process.known.discard(frame.aux)
-                    process.put(frame)
+                    process.outbox.put(frame)
                     self._unflushed_workers[process] = None
         elif kind == Kind.OPTIONS:
             client.options[frame.id] = decode_fields(frame.body)
@@ -855,6 +941,12 @@ class Supervisor:
             client.setup = frame
         elif kind == Kind.RELEASE:
             client.sharing.result_released(frame.id)
+        elif kind == Kind.MODULES:
+            client.asking.answered(frame)
+        elif kind == Kind.RELOAD:
+            for process in client.processes:
+                process.outbox.put(frame)
+                self._unflushed_workers[process] = None
         else:
             raise RemoteProtocolError(f"kind {kind} is not for a server")
 
@@ -867,7 +959,6 @@ class Supervisor:
         frame = client.frames.pop(id, None)
         if frame is not None and frame.segment is not None:
             client.sharing.settled(frame)
-        client.spared.discard(id)
         client.needs.pop(id, None)
         if client.timeouts:
             client.timeouts.pop(id, None)
@@ -955,7 +1046,6 @@ class Supervisor:
             if frame.segment is not None:
                 client.sharing.given(process, frame)
             put(frame)
-        process.last = ids[-1]
         self._flush_worker(process)
         process.write_tokens(ids)
         seconds = process.pool.session.seconds
@@ -1025,6 +1115,8 @@ class Supervisor:
             "cwd": client.config.get("cwd"),
             "authkey": client.config.get("authkey"),
             "log_level": client.config.get("log_level"),
+            "client": _python_of(client.config),
+            "modules": client.config.get("modules") is True,
         }
         try:
             process = WorkerProcess(worker, self._number)
@@ -1045,8 +1137,10 @@ class Supervisor:
         for output in process.outputs:
             self._watch_output(output)
         if client.setup is not None:
-            process.put(client.setup)
+            process.outbox.put(client.setup)
             self._unflushed_workers[process] = None
+        if config["modules"]:
+            process.add(client.asking.open(process))
         line = json.dumps(config).encode() + b"\n"
         try:
             sent = socket.send_fds(self._control, [line], process.theirs())
@@ -1180,7 +1274,7 @@ class Supervisor:
                 if task.segment is not None:
                     client.sharing.settled(task)
                 send(frame)
-            if client.timeouts or client.spared or client.needs:
+            if client.timeouts or client.needs:
                 for id in ids:
                     self._forget(client, id)
             self._quick = micros < QUICK_MICROS and not client.pool.tasks
@@ -1214,10 +1308,11 @@ class Supervisor:
         self._drain_wire(process)
         for output in process.outputs:
             self._drain_output(output)
-        for id in self.pool.gone(process.pool, self._spared(client, process)):
+        for id in self.pool.gone(process.pool):
             self._forget(client, id)
             self._send_died(client, id, process.doomed.get(id, "died"), process, status)
         client.sharing.worker_gone(process)
+        client.asking.worker_gone(process)
         self.loop.forget(process.fd)
         process.fd = -1
         client.paused_wires.pop(process, None)
@@ -1234,18 +1329,6 @@ class Supervisor:
         if not client.processes and client.pool not in self.pool.sessions:
             self._clients.pop(client.pool, None)
         self._over_if_done()
-
-    def _spared(self, client: ClientSession, process: WorkerProcess) -> int | None:
-        """
-        Return the task that a dead worker cannot have begun although it took the token, if any.
-
-        Once for each task: it might be for its size that workers die while they read it.
-        """
-        id = process.last if process.unread else None
-        if id is None or id not in client.frames or id in process.doomed or id in client.spared:
-            return None
-        client.spared.add(id)
-        return id
 
     # --------------------------------------------------------------------- output
 
@@ -1324,6 +1407,14 @@ class Supervisor:
 def _version() -> str:
     # Floors below the top may not import it, but it has been imported.
     return str(getattr(sys.modules["remote_executor"], "__version__", ""))
+
+
+def _python_of(config: dict[str, Any]) -> list[Any] | None:
+    """Return the client's implementation and version, if it has said them well."""
+    implementation, version = config.get("implementation"), config.get("python")
+    if not isinstance(implementation, str) or not isinstance(version, list):
+        return None
+    return [implementation, version] if all(type(each) is int for each in version) else None
 
 
 def _clogged(client: ClientSession) -> bool:

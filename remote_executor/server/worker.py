@@ -40,11 +40,12 @@ from remote_executor.payload.failures import encode_failure
 from remote_executor.payload.functions import PURE, FunctionTable
 from remote_executor.payload.mains import prepare_main
 from remote_executor.payload.pickles import dump_result, load
+from remote_executor.payload.source import abroad
 from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
 from remote_executor.server.vigil import Vigil
 from remote_executor.wire.frames import HEADER, LARGE, FrameReader, make_frame
-from remote_executor.wire.messages import Flag, Kind, decode_ids
+from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids
 from remote_executor.wire.outbox import Outbox, WithSegment
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ BLOB = int(Kind.BLOB)
 FORGET = int(Kind.FORGET)
 SETUP = int(Kind.SETUP)
 RELEASE = int(Kind.RELEASE)
+RELOAD = int(Kind.RELOAD)
 RESULT = int(Kind.RESULT)
 FAILURE = int(Kind.FAILURE)
 BATCH = int(Flag.BATCH)
@@ -116,7 +118,7 @@ class Worker:
 
     Args:
         wire: The descriptor of the wire, a stream socket.
-        tokens: The descriptor of the token pipe. It may be non-blocking.
+        tokens: The descriptor of the token pipe, which becomes non-blocking.
     """
 
     __slots__ = (
@@ -132,12 +134,18 @@ class Worker:
         "_shared",
         "_sock",
         "_tokens",
+        "_waiter",
     )
 
     def __init__(self, wire: int, tokens: int) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, wire)
         self._sock.setblocking(True)
         self._tokens = tokens
+        # We never wait in a read: a process that is killed there may still take a token along, and
+        # with it a task that nobody has begun. A poll takes nothing.
+        os.set_blocking(tokens, False)
+        self._waiter = select.poll()
+        self._waiter.register(tokens, select.POLLIN)
         self._reader = FrameReader(LIMIT)
         self._reader.open_up(LIMIT)
         self._frames: deque[Frame] = deque()
@@ -176,7 +184,7 @@ class Worker:
             function, args = load(frame.body, frame.buffers)
             function(*args)
         except BaseException as exc:
-            summary, pickled = encode_failure(exc, 1)
+            summary, pickled = encode_failure(exc, 1, socket.gethostname)
             self._send(Kind.BROKEN, 0, summary, (pickled,))
             return False
         return True
@@ -189,20 +197,19 @@ class Worker:
         """Run tasks until the token pipe is closed."""
         frames, tokens = self._frames, self._tokens
         read, from_bytes = os.read, int.from_bytes
-        poll = select.poll()
-        poll.register(tokens, select.POLLIN)
-        look = partial(poll.poll, 0)
+        wait, look = self._waiter.poll, partial(self._waiter.poll, 0)
         vigil = Vigil()
         while True:
-            if not vigil.keep(look) and self._has_large:
-                self._listen()
-            while True:
-                try:
-                    token = read(tokens, 8)
-                    break
-                except BlockingIOError:
-                    poll.poll()
-            vigil.end()
+            try:
+                token = read(tokens, 8)
+            except BlockingIOError:
+                if not vigil.keep(look):
+                    if self._has_large:
+                        self._listen()
+                    else:
+                        wait()
+                vigil.end()
+                continue
             if not token:
                 return
             id = from_bytes(token, "little")
@@ -243,7 +250,7 @@ class Worker:
         both.register(self._sock, select.POLLIN)
         while all(fd != self._tokens for fd, _ in both.poll()):
             self._receive()
-            while self._frames and self._frames[0].kind != TASK:
+            while self._frames and self._frames[0].kind in (BLOB, FORGET, RELEASE):
                 self._other(self._frames.popleft())
 
     def _receive(self) -> None:
@@ -292,6 +299,24 @@ class Worker:
             segment = self._lent.pop(frame.id, None)
             if segment is not None:
                 self._segments.back(segment)
+        elif kind == RELOAD:
+            self._reload(decode_fields(frame.body, modules=list)["modules"])
+
+    def _reload(self, names: list[str]) -> None:
+        """Load modules again, as the client has done."""
+        import importlib
+
+        for name in names:
+            module = sys.modules.get(name)
+            if module is None:
+                continue
+            try:
+                importlib.reload(module)
+            except BaseException:  # it stays as it is, as at the client
+                import traceback
+
+                traceback.print_exc()
+        self._functions.look_up_again()
 
     # ------------------------------------------------------------------ the tasks
 
@@ -340,7 +365,7 @@ class Worker:
 
     def _fail(self, frame: Frame, exc: BaseException, start: float, flags: int) -> None:
         micros = int((perf_counter() - start) * 1e6)
-        summary, pickled = encode_failure(exc, 1)
+        summary, pickled = encode_failure(exc, 1, socket.gethostname)
         self._send(FAILURE, frame.id, summary, (pickled,), micros, flags)
 
     def _fail_batch(
@@ -353,7 +378,7 @@ class Worker:
         except BaseException:
             values, exc = _picklable(values, exc)
             body, buffers = dump_result(values)
-        summary, pickled = encode_failure(exc, 1)
+        summary, pickled = encode_failure(exc, 1, socket.gethostname)
         self._send(FAILURE, frame.id, summary, (pickled, body, *buffers), micros, BATCH | flags)
 
     def _send(
@@ -437,23 +462,80 @@ def _picklable(values: list[Any], exc: BaseException) -> tuple[list[Any], BaseEx
 # ---------------------------------------------------------------------- a new process
 
 
-def run(config: dict[str, Any], wire: int, tokens: int, out: int, err: int) -> NoReturn:
+class LateFinder:
+    """
+    The last finder of a worker: it asks the client for modules that are not here.
+
+    What does that is loaded when it is asked first, for most workers lack nothing.
+
+    Args:
+        fd: The descriptor of the socket by which to ask.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._finder: Any = None
+        self._asker: Any = None
+        self._loading = False
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Find a module that no other finder has. The import system calls this."""
+        if self._finder is None:
+            if self._loading or self._fd < 0:
+                return None
+            self._loading = True
+            try:
+                from remote_executor.server.asker import make_finder
+
+                self._finder, self._asker = make_finder(self._fd)
+                # First, for a folder of the same name may be here.
+                sys.path_hooks.insert(0, self._finder.path_hook)
+            finally:
+                self._loading = False
+        return self._finder.find_spec(name, path, target)
+
+    def invalidate_caches(self) -> None:
+        """Ask for everything anew. ``importlib.invalidate_caches`` calls this."""
+        if self._finder is not None:
+            self._finder.forget()
+
+    def close_in_child(self) -> None:
+        """A task forked: the child must not ask by a socket that it shares."""
+        if self._asker is not None:
+            self._asker.close_in_child()
+        elif self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def run(
+    config: dict[str, Any], wire: int, tokens: int, out: int, err: int, asks: int = -1
+) -> NoReturn:
     """
     Be a worker until the token pipe is closed. Called in a process just forked.
 
     Args:
-        config: "index", "initializer", "sys_path", "cwd", "log_level": see the supervisor.
+        config: "index", "initializer", "sys_path", "cwd", "modules", "log_level",
+            "client": see the supervisor.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
         out: Where standard output goes.
         err: Where standard error goes.
+        asks: Where to ask the client for modules; -1 if it is not to be asked.
     """
     status = 1
     try:
         wire, tokens = _prepare(config, wire, tokens, out, err)
         worker = Worker(wire, tokens)
         os.register_at_fork(after_in_child=worker.close_in_child)
+        if asks >= 0:
+            finder = LateFinder(_move_up(asks))
+            os.register_at_fork(after_in_child=finder.close_in_child)
+            sys.meta_path.append(finder)
         prepare_main()
+        if config.get("client") is not None:
+            implementation, version = config["client"]
+            abroad.settle(implementation, tuple(version))
         current.index = config["index"]
         level = config.get("log_level")
         if isinstance(level, int):

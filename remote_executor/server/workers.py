@@ -96,8 +96,6 @@ class WorkerProcess:
         killed: Whether we want it dead.
         hung_up: Whether it has closed the wire.
         started: Whether it has said that it is ready.
-        last: The task whose frame is the last thing that was put on its wire, if it is one.
-        unread: Whether it has ended with something on its wire that it had not read.
     """
 
     __slots__ = (
@@ -109,7 +107,6 @@ class WorkerProcess:
         "hung_up",
         "killed",
         "known",
-        "last",
         "number",
         "outbox",
         "outputs",
@@ -120,7 +117,6 @@ class WorkerProcess:
         "started",
         "token_read",
         "token_write",
-        "unread",
         "writing",
     )
 
@@ -134,8 +130,6 @@ class WorkerProcess:
         self.killed = False
         self.hung_up = False
         self.started = False
-        self.last: int | None = None
-        self.unread = False
         self.writing = False
         self.drained = False
         self.outbox = Outbox()
@@ -164,8 +158,12 @@ class WorkerProcess:
         return f"<WorkerProcess {self.pid} {self.pool!r}>"
 
     def theirs(self) -> list[int]:
-        """Return the descriptors for the worker: wire, tokens, output, error."""
+        """Return the descriptors for the worker: wire, tokens, output, error, and those added."""
         return self._theirs
+
+    def add(self, fd: int) -> None:
+        """Have one more descriptor for the worker."""
+        self._theirs.append(fd)
 
     def close_theirs(self) -> None:
         """Close the worker's ends, now that it has them."""
@@ -180,9 +178,7 @@ class WorkerProcess:
         except BlockingIOError:
             self.drained = True
             return []
-        except OSError as exc:
-            # The kernel says so if the other end was closed before all had been read.
-            self.unread = self.unread or isinstance(exc, ConnectionResetError)
+        except OSError:
             count = 0
         self.drained = not count
         return self.reader.filled(count) if count else None
@@ -209,13 +205,7 @@ class WorkerProcess:
             return False
         except OSError:
             outbox.clear()  # it is dead; the zygote will say so
-            self.unread = True
         return True
-
-    def put(self, frame: Frame) -> None:
-        """Put something that is no task on the wire."""
-        self.last = None
-        self.outbox.put(frame)
 
     def write_tokens(self, ids: Sequence[int]) -> None:
         """Let the worker begin these tasks."""

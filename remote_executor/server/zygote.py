@@ -6,7 +6,7 @@ connection, and forks workers on request. So a new worker has everything importe
 memory. It waits for their end, and it kills: workers, what they leave behind, and everything if
 the supervisor is gone. ::
 
-    supervisor -> zygote   {"start": token, "index": ...} + 4 descriptors      {"kill": pid}
+    supervisor -> zygote   {"start": token, "index": ...} + 4 or 5 descriptors {"kill": pid}
     zygote -> supervisor   {"started": token, "pid": pid}    {"gone": pid, "status": exitcode}
                            {"trouble": text}
 
@@ -190,7 +190,8 @@ class Zygote:
         return True
 
     def _start(self, config: dict[str, Any]) -> None:
-        fds = [self._fds.popleft() for _ in range(FDS_PER_WORKER)]
+        count = FDS_PER_WORKER + bool(config.get("modules"))
+        fds = [self._fds.popleft() for _ in range(count)]
         try:
             pid = os.fork()
         except OSError as exc:

@@ -1,39 +1,120 @@
 """
 Authentication: small objects without sockets that prove to both ends who the other is.
 
-A mechanism takes part in the handshake of a link. Each end makes one with fresh random bytes, puts
-its :meth:`~Mechanism.opening` into its HELLO, and exchanges proofs: the client proves first, so a
-stranger learns nothing from a server but that it is one. Neither end ever sends the secret.
+A mechanism takes part in the handshake of a link. The client speaks first, and the two answer each
+other for as many rounds as they need::
 
-Write your own by implementing :class:`Mechanism`.
+    client                                    server
+    step(b"", binding)       -- PROOF -->     step(said, binding)
+    step(said, binding)     <-- PROOF --      done, or another round; or REFUSED, with the reason
+
+``binding`` is the same at both ends if nobody stands between them, and never the same twice. It
+covers both greetings, each with fresh random bytes, and the certificate of the server if the stream
+is TLS. A proof that covers it is good for this conversation alone.
+
+Write your own by deriving from :class:`Mechanism`, and an object for ``auth=`` that makes them: see
+:class:`Auth`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
-__all__ = ["Mechanism", "NoAuth", "TokenAuth"]
+from remote_executor.errors import Refused
 
-NONCE_BYTES = 32
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Auth", "Mechanism", "NoAuth", "TokenAuth", "binding_of"]
+
+CLIENT_UNKNOWN = (
+    "the client's token is not the server's: compare the token files "
+    "(REMOTE_EXECUTOR_TOKEN_FILE) of both machines"
+)
+IMPOSTOR = (
+    "the server does not know our token: it may be an impostor, or somebody may stand between us"
+)
 
 
-class Mechanism(Protocol):
-    """One end's part in one handshake."""
+class Mechanism(ABC):
+    """One end's part in one handshake. Derive from it; only ``name`` and ``step`` are needed."""
 
     name: str
     """Both ends must use mechanisms of the same name."""
 
-    def opening(self) -> str:
-        """Return text that goes into this end's HELLO, such as a nonce in hex."""
+    done: bool = False
+    """
+    Whether this end believes the peer, and has said all that it has to say: set by :meth:`step`,
+    which is not called again then.
+    """
 
-    def proof(self, peer_opening: str) -> str:
-        """Return this end's proof, given what the peer's HELLO said."""
+    peer_name: str = ""
+    """Who the peer has proved to be, for the log; empty if the mechanism knows no names."""
 
-    def verify(self, peer_opening: str, peer_proof: str) -> bool:
-        """Tell whether the peer's proof is right. Must take the same time for every wrong one."""
+    wraps: bool = False
+    """Whether all that travels after the handshake goes through :meth:`wrap`."""
+
+    most_bytes: int = 16 * 1024
+    """How long a message of the handshake may be: memory that a stranger can claim."""
+
+    @abstractmethod
+    def step(self, said: bytes, binding: bytes) -> bytes:
+        """
+        Take what the peer said and return what to answer.
+
+        Args:
+            said: The peer's last message; empty when the client begins.
+            binding: What a proof must cover, see above.
+
+        Raises:
+            Refused: With the reason, which the peer is told.
+        """
+
+    def wrap(self, data: bytes) -> bytes:
+        """
+        Change bytes on their way out, in order. Called only if ``wraps`` is true.
+
+        Args:
+            data: Some 256 KiB of frames at most; what becomes of them may be twice as long.
+        """
+        return data
+
+    def unwrap(self, data: bytes) -> bytes:
+        """
+        Undo what the peer's :meth:`wrap` did, or raise: then the link is cut.
+
+        Args:
+            data: What one call of it returned.
+        """
+        return data
 
 
-class NoAuth:
+class Auth(ABC):
+    """
+    What ``auth=`` takes: it makes the mechanisms of one end.
+
+    Attributes:
+        confidential: Whether the mechanism encrypts all that travels, so that TLS is not needed.
+    """
+
+    confidential: bool = False
+
+    @abstractmethod
+    def client(self, host: str) -> Mechanism:
+        """
+        Return the client's part of one handshake.
+
+        Args:
+            host: The name of the server's host, as the user gave it; empty for a Unix socket.
+        """
+
+    @abstractmethod
+    def server(self) -> Callable[[], Mechanism]:
+        """Read what a server needs, once at its start; return what makes its parts."""
+
+
+class NoAuth(Mechanism):
     """
     For streams whose other end is known by other means.
 
@@ -42,20 +123,13 @@ class NoAuth:
 
     name = "none"
 
-    def opening(self) -> str:
-        """Return nothing."""
-        return ""
-
-    def proof(self, peer_opening: str) -> str:
-        """Return nothing."""
-        return ""
-
-    def verify(self, peer_opening: str, peer_proof: str) -> bool:
+    def step(self, said: bytes, binding: bytes) -> bytes:
         """Accept."""
-        return True
+        self.done = True
+        return b""
 
 
-class TokenAuth:
+class TokenAuth(Mechanism):
     """
     Mutual challenge and response with a shared secret (HMAC-SHA256).
 
@@ -63,56 +137,66 @@ class TokenAuth:
         role: "client" or "server": goes into the proof, so that one cannot be sent back as the
             other's.
         secrets: The secrets that are accepted; the first one is used to prove.
-        nonce: 32 fresh random bytes, never used before.
     """
 
     name = "token"
 
-    def __init__(self, role: str, secrets: tuple[bytes, ...], nonce: bytes) -> None:
-        if len(nonce) != NONCE_BYTES:
-            raise ValueError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+    def __init__(self, role: str, secrets: tuple[bytes, ...]) -> None:
         if not secrets or not all(secrets):
             raise ValueError("token authentication needs a secret")
         self._role = role
         self._secrets = secrets
-        self._opening = nonce.hex()
-        self._matched: bytes | None = None
+        self._began = False
 
-    def opening(self) -> str:
-        """Return this end's nonce in hex."""
-        return self._opening
-
-    def proof(self, peer_opening: str) -> str:
+    def step(self, said: bytes, binding: bytes) -> bytes:
         """
-        Return the HMAC over both nonces and this end's role.
+        Prove that this end knows the secret; check that the peer does.
 
         A server answers with the secret that the client proved, so that tokens can be rotated.
         """
-        secret = self._matched or self._secrets[0]
-        return _hmac(secret, self._role, self._opening, peer_opening)
+        if self._role == "server":
+            secret = self._matching("client", said, binding)
+            if secret is None:
+                raise Refused(CLIENT_UNKNOWN)
+            self.done = True
+            return _hmac(secret, "server", binding)
+        if not self._began:
+            self._began = True
+            return _hmac(self._secrets[0], "client", binding)
+        if self._matching("server", said, binding) is None:
+            raise Refused(IMPOSTOR)
+        self.done = True
+        return b""
 
-    def verify(self, peer_opening: str, peer_proof: str) -> bool:
-        """Compare the peer's proof with every accepted secret, in constant time."""
+    def _matching(self, role: str, said: bytes, binding: bytes) -> bytes | None:
+        """Compare the peer's proof with that of every accepted secret, in constant time."""
         from hmac import compare_digest
 
-        peer_role = "server" if self._role == "client" else "client"
-        given = peer_proof.encode("utf-8", "surrogatepass")
         found = None
         for secret in self._secrets:
-            wanted = _hmac(secret, peer_role, peer_opening, self._opening)
-            if compare_digest(wanted.encode(), given):
+            if compare_digest(_hmac(secret, role, binding), said):
                 found = secret
-        # A peer that echoes our own nonce could only be replaying us to ourselves. One of another
-        # length could shift the border between the two nonces that the proof covers.
-        if found is None or peer_opening == self._opening or len(peer_opening) != 2 * NONCE_BYTES:
-            return False
-        self._matched = found
-        return True
+        return found
 
 
-def _hmac(secret: bytes, role: str, mine: str, theirs: str) -> str:
+def _hmac(secret: bytes, role: str, binding: bytes) -> bytes:
     # Imported late: loading OpenSSL takes longer than the rest of an embedded server's start.
     import hmac
 
-    text = f"remote_executor 1\0{role}\0{mine}\0{theirs}".encode("utf-8", "surrogatepass")
-    return hmac.new(secret, text, "sha256").hexdigest()
+    return hmac.digest(secret, role.encode() + b"\0" + binding, "sha256")
+
+
+def binding_of(channel: bytes, client_hello: bytes, server_hello: bytes) -> bytes:
+    """
+    Return what proofs must cover.
+
+    Args:
+        channel: What names the stream at both ends, such as a certificate's fingerprint, or empty.
+        client_hello: The body of the client's HELLO.
+        server_hello: The body of the server's HELLO.
+    """
+    parts = (channel, client_hello, server_hello)
+    # Each with its length: nobody can shift the border between two of them.
+    return b"remote_executor 1\0" + b"".join(
+        len(part).to_bytes(4, "little") + part for part in parts
+    )

@@ -4,11 +4,14 @@ A link: one byte stream between two peers that have proved who they are.
 ::
 
     client                                   server
-      | preamble, HELLO (protocols, opening)  -> |
-      | <- preamble, HELLO (protocols, opening)  |
+      | preamble, HELLO (protocols, nonce)    -> |
+      | <- preamble, HELLO (protocols, nonce)    |
       | PROOF                                 -> |   a stranger gets no further than here
-      | <- PROOF, or REFUSED with the reason     |
+      | <- PROOF, or REFUSED with the reason     |   in several rounds, with some mechanisms
       | ATTACH or ADMIN, then frames          <->|
+
+What a PROOF holds is the mechanism's business; the server's last one has 1 as its ``aux``. Proofs
+cover both HELLO bodies, see :func:`remote_executor.wire.auth.binding_of`.
 
 After that a link only watches that the peer is alive. Both ends ping every few seconds, also while
 they hear the other well: whoever writes a frame that takes minutes must hear meanwhile that the
@@ -19,14 +22,23 @@ business of the session above.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from remote_executor.errors import AuthenticationFailed, ProtocolMismatch, RemoteProtocolError
-from remote_executor.wire.frames import Frame, FrameReader, make_frame
+from remote_executor.errors import (
+    AuthenticationFailed,
+    ProtocolMismatch,
+    Refused,
+    RemoteProtocolError,
+)
+from remote_executor.wire.auth import binding_of
+from remote_executor.wire.frames import HEADER, Frame, FrameReader, make_frame
 from remote_executor.wire.messages import PROTOCOL, Kind, decode_fields, encode_fields
 from remote_executor.wire.outbox import Outbox
+from remote_executor.wire.seals import SealedOutbox, SealedReader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from remote_executor.wire.auth import Mechanism
     from remote_executor.wire.frames import Allocate
 
@@ -35,8 +47,15 @@ __all__ = ["PREAMBLE", "Link", "LinkState"]
 PREAMBLE = b"\x89rexec\r\n"
 """The first bytes in each direction. Like PNG's: broken by whatever is not a clean byte stream."""
 
-STRANGER_LIMIT = 16 * 1024
-"""The largest frame in bytes from a peer that has proved nothing yet."""
+TLS_BEGINS = b"\x16"
+"""The first byte of a TLS stream, in either direction."""
+
+NONCE_BYTES = 32
+STRANGER_BYTES = 4 * 1024
+"""How many bytes are read at a time from a peer that has proved nothing yet."""
+
+MOST_ROUNDS = 16
+ACCEPTED = 1
 
 STRANGER_WORDS = 300
 """How many characters of what such a peer says get into errors and logs."""
@@ -69,6 +88,9 @@ class Link:
         peer: What to call the peer in errors, such as its address.
         mechanism: This end's part in the authentication.
         now: Monotonic time in seconds.
+        nonce: 32 fresh random bytes, never used before.
+        channel: Gives what names the stream at both ends, such as the fingerprint of the server's
+            certificate; asked once the peer's HELLO is there.
         limit: The largest frame in bytes that is accepted once the peer is known.
         silence: Seconds without a byte from the peer after which it counts as dead.
         allocate: As for :class:`FrameReader`; called only once the peer is known.
@@ -81,10 +103,14 @@ class Link:
         mechanism: Mechanism,
         now: float,
         *,
+        nonce: bytes,
         limit: int,
         silence: float = 15.0,
         allocate: Allocate | None = None,
+        channel: Callable[[], bytes] = bytes,
     ) -> None:
+        if len(nonce) != NONCE_BYTES:
+            raise ValueError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         self.role = role
         self.peer = peer
         self.state = LinkState.HELLO
@@ -94,27 +120,25 @@ class Link:
         """Seconds a message takes there and back: the last ping, and before it the proofs."""
         self._limit = limit
         self._mechanism = mechanism
-        self._peer_opening = ""
+        self._channel = channel
+        self._binding = b""
+        self._rounds = 0
         self._heard = now
         self._proved = now
         self._ping_at = now
         self._since = now
-        self._preamble = bytearray()
+        self._greeted = False
+        self._said = bytearray()
+        """What came in the handshake and was not looked at yet."""
+        self._early = memoryview(bytearray(STRANGER_BYTES))
         self._allocate = allocate
-        # Plain memory for strangers: no shared segment is made for them.
-        self.reader = FrameReader(STRANGER_LIMIT)
-        hello = make_frame(
-            Kind.HELLO,
-            body=encode_fields(
-                {
-                    "protocols": [PROTOCOL, PROTOCOL],
-                    "auth": mechanism.name,
-                    "opening": mechanism.opening(),
-                }
-            ),
+        self.reader: FrameReader | SealedReader
+        self.reader = self._reader = FrameReader(limit)
+        self._our_hello = encode_fields(
+            {"protocols": [PROTOCOL, PROTOCOL], "auth": mechanism.name, "nonce": nonce.hex()}
         )
         self.outbox.put(Frame(0, 0, 0, 0, PREAMBLE, 0))
-        self.outbox.put(hello)
+        self.outbox.put(make_frame(Kind.HELLO, body=self._our_hello))
 
     def __repr__(self) -> str:
         return f"<Link {self.role} to {self.peer}: {self.state.value}>"
@@ -123,9 +147,9 @@ class Link:
 
     def get_buffer(self) -> memoryview:
         """Return memory to receive into: never empty."""
-        if self.state is LinkState.CLOSED:
-            return memoryview(bytearray(4096))  # nobody will look at it
-        return self.reader.get_buffer()
+        if self.state is LinkState.OPEN:
+            return self.reader.get_buffer()
+        return self._early  # once the link is closed, nobody will look at it
 
     def received(self, count: int, now: float) -> list[Frame]:
         """
@@ -151,55 +175,79 @@ class Link:
             raise
 
     def _take(self, count: int, now: float) -> list[Frame]:
-        if len(self._preamble) < len(PREAMBLE):
-            count = self._take_preamble(count)
-            if not count:
-                return []
+        if self.state is not LinkState.OPEN:
+            return self._shake(count, now)
         frames = self.reader.filled(count)
-        if self.state is LinkState.OPEN:
-            for frame in frames:
-                if frame.kind <= LAST_OF_LINK:
-                    break
-            else:
-                return frames
+        for frame in frames:
+            if frame.kind <= LAST_OF_LINK:
+                break
+        else:
+            return frames
         return [frame for frame in frames if not self._upkeep(frame, now)]
 
-    def _take_preamble(self, count: int) -> int:
-        """Cut the preamble off the bytes just received; return how many are left."""
-        buffer = self.reader.get_buffer()
-        wanted = min(len(PREAMBLE) - len(self._preamble), count)
-        self._preamble += buffer[:wanted]
-        if not PREAMBLE.startswith(self._preamble):
-            start = bytes(self._preamble + buffer[wanted:count])[:16]
+    # ---------------------------------------------------------------- the handshake
+
+    def _shake(self, count: int, now: float) -> list[Frame]:
+        """Take bytes of the handshake; what comes after its end is the reader's."""
+        self._said += self._early[:count]
+        if not self._greeted:
+            self._greeted = self._take_preamble()
+        if not self._greeted:
+            return []
+        while self.state is not LinkState.OPEN:
+            frame = self._cut_frame()
+            if frame is None:
+                return []
+            self._handshake(frame, now)
+        frames: list[Frame] = []
+        rest, self._said = memoryview(self._said), bytearray()
+        while rest:
+            buffer = self.get_buffer()
+            size = min(len(buffer), len(rest))
+            buffer[:size] = rest[:size]
+            rest = rest[size:]
+            if self.state is LinkState.OPEN:  # else it said goodbye
+                frames += self._take(size, now)
+        return frames
+
+    def _take_preamble(self) -> bool:
+        """Cut the preamble off; return whether all of it was there."""
+        start = bytes(self._said[:16])
+        if not PREAMBLE.startswith(start[: len(PREAMBLE)]):
+            if start[:1] == TLS_BEGINS:
+                words = f"speaks TLS, and the {self.role} plain text: see tls="
+            else:
+                words = f"is not a remote_executor {self._other()}: it begins with {start!r}"
+            raise RemoteProtocolError(f"{self.peer} {words}")
+        if len(start) < len(PREAMBLE):
+            return False
+        del self._said[: len(PREAMBLE)]
+        return True
+
+    def _cut_frame(self) -> Frame | None:
+        """Cut the next message of the handshake off, if all of it is there."""
+        said = self._said
+        if len(said) < HEADER.size:
+            return None
+        kind, flags, count, aux, id, size = HEADER.unpack_from(said)
+        total = HEADER.size + size
+        most = self._mechanism.most_bytes
+        if total > most or count or flags:
             raise RemoteProtocolError(
-                f"{self.peer} is not a remote_executor {self._other()}: it begins with {start!r}"
+                f"{self.peer} sent a frame of kind {kind} in the handshake ({self.state.value}) "
+                f"that says {total} bytes and {count} buffers: the limit is {most}, and none"
             )
-        left = count - wanted
-        buffer[:left] = bytes(buffer[wanted:count])
-        return left
+        if len(said) < total:
+            return None
+        raw = bytes(said[:total])
+        del said[:total]
+        return Frame(kind, flags, aux, id, raw, HEADER.size)
 
     def _other(self) -> str:
         return "server" if self.role == "client" else "client"
 
-    def _upkeep(self, frame: Frame, now: float) -> bool:
-        """Handle a frame of the link itself; return False if it is for the session."""
+    def _handshake(self, frame: Frame, now: float) -> None:
         kind = frame.kind
-        if self.state is LinkState.CLOSED:
-            return True  # it came in one read with the goodbye before it
-        if self.state is LinkState.OPEN:
-            if kind == Kind.PING:
-                self.outbox.put(make_frame(Kind.PONG, frame.id))
-            elif kind == Kind.PONG:
-                took = max(0.0, now - frame.id / 1e6)
-                # One that waited behind a large answer says little about the way.
-                self.round_trip = min(took, 2 * self.round_trip) if self.round_trip else took
-            elif kind == Kind.GOODBYE:
-                self.state = LinkState.CLOSED
-            elif kind <= Kind.REFUSED:
-                raise RemoteProtocolError(f"{self.peer} began a second handshake")
-            else:
-                return False
-            return True
         if kind == Kind.HELLO and self.state is LinkState.HELLO:
             self._hello(frame)
         elif kind == Kind.PROOF and self.state is LinkState.PROOF:
@@ -213,10 +261,9 @@ class Link:
             raise RemoteProtocolError(
                 f"{self.peer} sent a message of kind {kind} in the handshake ({self.state.value})"
             )
-        return True
 
     def _hello(self, frame: Frame) -> None:
-        fields = decode_fields(frame.body, protocols=list, auth=str, opening=str)
+        fields = decode_fields(frame.body, protocols=list, auth=str, nonce=str)
         low, high = (*fields["protocols"], 0, 0)[:2]
         if type(low) is not int or type(high) is not int:
             raise RemoteProtocolError(f"{self.peer} names no range of protocols")
@@ -231,39 +278,70 @@ class Link:
         if fields["auth"] != self._mechanism.name:
             text = (
                 f"the {self.role} authenticates by {self._mechanism.name!r}, "
-                f"the {self._other()} by {_words(fields['auth'])!r}"
+                f"the {self._other()} by {_words(fields['auth'])!r}: see auth="
             )
             self._refuse("auth", text)
             raise AuthenticationFailed(self.peer, text)
-        self._peer_opening = fields["opening"]
+        hellos = self._our_hello, bytes(frame.body)
+        if self.role == "server":
+            hellos = hellos[::-1]
+        self._binding = binding_of(self._channel(), *hellos)
         self.state = LinkState.PROOF
         if self.role == "client":
-            self._put_proof()
+            self._put_proof(self._step(b""))
 
-    def _put_proof(self) -> None:
+    def _put_proof(self, said: bytes, accepted: bool = False) -> None:
         self._proved = self._heard
-        proof = self._mechanism.proof(self._peer_opening)
-        self.outbox.put(make_frame(Kind.PROOF, body=encode_fields({"proof": proof})))
+        self.outbox.put(make_frame(Kind.PROOF, body=said, aux=ACCEPTED if accepted else 0))
 
     def _proof(self, frame: Frame, now: float) -> None:
-        fields = decode_fields(frame.body, proof=str)
-        if not self._mechanism.verify(self._peer_opening, fields["proof"]):
-            if self.role == "client":
-                text = "the server does not know our token: it may be an impostor"
-            else:
-                text = (
-                    "the client's token is not the server's: compare the token files "
-                    "(REMOTE_EXECUTOR_TOKEN_FILE) of both machines"
-                )
-            self._refuse("auth", text)
-            raise AuthenticationFailed(self.peer, text)
+        self._rounds += 1
+        if self._rounds > MOST_ROUNDS:
+            raise RemoteProtocolError(f"{self.peer} makes no end of the handshake")
+        mechanism = self._mechanism
+        answer = b"" if mechanism.done else self._step(bytes(frame.body))
         if self.role == "server":
-            self._put_proof()
-        else:
+            self._put_proof(answer, mechanism.done)
+            if mechanism.done:
+                self._open(now)
+        elif frame.aux != ACCEPTED:
+            self._put_proof(answer)
+        elif mechanism.done:
             self.round_trip = now - self._proved
+            self._open(now)
+        else:
+            reason = "the server ends the handshake before it has proved who it is"
+            raise AuthenticationFailed(self.peer, reason)
+
+    def _step(self, said: bytes) -> bytes:
+        """Have the mechanism take a message and answer."""
+        mechanism, cause = self._mechanism, None
+        try:
+            return mechanism.step(said, self._binding)
+        except Refused as exc:
+            reason = exc.reason
+        except Exception as exc:
+            cause = exc
+            words = f"{type(exc).__name__}: {exc}"
+            reason = f"the {self.role}'s mechanism {mechanism.name!r} failed: {words}"
+        reason = _words(reason)
+        self._refuse("auth", reason)
+        raise AuthenticationFailed(self.peer, reason) from cause
+
+    def _open(self, now: float) -> None:
+        """The peer is known: let frames through."""
         self.state = LinkState.OPEN
         self._ping_at = now + self._ping_pause()
-        self.reader.open_up(self._limit, self._allocate)
+        reader, mechanism = self._reader, self._mechanism
+        reader.open_up(self._limit, self._allocate)
+        if mechanism.wraps:
+            self.reader = SealedReader(self.peer, mechanism.unwrap, reader)
+            before = b""
+            while self.outbox.size:
+                piece = b"".join(self.outbox.chunk())
+                self.outbox.sent(len(piece))
+                before += piece
+            self.outbox = SealedOutbox(self.peer, mechanism.wrap, before)
 
     def _refuse(self, error: str, reason: str) -> None:
         if self.role == "server":
@@ -271,7 +349,46 @@ class Link:
                 make_frame(Kind.REFUSED, body=encode_fields({"error": error, "reason": reason}))
             )
 
+    @property
+    def peer_name(self) -> str:
+        """Who the peer has proved to be; empty if the mechanism knows no names."""
+        return _words(self._mechanism.peer_name)
+
+    @property
+    def segments(self) -> list[Any]:
+        """Takes the shared segments whose descriptors come in, before their frames."""
+        return self._reader.segments
+
+    @property
+    def wraps(self) -> bool:
+        """Whether all bytes go through the mechanism, so that no descriptor can go with them."""
+        return self._mechanism.wraps
+
     # ------------------------------------------------------------------- upkeep
+
+    @property
+    def heard(self) -> float:
+        """When the last byte came, in monotonic seconds."""
+        return self._heard
+
+    def _upkeep(self, frame: Frame, now: float) -> bool:
+        """Handle a frame of the open link itself; return False if it is for the session."""
+        kind = frame.kind
+        if self.state is LinkState.CLOSED:
+            return True  # it came in one read with the goodbye before it
+        if kind == Kind.PING:
+            self.outbox.put(make_frame(Kind.PONG, frame.id))
+        elif kind == Kind.PONG:
+            took = max(0.0, now - frame.id / 1e6)
+            # One that waited behind a large answer says little about the way.
+            self.round_trip = min(took, 2 * self.round_trip) if self.round_trip else took
+        elif kind == Kind.GOODBYE:
+            self.state = LinkState.CLOSED
+        elif kind <= Kind.REFUSED:
+            raise RemoteProtocolError(f"{self.peer} began a second handshake")
+        else:
+            return False
+        return True
 
     def say_goodbye(self) -> None:
         """Tell the peer that the end of the stream is meant."""

@@ -7,10 +7,10 @@ The kinds of message, and the small bodies that are not pickles.
     ------------------------------------   -----------------------------------------
     HELLO PROOF REFUSED     handshake      client -> server -> worker
     ATTACH ATTACHED         a session        SETUP BLOB FORGET TASK OPTIONS
-    PING PONG ACK GOODBYE   upkeep           TAKE_BACK KILL RELEASE
+    PING PONG ACK GOODBYE   upkeep           TAKE_BACK KILL RELEASE MODULES RELOAD
     ADMIN REPLY             admin          worker -> server -> client
                                              RESULT FAILURE BEGUN TAKEN_BACK DIED
-                                             SLOTS OUTPUT LOG BROKEN READY RELEASE
+                                             SLOTS OUTPUT LOG BROKEN READY RELEASE WANT
 
 One set serves both hops, so the server passes ``TASK``, ``BLOB``, ``RESULT`` and ``FAILURE`` on as
 the bytes that came in. Bodies of tasks and results are pickles, and only workers and callers load
@@ -68,6 +68,8 @@ class Kind(enum.IntEnum):
     TAKE_BACK = 37
     KILL = 38
     RELEASE = 39
+    MODULES = 40
+    RELOAD = 41
 
     RESULT = 64
     FAILURE = 65
@@ -79,6 +81,7 @@ class Kind(enum.IntEnum):
     BROKEN = 71
     READY = 72
     LOG = 73
+    WANT = 74
 
 
 class Flag(enum.IntFlag):
@@ -93,18 +96,18 @@ class Flag(enum.IntFlag):
     """BLOB: the function may be rebuilt once and used again."""
     SEGMENT = 8
     """The buffers are in a shared-memory segment whose descriptor came along."""
-    UNLOADED = 32
-    """FAILURE: the task could not be unpickled, so nothing of it has run."""
     OPTIONED = 16
     """TASK: an OPTIONS frame of the same id went before, with fields that may be missing: timeout
     in seconds, worker (the index of the one that is to run it), blobs (the numbers of the shared
     objects and of the parts of its function that it needs)."""
-    PART = 128
-    """BLOB: its one buffer is one of those that functions' pickles refer to. A function's BLOB that
-    has its buffers so says in ``id`` how many, and their numbers in its only buffer."""
+    UNLOADED = 32
+    """FAILURE: the function or its arguments could not be unpickled."""
     SHARED = 64
     """BLOB: an object that was shared. The body is its token, the first buffer its pickle, the
     others are the pickle's. With PURE the object cannot change."""
+    PART = 128
+    """BLOB: its one buffer is one of those that functions' pickles refer to. A function's BLOB that
+    has its buffers so says in ``id`` how many, and their numbers in its only buffer."""
 
 
 def encode_fields(fields: dict[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
 """
 Measure speed and memory against ProcessPoolExecutor and multiprocessing.Pool.
 
-    python -m tests.bench [executor|parallel|share] [--quick] [--only NAME,...] [--json FILE]
+    python -m tests.bench [executor|parallel|network|code] [--quick] [--only NAME,...] [--json FILE]
 
 Prints a Markdown table with the bar of each measurement and whether it is met. Each number is the
 median of several rounds, in which the peers take turns; each run has an interpreter of its own.
@@ -15,7 +15,7 @@ import datetime
 import json
 import sys
 
-from tests.bench.measures import GROUPS, MEASURES
+from tests.bench.groups import GROUPS, MEASURES
 from tests.bench.report import machine, table, verdicts
 from tests.bench.run import measure_in_turn
 

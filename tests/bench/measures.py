@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench import memory, tasks
 from tests.bench.bars import Bar, Measure
-from tests.bench.parallel import PARALLEL
 from tests.bench.peers import POOLS, WORKERS
-from tests.bench.share import SHARE
 from tests.bench.tasks import warm
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.bench.bars import Factory
 
-__all__ = ["EXECUTOR", "GROUPS", "MEASURES"]
+__all__ = ["EXECUTOR", "arrays_in", "arrays_out", "latency"]
 
 ARRAY_MB = 50
 CLOSURE_MB = 20
@@ -396,7 +394,3 @@ EXECUTOR: dict[str, Measure] = {
         ),
     ),
 }
-
-GROUPS = {"executor": EXECUTOR, "parallel": PARALLEL, "share": SHARE}
-
-MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **SHARE}

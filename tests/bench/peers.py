@@ -13,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.bench.ssh_peers import SSH_PEERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
@@ -41,6 +43,18 @@ def farm_tcp() -> Iterator[Any]:
     with (
         start_server("127.0.0.1", 0, workers=WORKERS) as server,
         FarmExecutor(addresses=[server.address]) as executor,
+    ):
+        yield executor
+
+
+@contextmanager
+def farm_tls() -> Iterator[Any]:
+    """As :func:`farm_tcp`, over TLS with a certificate that the server makes."""
+    from remote_executor import FarmExecutor, start_server
+
+    with (
+        start_server("127.0.0.1", 0, workers=WORKERS, tls=True) as server,
+        FarmExecutor(addresses=[server.address], tls=True) as executor,
     ):
         yield executor
 
@@ -110,6 +124,7 @@ def fork_chunked(chunksize: int) -> Iterator[Any]:
 PEERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "farm": farm,
     "farm-tcp": farm_tcp,
+    "farm-tls": farm_tls,
     "fork": lambda: process_pool("fork"),
     "spawn": lambda: process_pool("spawn"),
     "pool": pool,
@@ -118,4 +133,5 @@ PEERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "pool-10000": lambda: pool(10_000),
     "pool-125000": lambda: pool(125_000),
     "fork-10000": lambda: fork_chunked(10_000),
+    **SSH_PEERS,
 }

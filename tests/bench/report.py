@@ -7,7 +7,7 @@ import platform
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from tests.bench.measures import MEASURES
+from tests.bench.groups import MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import memory
-from tests.bench.measures import MEASURES
+from tests.bench.groups import MEASURES
 from tests.bench.peers import PEERS
 
 __all__ = ["child", "measure_in_turn"]

@@ -15,6 +15,7 @@ __all__ = [
     "make_reader",
     "nap",
     "nothing",
+    "size_of",
     "total",
     "total_of_kept",
     "touch_array",
@@ -57,6 +58,11 @@ def total(array: Any) -> float:
 def total_of_kept(name: str) -> float:
     """Add up an array that this worker keeps."""
     return total(kept[name])
+
+
+def size_of(blob: bytes) -> int:
+    """Return how many bytes came."""
+    return len(blob)
 
 
 def make_array(megabytes: int, seed: int) -> Any:

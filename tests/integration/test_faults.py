@@ -56,7 +56,7 @@ class HandMade:
     K24: a client of the documented protocol, written by hand from its description.
 
     Frames have a header of kind, flags, buffer count, aux, id and body size, little-endian; control
-    bodies are JSON; both ends prove the token by HMAC-SHA256 over role and nonces.
+    bodies are JSON; both ends prove the token by HMAC-SHA256 over role and greetings.
     """
 
     HEADER = struct.Struct("<BBHIQQ")
@@ -81,13 +81,18 @@ class HandMade:
         self.peer.sendall(b"".join(parts))
 
     def hello(self, protocols=(1, 1), auth="token"):
-        body = {"protocols": list(protocols), "auth": auth, "opening": self.nonce}
-        self.send(self.PREAMBLE, self.frame(self.HELLO, json.dumps(body).encode()))
+        fields = {"protocols": list(protocols), "auth": auth, "nonce": self.nonce}
+        self.ours = json.dumps(fields).encode()
+        self.send(self.PREAMBLE, self.frame(self.HELLO, self.ours))
+
+    def proof(self, role, theirs, token=None):
+        text = role + b"\0remote_executor 1\0"
+        for part in (b"", self.ours, theirs):
+            text += struct.pack("<I", len(part)) + part
+        return hmac.new(token or self.token, text, "sha256").digest()
 
     def prove(self, theirs, token=None):
-        text = f"remote_executor 1\0client\0{self.nonce}\0{theirs}".encode()
-        proof = hmac.new(token or self.token, text, "sha256").hexdigest()
-        self.send(self.frame(self.PROOF, json.dumps({"proof": proof}).encode()))
+        self.send(self.frame(self.PROOF, self.proof(b"client", theirs, token)))
 
     def read(self):
         kind, _, count, _, id, size = self.HEADER.unpack(self._exactly(self.HEADER.size))
@@ -189,14 +194,13 @@ def test_hand_made_client(addresses, still_serves, token):
     with HandMade(addresses[0], token) as client:
         client.hello()
         client.read_preamble()
-        kind, hello = client.read_fields()
+        kind, hello, _ = client.read()
         assert kind == client.HELLO
-        assert hello["auth"] == "token"
-        client.prove(hello["opening"])
-        kind, proof = client.read_fields()
+        assert json.loads(hello)["auth"] == "token"
+        client.prove(hello)
+        kind, proof, _ = client.read()
         assert kind == client.PROOF
-        text = f"remote_executor 1\0server\0{hello['opening']}\0{client.nonce}".encode()
-        assert proof["proof"] == hmac.new(token, text, "sha256").hexdigest()
+        assert proof == client.proof(b"server", hello)
         client.send(client.frame(client.PING, id=4711))
         assert client.read() == (client.PONG, b"", 4711)
 
@@ -215,26 +219,28 @@ def test_wrong_protocol_version(addresses, still_serves, token):
         hangs_up(client.peer)
 
 
-@pytest.mark.parametrize("wrong", ["token", "empty", "own nonce", "no proof", "other kind"])
+@pytest.mark.parametrize("wrong", ["token", "empty", "own hello", "no proof", "other kind"])
 def test_wrong_proof(addresses, still_serves, token, wrong):
     """A2, A4, A7: refused with a reason; nothing else is answered, the next one is served."""
     with HandMade(addresses[0], token) as client:
         client.hello(auth="none" if wrong == "other kind" else "token")
         client.read_preamble()
-        _, hello = client.read_fields()
+        _, hello, _ = client.read()
         if wrong == "token":
-            client.prove(hello["opening"], token=b"another token of 32 bytes length")
+            client.prove(hello, token=b"another token of 32 bytes length")
         elif wrong == "empty":
-            client.send(client.frame(client.PROOF, b'{"proof": ""}'))
-        elif wrong == "own nonce":
-            client.prove(client.nonce)
+            client.send(client.frame(client.PROOF))
+        elif wrong == "own hello":
+            client.prove(client.ours)
         elif wrong == "no proof":
             client.send(client.frame(35, b"harm"))  # a task, before any proof
         said = hangs_up(client.peer)
 
         if wrong != "no proof":
             assert b"token" in said or b"auth" in said
-        assert b'proof": "' not in said  # it does not prove anything to a stranger
+        assert (
+            client.proof(b"server", hello) not in said
+        )  # it does not prove anything to a stranger
 
 
 def test_truncated_conversations(addresses, still_serves, token):
@@ -243,8 +249,8 @@ def test_truncated_conversations(addresses, still_serves, token):
         with HandMade(addresses[0], token) as client:
             client.hello()
             client.read_preamble()
-            client.prove(client.read_fields()[1]["opening"])
-            client.read_fields()
+            client.prove(client.read()[1])
+            client.read()
             client.send(client.frame(4, b'{"session": "x", "grace": 1}')[:count])
 
 
@@ -256,8 +262,8 @@ def test_authenticated_garbage(addresses, still_serves, token):
             with HandMade(addresses[0], token) as client:
                 client.hello()
                 client.read_preamble()
-                client.prove(client.read_fields()[1]["opening"])
-                client.read_fields()
+                client.prove(client.read()[1])
+                client.read()
                 with contextlib.suppress(ConnectionError):
                     client.send(client.frame(kind, body), client.frame(kind, body, size=1 << 61))
                     client.peer.shutdown(socket.SHUT_WR)
@@ -312,12 +318,11 @@ def test_server_that_does_not_know_the_token(addresses):
     def impostor():
         connection, _ = listener.accept()
         with connection:
-            hello = json.dumps({"protocols": [1, 1], "auth": "token", "opening": "ab" * 32})
+            hello = json.dumps({"protocols": [1, 1], "auth": "token", "nonce": "ab" * 32})
             body = hello.encode()
             connection.sendall(HandMade.PREAMBLE + HandMade.HEADER.pack(1, 0, 0, 0, 0, len(body)))
             connection.sendall(body)
-            proof = json.dumps({"proof": "00" * 32}).encode()
-            connection.sendall(HandMade.HEADER.pack(2, 0, 0, 0, 0, len(proof)) + proof)
+            connection.sendall(HandMade.HEADER.pack(2, 0, 0, 1, 0, 32) + bytes(32))
             with contextlib.suppress(OSError):
                 while connection.recv(65536):
                     pass

@@ -17,17 +17,19 @@ LIMIT = scaled(30)
 SIZE = 1 << 20
 
 
-@pytest.fixture(params=["embedded", "tcp", "unix"])
-def farm(request, tmp_path):
-    if request.param == "embedded":
-        with FarmExecutor(2) as executor:
-            yield executor
-        return
-    where = "127.0.0.1:0" if request.param == "tcp" else f"unix:{tmp_path}/socket"
+@pytest.fixture(scope="module")
+def servers(_leak_baseline, tmp_path_factory):
+    path = tmp_path_factory.mktemp("server") / "socket"
     with (
-        start_server(address=where, workers=2) as server,
-        FarmExecutor(addresses=[server.address]) as executor,
+        start_server(address="127.0.0.1:0", workers=2) as tcp,
+        start_server(address=f"unix:{path}", workers=2) as unix,
     ):
+        yield {"tcp": [tcp.address], "unix": [unix.address]}
+
+
+@pytest.fixture(params=["embedded", "tcp", "unix"])
+def farm(request, servers):
+    with FarmExecutor(2, addresses=servers.get(request.param)) as executor:
         yield executor
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
+
+from tests.integration.conftest import environment
+from tests.support.scale import scaled
 
 HOW = ["file", "-c", "-m"]
 
@@ -255,6 +259,43 @@ if __name__ == "__main__":
         print(executor.submit(__main__.shout, "a").result(20))
 """
     ) == (0, "A\nA!\n", "")
+
+
+def test_the_prompt(addresses, tmp_path):
+    """K7: functions and classes as they are typed in, one after the other."""
+    lines = f"""
+from remote_executor import FarmExecutor
+executor = FarmExecutor(addresses={addresses[:1]!r})
+factor = 3
+class Pair:
+    def __init__(self, a): self.a = a
+
+def times(x):
+    return Pair(x.a * factor)
+
+found = executor.submit(times, Pair(2)).result(20)
+print("found", found.a, type(found) is Pair)
+factor = 4
+print("found", executor.submit(times, Pair(2)).result(20).a)
+def times(x):
+    return "anew"
+
+print("found", executor.submit(times, Pair(2)).result(20))
+print("found", executor.submit(lambda: times(1)).result(20))
+executor.shutdown()
+"""
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"],
+        input=lines,
+        capture_output=True,
+        text=True,
+        timeout=scaled(40),
+        env=environment(),
+        cwd=tmp_path,
+    )
+
+    found = [line.split(" ", 1)[1] for line in done.stdout.splitlines() if "found" in line]
+    assert found == ["6 True", "8", "anew", "anew"], done.stderr
 
 
 def test_dataclasses_and_enums_of_main(run_script):

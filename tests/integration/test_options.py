@@ -19,14 +19,13 @@ LIMIT = scaled(20)
 
 
 @pytest.fixture(params=["embedded", "remote"])
-def own(request):
+def own(request, addresses):
     """Return an executor with two workers whose workers may be killed."""
     if request.param == "embedded":
         with FarmExecutor(2) as executor:
             yield executor
     else:
-        servers = [request.getfixturevalue("serve")(workers=1) for _ in range(2)]
-        with FarmExecutor(addresses=[server.address for server in servers]) as executor:
+        with FarmExecutor(addresses=addresses) as executor:
             executor.wait_for_workers(2, LIMIT)
             yield executor
 
@@ -473,7 +472,7 @@ def test_public_names():
 
 
 def test_a_server_that_comes_later_helps_where_all_had_refused():
-    with start_server(workers=1, token="another") as strict, start_server(workers=1) as kind:
+    with start_server(workers=1, auth="another") as strict, start_server(workers=1) as kind:
         with FarmExecutor(addresses=[strict.address]) as executor:
             assert isinstance(executor.submit(abs, -1).exception(LIMIT), ConnectionError)
             with pytest.raises(ConnectionError):
@@ -485,7 +484,7 @@ def test_a_server_that_comes_later_helps_where_all_had_refused():
 
 
 def test_without_the_last_server_that_takes_us_nothing_waits(caplog):
-    with start_server(workers=1, token="another") as strict, start_server(workers=1) as kind:
+    with start_server(workers=1, auth="another") as strict, start_server(workers=1) as kind:
         with FarmExecutor(addresses=[strict.address, kind.address]) as executor:
             assert executor.submit(abs, -1).result(LIMIT) == 1
             wait_until(lambda: "refused" in {server.state for server in executor.status().servers})

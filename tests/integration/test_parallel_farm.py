@@ -250,6 +250,7 @@ def _hold_one(told, never, item):
 )
 def test_a_timeout_stops_the_work(own, tmp_path, use):
     fn = holder(tmp_path)
+    own.broadcast(fn, 0)  # the time is for the work, not for workers that start and import
     with pytest.raises(futures.TimeoutError):
         use(fn, timeout=scaled(0.5), executor=own)
 

@@ -13,7 +13,8 @@ from tests.support.scale import scaled
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
-HERE = [block for block in BLOCKS if "\nmake_kernel" in block or "with make_kernel" in block]
+RUN = ("\nmake_kernel", "with make_kernel", "(Mechanism)")
+HERE = [block for block in BLOCKS if any(part in block for part in RUN)]
 
 
 def run(block, folder):
@@ -37,6 +38,8 @@ def test_a_program_runs(block, tmp_path):
     done = run(block, tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
+    if "(Mechanism)" in block:
+        assert done.stdout == "1024\n"
 
 
 @pytest.mark.parametrize("block", [block for block in HERE if "  # 14\n" in block])

@@ -15,10 +15,11 @@ from concurrent import futures
 
 import pytest
 
-from remote_executor import FarmExecutor, RemoteError, TaskKilled, WorkerDied
+from remote_executor import FarmExecutor, RemoteError, TaskKilled, WorkerDied, start_server
 from tests.support import tasks
 from tests.support.faults import Proxy
 from tests.support.scale import scaled
+from tests.support.tools import require_module
 from tests.support.waiting import wait_until
 
 LIMIT = scaled(25)
@@ -28,6 +29,21 @@ LIMIT = scaled(25)
 def ex():
     with FarmExecutor(2) as executor:
         yield executor
+
+
+@pytest.fixture(params=["embedded", "tcp", "tls"])
+def farm(request, ex, addresses):
+    """Executors whose streams differ."""
+    if request.param == "embedded":
+        yield ex
+    elif request.param == "tcp":
+        with FarmExecutor(addresses=addresses[:1]) as executor:
+            yield executor
+    else:
+        require_module("cryptography", "the extra tls")
+        with start_server(workers=2, tls=True) as server:
+            with FarmExecutor(addresses=[server.address], tls=True) as executor:
+                yield executor
 
 
 def in_quick_succession(executor, *functions):
@@ -49,22 +65,22 @@ def in_quick_succession(executor, *functions):
         wait_until(is_open, LIMIT)
 
 
-def test_a_thousand_round_trips(ex):
+def test_a_thousand_round_trips(farm):
     """K50: one by one, and the executor is at rest afterwards."""
-    in_quick_succession(ex, tasks.same)
+    in_quick_succession(farm, tasks.same)
     for number in range(1000):
-        assert ex.submit(tasks.same, number).result(LIMIT) == number
+        assert farm.submit(tasks.same, number).result(LIMIT) == number
 
-    wait_until(lambda: not ex._driver.scheduler.tasks, LIMIT)
-    assert ex._driver.scheduler.unsettled == 0
+    wait_until(lambda: not farm._driver.scheduler.tasks, LIMIT)
+    assert farm._driver.scheduler.unsettled == 0
 
 
-def test_several_threads_one_task_each_at_a_time(ex):
-    in_quick_succession(ex, tasks.same)
+def test_several_threads_one_task_each_at_a_time(farm):
+    in_quick_succession(farm, tasks.same)
     got = {}
 
     def work(name):
-        got[name] = [ex.submit(tasks.same, (name, i)).result(LIMIT) for i in range(200)]
+        got[name] = [farm.submit(tasks.same, (name, i)).result(LIMIT) for i in range(200)]
 
     threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
     for thread in threads:
@@ -83,25 +99,25 @@ def test_single_tasks_between_many(ex):
         assert [future.result(LIMIT) for future in many] == [*range(number)]
 
 
-def test_errors_come_as_they_do_otherwise(ex):
-    in_quick_succession(ex, tasks.fail, tasks.make_only_here, tasks.make_lock)
+def test_errors_come_as_they_do_otherwise(farm):
+    in_quick_succession(farm, tasks.fail, tasks.make_only_here, tasks.make_lock)
     for _ in range(5):
         with pytest.raises(RuntimeError, match="foo"):
-            ex.submit(tasks.fail).result(LIMIT)
+            farm.submit(tasks.fail).result(LIMIT)
         with pytest.raises(RemoteError, match="unpickled here"):
-            ex.submit(tasks.make_only_here).result(LIMIT)
+            farm.submit(tasks.make_only_here).result(LIMIT)
         with pytest.raises(TypeError):
-            ex.submit(tasks.make_lock).result(LIMIT)
-        assert ex.submit(abs, -1).result(LIMIT) == 1
+            farm.submit(tasks.make_lock).result(LIMIT)
+        assert farm.submit(abs, -1).result(LIMIT) == 1
 
 
-def test_large_results_and_arguments(ex):
-    in_quick_succession(ex, tasks.same)
+def test_large_results_and_arguments(farm):
+    in_quick_succession(farm, tasks.same)
     for size in (10, 10_000, 20_000, 300_000, 5_000_000):
         data = os.urandom(size)
-        assert ex.submit(tasks.same, data).result(LIMIT) == data
-        assert ex.submit(abs, -1).result(LIMIT) == 1
-        assert ex.submit(bytes, size).result(LIMIT) == bytes(size)
+        assert farm.submit(tasks.same, data).result(LIMIT) == data
+        assert farm.submit(abs, -1).result(LIMIT) == 1
+        assert farm.submit(bytes, size).result(LIMIT) == bytes(size)
 
 
 def test_what_a_task_prints_comes_before_its_result(ex, capsys):
@@ -121,15 +137,17 @@ def test_a_worker_that_dies_fails_its_task(ex, number):
     assert ex.submit(abs, -1).result(LIMIT) == 1
 
 
-def test_callbacks_and_waiters_are_told(ex):
-    in_quick_succession(ex, tasks.same)
+def test_callbacks_and_waiters_are_told(farm):
+    in_quick_succession(farm, tasks.same)
     for number in range(50):
         told = threading.Event()
-        ex.submit(tasks.same, number).add_done_callback(lambda _, told=told: told.set())
+        farm.submit(tasks.same, number).add_done_callback(lambda _, told=told: told.set())
         assert told.wait(LIMIT)
-        future = ex.submit(tasks.same, number)
+        future = farm.submit(tasks.same, number)
         assert not futures.wait([future], LIMIT).not_done
-        assert [each.result() for each in futures.as_completed([ex.submit(abs, -1)], LIMIT)] == [1]
+        assert [each.result() for each in futures.as_completed([farm.submit(abs, -1)], LIMIT)] == [
+            1
+        ]
 
 
 def test_a_future_that_nobody_looks_at_settles(ex):

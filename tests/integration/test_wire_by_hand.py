@@ -70,21 +70,21 @@ def test_k24_a_client_needs_only_struct_json_hmac_and_pickle(server):
     token = load_token()
     with socket.create_connection((server.address.host, server.address.port), 10) as sock:
         nonce = os.urandom(32).hex()
+        ours = json.dumps({"protocols": [1, 1], "auth": "token", "nonce": nonce}).encode()
         sock.sendall(b"\x89rexec\r\n")
-        send_frame(sock, 1, body={"protocols": [1, 1], "auth": "token", "opening": nonce})
+        send_frame(sock, 1, body=ours)
         assert receive(sock, 8) == b"\x89rexec\r\n"
-        kind, _, _, _, body, _ = receive_frame(sock)
-        hello = json.loads(body)
-        assert (kind, hello["auth"]) == (1, "token")
+        kind, _, _, _, theirs, _ = receive_frame(sock)
+        assert (kind, json.loads(theirs)["auth"]) == (1, "token")
 
-        def proof(role, mine, theirs):
-            text = f"remote_executor 1\0{role}\0{mine}\0{theirs}"
-            return hmac.new(token, text.encode(), hashlib.sha256).hexdigest()
+        def proof(role):
+            text = role + b"\0remote_executor 1\0" + struct.pack("<II", 0, len(ours)) + ours
+            text += struct.pack("<I", len(theirs)) + theirs
+            return hmac.new(token, text, hashlib.sha256).digest()
 
-        send_frame(sock, 2, body={"proof": proof("client", nonce, hello["opening"])})
-        kind, _, _, _, body, _ = receive_frame(sock)
-        assert kind == 2
-        assert json.loads(body)["proof"] == proof("server", hello["opening"], nonce)
+        send_frame(sock, 2, body=proof(b"client"))
+        kind, _, aux, _, body, _ = receive_frame(sock)
+        assert (kind, aux, body) == (2, 1, proof(b"server"))
 
         send_frame(
             sock,

@@ -19,6 +19,8 @@ import signal
 import socket
 import struct
 import threading
+import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from tests.support.scale import scaled
@@ -39,6 +41,7 @@ __all__ = [
 
 _CHUNK = 64 * 1024
 _TRICKLE_TICK = 0.001
+_MOST_KEPT = 4 * 1024 * 1024
 
 
 class Proxy:
@@ -69,6 +72,7 @@ class Proxy:
         self._flowing = True
         self._refusing = False
         self._trickle = 0
+        self.delay_seconds = 0.0
         self._cut_at: int | None = None
         self._forwarded = 0
         self._closing = False
@@ -158,6 +162,14 @@ class Proxy:
 
         self._do(work)
 
+    def delay(self, seconds: float) -> None:
+        """Keep what arrives from now on for so long before it goes on, each way."""
+
+        def work() -> None:
+            self.delay_seconds = seconds
+
+        self._do(work)
+
     @property
     def open_links(self) -> int:
         """How many connections there are now."""
@@ -204,7 +216,7 @@ class Proxy:
         for pair in self._pairs:
             pair.watch(self._selector, self._flowing and not self._trickle)
         trickling = self._flowing and self._trickle
-        for key, _ in self._selector.select(_TRICKLE_TICK if trickling else None):
+        for key, _ in self._selector.select(_TRICKLE_TICK if trickling else self._next_due()):
             if key.fileobj is self._wakee:
                 with contextlib.suppress(BlockingIOError):
                     self._wakee.recv(4096)
@@ -218,6 +230,11 @@ class Proxy:
         if self._flowing:
             for pair in list(self._pairs):
                 self._pump(pair)
+
+    def _next_due(self) -> float | None:
+        """Return for how many seconds nothing that is kept needs to go on; None for ever."""
+        dues = [way.due[0][0] for pair in self._pairs for way in pair.ways if way.due]
+        return max(0.0, min(dues) - time.monotonic()) if dues and self._flowing else None
 
     def _welcome(self) -> None:
         try:
@@ -274,6 +291,8 @@ class _Way:
     ) -> None:
         self.source, self.sink, self.log, self.proxy, self.name = source, sink, log, proxy, name
         self.pending = bytearray()
+        self.due: deque[tuple[float, int]] = deque()
+        """What is kept for a while: when it is to go on, and how many bytes."""
         self.source_ended = False
         self.ended = False
 
@@ -281,31 +300,57 @@ class _Way:
         """Read and write what can be, at most `limit` bytes each; return the bytes written."""
         if not limit:
             return 0
-        if not self.pending and not self.source_ended:
+        if self.wants_more():
             try:
                 data = self.source.recv(limit)
             except BlockingIOError:
-                return 0
-            if data:
+                data = None
+            if data is None:
+                if not self.pending:
+                    return 0
+            elif data:
                 change = getattr(self.proxy, self.name)
                 if change is not None:
                     data = change(data)
                 self.log += data
                 self.pending += data
+                if self.proxy.delay_seconds or self.due:
+                    due = time.monotonic() + self.proxy.delay_seconds
+                    self.due.append((due, len(data)))
             else:
                 self.source_ended = True
         moved = 0
-        if self.pending:
+        ready = self._ready()
+        if ready:
             try:
-                moved = self.sink.send(self.pending[:limit])
+                moved = self.sink.send(self.pending[: min(limit, ready)])
             except BlockingIOError:
                 return 0
             del self.pending[:moved]
+            self._sent(moved)
         if self.source_ended and not self.pending and not self.ended:
             self.ended = True
             with contextlib.suppress(OSError):
                 self.sink.shutdown(socket.SHUT_WR)
         return moved
+
+    def wants_more(self) -> bool:
+        """Whether to read: what is kept must not keep the rest, up to some limit."""
+        return not self.source_ended and (
+            not self.pending or (bool(self.due) and len(self.pending) < _MOST_KEPT)
+        )
+
+    def _ready(self) -> int:
+        """Return how many bytes may go on now."""
+        now = time.monotonic()
+        return len(self.pending) - sum(count for due, count in self.due if due > now)
+
+    def _sent(self, count: int) -> None:
+        while count and self.due:
+            due, size = self.due.popleft()
+            if size > count:
+                self.due.appendleft((due, size - count))
+            count -= min(count, size)
 
 
 class _Pair:
@@ -330,9 +375,9 @@ class _Pair:
         for each in (self.near, self.far):
             mask = 0
             for way in self.ways:
-                if way.source is each and not way.pending and not way.source_ended:
+                if way.source is each and way.wants_more():
                     mask |= selectors.EVENT_READ
-                if way.sink is each and way.pending:
+                if way.sink is each and way._ready() > 0:
                     mask |= selectors.EVENT_WRITE
             if not wanted:
                 mask = 0

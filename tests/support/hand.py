@@ -95,7 +95,14 @@ class Hand:
     def connect(self) -> None:
         """Connect and prove."""
         self.sock = self._dial()
-        self.link = Link("client", "the server", self._mechanism(), time.monotonic(), limit=1 << 40)
+        self.link = Link(
+            "client",
+            "the server",
+            self._mechanism(),
+            time.monotonic(),
+            nonce=os.urandom(32),
+            limit=1 << 40,
+        )
         self.until(lambda: self.link.state is LinkState.OPEN)
 
     def attach(self, resume: bool = True) -> None:
@@ -308,6 +315,4 @@ def remote(address: Address, token: bytes, attach: bool = True, **fields: Any) -
             return sock
         return socket.create_connection((address.host, address.port), scaled(LIMIT))
 
-    return Hand(
-        dial, lambda: TokenAuth("client", (token,), os.urandom(32)), attach=attach, **fields
-    )
+    return Hand(dial, lambda: TokenAuth("client", (token,)), attach=attach, **fields)

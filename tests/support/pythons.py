@@ -8,13 +8,16 @@ that cannot make virtual environments is of no use; neither counts.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["MINORS", "find_pythons"]
+__all__ = ["MINORS", "environment", "find_pypy", "find_pythons"]
+
+ROOT = Path(__file__).parents[2]
 
 MINORS = range(10, 15)
 _QUESTION = """
@@ -45,6 +48,41 @@ def find_pythons() -> dict[str, str]:
             found.setdefault(version, path)
     # The latest patch of each minor version comes last and stays.
     return {f"{version[0]}.{version[1]}": found[version] for version in sorted(found)}
+
+
+def find_pypy() -> tuple[str, tuple[int, int]] | None:
+    """Return the path of Debian's pypy3 and the version of Python that it is, if it is there."""
+    path = shutil.which("pypy3")
+    if path is None:
+        return None
+    question = "import sys; print(*sys.version_info[:2])"
+    done = subprocess.run([path, "-c", question], capture_output=True, text=True, check=True)
+    major, minor = map(int, done.stdout.split())
+    return path, (major, minor)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """
+    Return an environment in which any Python finds this package and what it needs.
+
+    What it needs is written in Python alone, so it is taken from here, whatever version that is.
+
+    Args:
+        folder: Where to put links to it; an empty one.
+    """
+    for name in ("cloudpickle", "tblib"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        package = Path(spec.origin).parent
+        metadata = [*package.parent.glob(f"{name}-*.dist-info")]
+        for path in (package, *metadata):
+            (folder / path.name).symlink_to(path)
+    return {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONHOME"},
+        "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def _candidates() -> list[str]:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.core.known import Functions, Holdings, needed_by
 from remote_executor.core.pool import Give, Pool, Start, Verdict
 from remote_executor.core.scheduler import Feed, Scheduler, Task, TaskState
+from remote_executor.core.sources import Sources, to_send
 from remote_executor.net.memory import Pipe
 from remote_executor.wire.auth import TokenAuth
 from remote_executor.wire.frames import make_frame
@@ -69,12 +70,24 @@ def answer(label: int) -> int:
     return label * 3 + 1
 
 
-class Spec:
-    """What a call does: takes some seconds, then returns, raises, or ends its worker."""
+MODULES = {f"m{number}": bytes([number]) * (40 * number + 1) for number in range(12)}
+"""What workers may ask for, by digest."""
 
-    def __init__(self, seconds: float, how: str) -> None:
+MOST_HELD = 1500
+"""Bytes of it that a session keeps at a server: not all."""
+
+
+class Spec:
+    """
+    What a call does: takes some seconds, then returns, raises, or ends its worker.
+
+    Before that it asks for so many modules, one after the other.
+    """
+
+    def __init__(self, seconds: float, how: str, imports: int = 0) -> None:
         self.seconds = seconds
         self.how = how
+        self.imports = imports
 
 
 class Run:
@@ -236,6 +249,7 @@ class Line:
         self.link: Link | None = None
         self.pipe: Pipe | None = None
         self.known = Holdings(CACHE)
+        self.held: dict[str, int] = {}
         self.begun = False
         self.id = ""
         self.trouble = ""
@@ -260,8 +274,10 @@ class Line:
             return
         self.pipe = pipe
         nonce = self.world.random.randbytes(32)
-        mechanism = TokenAuth("client", (SECRET,), nonce)
-        self.link = Link("client", self.target.name, mechanism, self.world.now, limit=LIMIT)
+        mechanism = TokenAuth("client", (SECRET,))
+        self.link = Link(
+            "client", self.target.name, mechanism, self.world.now, nonce=nonce, limit=LIMIT
+        )
         self.state = "shaking"
 
     def attach(self) -> None:
@@ -286,6 +302,7 @@ class Line:
         self.id = self.world.random.randbytes(16).hex()
         self.begun = False
         self.known = Holdings(CACHE)
+        self.held = {}
 
     def attached(self, frame: Frame) -> None:
         fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)
@@ -601,6 +618,11 @@ class Client(Machine):
                 self.ends.update(dict.fromkeys(given, "taken back"))
                 for task in scheduler.taken_back(server, frame.id, given, self.world.now):
                     self.settle(task, "cancelled")
+            elif kind == Kind.WANT:
+                # Files are read without the mutex, and that takes its time.
+                assert line.session is not None
+                wait = self.world.some(0.01)
+                self.world.later(wait, self.serve, line, line.session, line.held, frame)
             else:
                 assert kind == Kind.DIED
                 reason = decode_fields(frame.body, reason=str)["reason"]
@@ -608,6 +630,13 @@ class Client(Machine):
                 assert died is not None
                 self.ends[frame.id] = reason
                 self.settle(died, reason)
+
+    def serve(self, line: Line, session: Session, held: dict[str, int], frame: Frame) -> None:
+        """Answer a worker that asks for modules, whatever has become of the session."""
+        names = decode_fields(frame.body, modules=list)["modules"]
+        fields, sent = to_send({name: MODULES[name] for name in names}, held, MOST_HELD)
+        session.send(make_frame(Kind.MODULES, frame.id, encode_fields(fields), sent))
+        line.flush()
 
     def lost(self, line: Line) -> None:
         self.ends.update(dict.fromkeys(line.server.inflight, "lost"))
@@ -740,6 +769,9 @@ class Worker:
         self.asked_to_end = False
         self.run: Run | None = None
         self.doomed: dict[int, str] = {}
+        self.questions = count(1)
+        self.open: tuple[int, list[str], Callable[[], None]] | None = None
+        """The question that waits for its answer, and how to go on then."""
 
     def __repr__(self) -> str:
         return f"{self.server}/{self.number}"
@@ -770,14 +802,36 @@ class Worker:
         assert len(self.server.running()) <= self.server.slots, "more tasks run than slots"
         self.world.runs[key] = self.run
         self.world.log(self, f"= runs {id}:", self.run.labels[:4])
-        seconds, how = 0.0, "return"
+        seconds, how, imports = 0.0, "return", 0
         for label in self.run.labels:
             spec = self.world.specs[label]
             seconds += spec.seconds
+            imports += spec.imports
             how = spec.how
             if how != "return":
                 break
-        self.world.later(seconds, self.end, id, how, int(seconds * 1e6))
+        self.work(id, how, seconds, imports)
+
+    def work(self, id: int, how: str, seconds: float, imports: int) -> None:
+        """Import what is to be imported, then take the time."""
+        if not imports:
+            self.world.later(seconds, self.end, id, how, int(seconds * 1e6))
+            return
+        names = self.world.random.sample(sorted(MODULES), self.world.random.randint(1, 3))
+        number = next(self.questions)
+        self.open = number, names, lambda: self.work(id, how, seconds, imports - 1)
+        body = encode_fields({"modules": names})
+        self.server.news.append(("want", self, make_frame(Kind.WANT, number, body)))
+
+    def answered(self, number: int, contents: list[bytes]) -> None:
+        """An answer has come."""
+        if self.alive:
+            assert self.open is not None, "an answer came that nobody waits for"
+            asked, names, go_on = self.open
+            self.open = None
+            assert number == asked, "an answer to another question"
+            assert contents == [MODULES[name] for name in names], "wrong contents"
+            go_on()
 
     def end(self, id: int, how: str, micros: int) -> None:
         if not self.alive:
@@ -828,6 +882,7 @@ class Entry:
         self.blobs: set[int] = set()
         self.options: dict[int, Any] = {}
         self.needs: dict[int, list[int]] = {}
+        self.sources: Sources[Worker] = Sources()
 
 
 class Connection:
@@ -839,8 +894,8 @@ class Connection:
         self.pipe = pipe
         self.entry: Entry | None = None
         nonce = self.world.random.randbytes(32)
-        mechanism = TokenAuth("server", (SECRET,), nonce)
-        self.link = Link("server", "a client", mechanism, self.world.now, limit=LIMIT)
+        mechanism = TokenAuth("server", (SECRET,))
+        self.link = Link("server", "a client", mechanism, self.world.now, nonce=nonce, limit=LIMIT)
 
     def step(self) -> None:
         if self.pipe.readable:
@@ -1047,10 +1102,15 @@ class Server(Machine):
             if not self.pool.done(worker.pool, [frame.id], frame.aux, now):
                 del entry.frames[frame.id]
                 entry.wire.send(frame)
+        elif what == "want":
+            assert frame is not None
+            id = entry.sources.asked(worker, frame.id)
+            entry.wire.send(make_frame(Kind.WANT, id, bytes(frame.body)))
         elif what == "end of wire":
             self.pool.stop(worker.pool)
         else:
             del self.workers[worker]
+            entry.sources.gone(worker)
             for id in self.pool.gone(worker.pool):
                 self.died(entry, id, worker.doomed.get(id, "died"))
             self.tokens.claimed.pop(worker.pool, None)
@@ -1141,6 +1201,10 @@ class Server(Machine):
             entry.blobs.remove(frame.aux)
         elif kind == Kind.OPTIONS:
             entry.options[id] = decode_fields(frame.body)
+        elif kind == Kind.MODULES:
+            found = entry.sources.answered(id, decode_fields(frame.body), frame.buffers)
+            if found is not None:
+                found[0].answered(*found[1:])
         elif kind == Kind.TAKE_BACK:
             ids = decode_ids(frame.body)
             if ids or not frame.aux:

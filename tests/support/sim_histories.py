@@ -49,6 +49,8 @@ class Farm:
         self.seconds = chance.choice([0.1, 1.0, 1.0, 10.0])
         self.scale = chance.choice([1e-5, 1e-3, 0.02, 0.3]) * self.seconds
         self.calm = blips_only or chance.random() < 0.1
+        self.importing = chance.choice([0.0, 0.05, 0.5])
+        """How many of the calls import modules of the client's."""
         for number in range(chance.randint(1, 3)):
             server = Server(world, f"s{number}", chance.randint(1, 4))
             server.bad_starts = 0.0 if self.calm else chance.choice([0.0, 0.0, 0.1])
@@ -69,7 +71,8 @@ class Farm:
         how = "return"
         if not self.calm and chance.random() < 0.08:
             how = chance.choice(["raise", "die"])
-        self.world.specs.append(Spec(seconds, how))
+        imports = chance.choice([1, 1, 3]) if chance.random() < self.importing else 0
+        self.world.specs.append(Spec(seconds, how, imports))
         return len(self.world.specs) - 1
 
     def plan(self) -> None:

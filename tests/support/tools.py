@@ -3,6 +3,10 @@ Tools that a test needs and a machine may lack.
 
 A test whose tool is missing is skipped, and says which tool. With
 ``REMOTE_EXECUTOR_REQUIRE_ALL=1`` (set by ``.ci/run``) it fails instead.
+
+What the extra ``test`` does not bring, since it is large or needs a compiler, has a step of its own
+in ``.ci/run``. Tests of it run wherever it is installed, and are insisted on by name alone:
+``REMOTE_EXECUTOR_TEST_EXTRAS=gssapi,notebook``.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ import pytest
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["REQUIRE_ALL", "missing", "require", "require_module"]
+__all__ = ["REQUIRE_ALL", "missing", "require", "require_extra", "require_module"]
 
+INSISTED = os.environ.get("REMOTE_EXECUTOR_TEST_EXTRAS", "").split(",")
 REQUIRE_ALL = os.environ.get("REMOTE_EXECUTOR_REQUIRE_ALL", "") not in ("", "0")
 
 
@@ -70,3 +75,20 @@ def require_module(name: str, hint: str = "") -> ModuleType:
     if spec is None:
         missing(f"the module {name}", hint)
     return importlib.import_module(name)
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """
+    Skip the test (or module) if an extra that has a step of its own is not installed.
+
+    Args:
+        extra: Its name in pyproject.toml.
+        modules: What it brings.
+    """
+    __tracebackhide__ = True
+    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
+    if lacking:
+        words = f"not installed: {', '.join(lacking)} (pip install '.[{extra}]')"
+        if extra in INSISTED:
+            pytest.fail(f"{words}, and REMOTE_EXECUTOR_TEST_EXTRAS asks for it", pytrace=False)
+        pytest.skip(words, allow_module_level=True)

@@ -22,6 +22,7 @@ __all__ = [
     "client_link",
     "drain",
     "feed",
+    "nonce_of",
     "pieces_of",
     "plain",
     "server_link",
@@ -90,9 +91,14 @@ def drain(outbox: Outbox, most: int | None = None) -> bytes:
     return data
 
 
-def token_of(role: str, secret: bytes = SECRET, nonce: bytes | None = None) -> TokenAuth:
-    """Return an end's part of a token handshake; its nonce is made of the role's first letter."""
-    return TokenAuth(role, (secret,), nonce or role[:1].encode() * 32)
+def token_of(role: str, secret: bytes = SECRET) -> TokenAuth:
+    """Return an end's part of a token handshake."""
+    return TokenAuth(role, (secret,))
+
+
+def nonce_of(role: str) -> bytes:
+    """Return the nonce that an end uses if a test says nothing else."""
+    return role[:1].encode() * 32
 
 
 def client_link(mechanism: Mechanism | None = None, now: float = 0.0, **options: object) -> Link:
@@ -109,6 +115,7 @@ def _link(
     role: str, peer: str, mechanism: Mechanism | None, now: float, options: dict[str, object]
 ) -> Link:
     options.setdefault("limit", LIMIT)
+    options.setdefault("nonce", nonce_of(role))
     return Link(role, peer, mechanism or token_of(role), now, **options)  # type: ignore[arg-type]
 
 

@@ -15,11 +15,14 @@ from remote_executor import errors, task_errors
 from remote_executor.errors import (
     AddressError,
     AuthenticationFailed,
+    CannotShip,
     ConnectionFailed,
     FarmError,
+    LaunchFailed,
     LocalProtocolError,
     PayloadError,
     ProtocolMismatch,
+    Refused,
     RemoteProtocolError,
 )
 from remote_executor.task_errors import (
@@ -31,6 +34,7 @@ from remote_executor.task_errors import (
     PtreeRedefinedError,
     PtreeUndefinedError,
     RemoteError,
+    RemoteModuleNotFound,
     ServerLost,
     TaskKilled,
     TaskTimeout,
@@ -47,6 +51,11 @@ ALL = [
     (ConnectionFailed("h:1", "refused"), "cannot connect to h:1: refused"),
     (AuthenticationFailed("h:1", "no proof"), "authentication with h:1 failed: no proof"),
     (ProtocolMismatch("h:1", "1 and 3"), "no common protocol with h:1: 1 and 3"),
+    (
+        LaunchFailed("me@h", "import", "it ended", "no room", "ssh me@h true"),
+        "no server on me@h: import: it ended; it wrote: no room; try by hand: ssh me@h true",
+    ),
+    (Refused("you are not Bob"), "you are not Bob"),
     (PayloadError("argument 1", "a lock"), "argument 1 cannot be pickled: a lock"),
     (
         WorkerDied("h", 77, -9, "f", "x", "o"),
@@ -62,6 +71,19 @@ ALL = [
     (TaskTimeout("f", 2.5), "f ran for longer than 2.5 s and was stopped"),
     (RemoteError("m.E", "bad", "Traceback ..."), "m.E: bad"),
     (RemoteError("m.E", ""), "m.E"),
+    (CannotShip("f", "it has no source"), "f cannot be sent: it has no source"),
+    (
+        CannotShip("f", "it has no source", "Python 3.12", "Python 3.10", "use deftask"),
+        "f cannot be sent from Python 3.12 to Python 3.10: it has no source; use deftask",
+    ),
+    (
+        RemoteModuleNotFound("a.b", "node1", "A", "1.2", "must be installed there, too"),
+        "node1 has no module 'a.b' of A 1.2, which must be installed there, too",
+    ),
+    (
+        RemoteModuleNotFound("a", "node1", "a", "", "is not sent"),
+        "node1 has no module 'a' of a, which is not sent",
+    ),
     (
         NoKernelError("there is no current kernel"),
         (
@@ -121,6 +143,7 @@ def test_every_error_has_an_example_and_a_place_in_the_tree():
         (ConnectionFailed, ConnectionError),
         (AuthenticationFailed, ConnectionFailed),
         (ProtocolMismatch, ConnectionFailed),
+        (LaunchFailed, ConnectionFailed),
         (PayloadError, pickle.PicklingError),
         (PayloadError, TypeError),
         (WorkerDied, BrokenProcessPool),

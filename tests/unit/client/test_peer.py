@@ -10,6 +10,7 @@ import pytest
 from remote_executor.client.peer import MOST_STARTS, Embedded, Peer, PeerState, Remote
 from remote_executor.net.addresses import parse_address
 from remote_executor.net.loop import Loop
+from remote_executor.net.streams import SocketStream
 from remote_executor.wire.auth import NoAuth
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
@@ -48,6 +49,9 @@ class Pairs:
         self.ends.append(theirs)
         done(ours)
 
+    def stream(self, sock):
+        return SocketStream(sock)
+
     def mechanism(self):
         return NoAuth()
 
@@ -81,7 +85,7 @@ class Hand:
         self.sock = peer.way.ends[-1]
         self.sock.setblocking(False)
         self.loop = loop
-        self.link = Link("server", "client", NoAuth(), 0.0, limit=1 << 22)
+        self.link = Link("server", "client", NoAuth(), 0.0, nonce=bytes(32), limit=1 << 22)
 
     def write(self):
         while self.link.outbox.size:

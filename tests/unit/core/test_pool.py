@@ -730,35 +730,6 @@ def test_a_result_that_comes_after_the_kill_counts(shell):
 # -------------------------------------------------------------------- ends of workers
 
 
-def test_a_task_whose_frame_was_not_read_has_not_begun(shell):
-    """K88: a process that is being killed may take the token, and then nothing more."""
-    session = shell.open(limit=1)
-    (worker,) = shell.warm(session, 1)
-    (id,) = shell.queue(session)
-    shell.assign()
-    shell.begin(worker)
-
-    assert shell.pool.gone(worker, unread=id) == []
-
-    shell.assign()
-    (give,) = shell.ready()
-    assert give.ids == [id]
-
-
-def test_of_tasks_that_were_not_read_the_one_whose_token_was_taken_comes_first(shell):
-    session = shell.open(limit=1)
-    (worker,) = shell.warm(session, 1)
-    ids = shell.queue(session, 3)
-    shell.assign()
-    shell.begin(worker)
-
-    assert shell.pool.gone(worker, unread=ids[2]) == [ids[0]]  # its token was not taken either
-
-    shell.assign()
-    (give,) = shell.ready()
-    assert give.ids == ids[1:]
-
-
 def test_a_dead_worker_takes_only_what_it_had_begun(shell):
     session = shell.open(limit=1)
     (worker,) = shell.warm(session, 1)

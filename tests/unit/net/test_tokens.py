@@ -193,7 +193,6 @@ def test_more_than_two_are_too_many(path):
 
 
 def test_what_an_argument_means():
-    assert secrets_of(None) is None
     assert secrets_of("words and words") == (b"words and words",)
     assert secrets_of(b"bytes") == (b"bytes",)
     assert secrets_of(["new", b"old"]) == (b"new", b"old")

@@ -66,6 +66,19 @@ def test_a_visit_tells_what_travels_by_value():
     assert visit.classes == [Local]
 
 
+@pytest.mark.parametrize(("package", "sent"), [("own.package", True), ("", False), (None, False)])
+def test_the_package_of_a_program_goes_along(monkeypatch, package, sent):
+    """``python -m``: relative imports in a function of ``__main__`` start from there."""
+    main = sys.modules["__main__"].__dict__
+    monkeypatch.setitem(main, "__package__", package)
+    exec("def of_main(): pass", main)
+    visit = Visit()
+
+    dump_for_worker(main.pop("of_main"), visit)
+
+    assert ("__package__" in visit.data) == sent
+
+
 def test_a_digest_names_content_and_its_parts():
     names = {
         digest(b"ab"),

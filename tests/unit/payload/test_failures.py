@@ -14,7 +14,7 @@ import pytest
 from remote_executor.errors import PayloadError
 from remote_executor.payload import failures
 from remote_executor.payload.failures import decode_failure, encode_failure
-from remote_executor.task_errors import RemoteError, WorkerDied
+from remote_executor.task_errors import RemoteError, RemoteModuleNotFound, WorkerDied
 from tests.support import payload_tasks as tasks
 
 
@@ -331,3 +331,45 @@ def test_tblib_for_all_exceptions_changes_nothing(monkeypatch):
     assert str(crossed(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"))).endswith("no")
     assert type(crossed(raised(tasks.Fixed("words")))) is tasks.Fixed
     assert type(crossed(error)) is ValueError
+
+
+# -- modules that a server lacks
+
+
+def missing(name):
+    error = ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return raised(error)
+
+
+def test_a_missing_module_that_this_process_has():
+    error = missing("numpy.linalg")
+    error.__dict__["__notes__"] = ["a note"]
+    error.__cause__ = KeyError("why")
+
+    again = decode_failure(*encode_failure(error, host=lambda: "node1"))
+
+    assert type(again) is RemoteModuleNotFound
+    assert isinstance(again, ModuleNotFoundError)
+    version = sys.modules["numpy"].__version__ if "numpy" in sys.modules else again.version
+    assert (again.name, again.host, again.package) == ("numpy.linalg", "node1", "numpy")
+    assert again.version == version
+    assert again.__notes__ == ["a note"]
+    assert repr(again.__cause__) == "KeyError('why')"
+    assert "fail_deep" in text_of(again)
+    assert "No module named 'numpy.linalg'" in text_of(again)
+
+
+@pytest.mark.parametrize("error", [missing("no_such_module"), missing(None), ImportError("words")])
+def test_a_missing_module_that_this_process_lacks_too(error):
+    again = decode_failure(*encode_failure(error, host=lambda: "node1"))
+
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+
+
+def test_a_missing_module_of_nobody_knows_which_host():
+    summary, body = encode_failure(missing("numpy"))
+    fields = json.loads(summary)
+    del fields["host"]
+
+    assert type(decode_failure(json.dumps(fields).encode(), body)) is ModuleNotFoundError

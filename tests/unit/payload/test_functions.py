@@ -268,15 +268,23 @@ def test_reprs_tell_size_and_kind(cache):
     assert repr(cache.encode([].append)).endswith("bytes>")
 
 
-def test_a_cleared_cache_pickles_anew():
-    """As when a module begins to travel by value."""
-    cache = FunctionCache()
-    before = cache.encode(len)
+def test_what_goes_by_name_is_looked_up_again(monkeypatch):
+    """As when a worker has reloaded the module."""
+    table = FunctionTable()
+    captured = [1]
+    for number, function in enumerate([tasks.add, lambda: 5, lambda: captured]):
+        encoded = FunctionCache().encode(function)
+        flags = PURE if encoded.pure else 0
+        table.define(number, flags, encoded.body, encoded.buffers)
+    before = [table.get(number) for number in range(3)]
+    monkeypatch.setattr(tasks, "add", len)
 
-    cache.clear()
+    assert table.get(0) is before[0]
+    table.look_up_again()
 
-    assert len(cache) == 0
-    assert cache.encode(len) is not before
+    assert table.get(0) is len
+    assert table.get(1) is before[1]
+    assert table.get(2)() == [1]
 
 
 def test_large_captured_arrays_travel_apart_by_their_content(cache, table):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 
 import pytest
 
@@ -101,34 +100,6 @@ def test_the_last_words_on_standard_error_are_kept(process):
         output.read()
     assert process.stderr(7) == "\ufffd last\n"
     assert process.stderr(100) == "first\n\ufffd last\n"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="its kernel tells")
-def test_an_end_with_something_unread_is_told_from_one_without(process):
-    """K88: so a task that a dying worker cannot have begun is known."""
-    frame = make_frame(Kind.TASK, 7, b"body")
-    process.outbox.put(frame)
-    assert process.flush()
-    process.close_theirs()
-    assert process.receive() is None
-    assert process.unread
-    assert process.receive() is None
-    assert process.unread
-
-    other = WorkerProcess(process.pool, 2)
-    other.last = 7
-    other.outbox.put(frame)
-    assert other.flush()
-    os.read(other.theirs()[0], 1000)
-    other.close_theirs()
-    assert other.receive() is None
-    assert not other.unread
-    assert other.last == 7
-    other.put(make_frame(Kind.FORGET))
-    assert other.last is None
-    assert other.flush()  # there is nobody to write to any more
-    assert other.unread
-    other.close()
 
 
 def test_the_wire(process):

@@ -7,62 +7,73 @@ import hmac
 
 import pytest
 
-from remote_executor.wire.auth import NoAuth, TokenAuth
+from remote_executor.errors import Refused
+from remote_executor.wire.auth import Auth, Mechanism, NoAuth, TokenAuth, binding_of
 from tests.support.wires import SECRET
 
 OTHER = b"o" * 32
+HERE = binding_of(b"", b"client's hello", b"server's hello")
+THERE = binding_of(b"", b"client's hello", b"another hello")
 
 
-def client(*secrets, nonce=b"c" * 32):
-    return TokenAuth("client", secrets or (SECRET,), nonce)
+def client(*secrets):
+    return TokenAuth("client", secrets or (SECRET,))
 
 
-def server(*secrets, nonce=b"s" * 32):
-    return TokenAuth("server", secrets or (SECRET,), nonce)
+def server(*secrets):
+    return TokenAuth("server", secrets or (SECRET,))
 
 
-def accepts(one, other):
-    """Tell whether ``one`` believes what ``other`` says when they talk to each other."""
-    return one.verify(other.opening(), other.proof(one.opening()))
+def talk(one, other, ours=HERE, theirs=HERE):
+    """Have a client and a server speak with each other; the first that refuses raises."""
+    one.step(other.step(one.step(b"", ours), theirs), ours)
+    return one.done, other.done
 
 
 def test_A1_who_knows_the_secret_is_believed_by_both_ends():
-    ours, theirs = client(), server()
-
-    assert accepts(theirs, ours)
-    assert accepts(ours, theirs)
+    assert talk(client(), server()) == (True, True)
 
 
-def test_A2_a_wrong_secret_is_not_believed_by_either_end():
-    assert not accepts(server(), client(OTHER))
-    assert not accepts(client(), server(OTHER))
+def test_A2_a_wrong_secret_is_refused_with_what_to_do():
+    with pytest.raises(Refused, match="compare the token files"):
+        talk(client(OTHER), server())
+
+
+def test_A2_a_server_that_does_not_know_the_secret_is_found_out():
+    ours = client()
+    ours.step(b"", HERE)
+
+    with pytest.raises(Refused, match="impostor"):
+        ours.step(hmac.digest(OTHER, b"server\0" + HERE, "sha256"), HERE)
+
+    assert not ours.done
 
 
 def test_A1_the_secret_itself_is_not_in_what_is_said():
-    ours = client()
+    ours, theirs = client(), server()
+    first = ours.step(b"", HERE)
 
-    said = ours.opening() + ours.proof(server().opening())
+    said = first + theirs.step(first, HERE)
 
-    assert SECRET.hex() not in said
-    assert SECRET.decode() not in said
+    assert SECRET not in said
+    assert len(said) == 64
 
 
 def test_the_proof_is_the_documented_hmac():
-    """Who writes a peer in another language needs this line and no more."""
-    ours, theirs = client(), server()
-    text = b"remote_executor 1\0client\0" + b"\0".join((b"63" * 32, b"73" * 32))
+    """Who writes a peer in another language needs these lines and no more."""
+    parts = b"".join(
+        len(part).to_bytes(4, "little") + part
+        for part in (b"", b"client's hello", b"server's hello")
+    )
+    text = b"client\0" + b"remote_executor 1\0" + parts
 
-    assert ours.opening() == "63" * 32
-    assert ours.proof(theirs.opening()) == hmac.new(SECRET, text, hashlib.sha256).hexdigest()
+    assert client().step(b"", HERE) == hmac.new(SECRET, text, hashlib.sha256).digest()
 
 
 def test_each_accepted_secret_is_answered_with_the_same():
     """Tokens are rotated thus: the server knows the old one and the new one for a while."""
     for secret in (SECRET, OTHER):
-        ours, theirs = client(secret), server(OTHER, SECRET)
-
-        assert accepts(theirs, ours)
-        assert accepts(ours, theirs)
+        assert talk(client(secret), server(OTHER, SECRET)) == (True, True)
 
 
 def test_A9_secrets_are_those_given_at_the_start():
@@ -71,95 +82,94 @@ def test_A9_secrets_are_those_given_at_the_start():
 
     secrets[:] = [OTHER]
 
-    assert accepts(theirs, client(SECRET))
-    assert not accepts(theirs, client(OTHER))
-
-
-def test_after_a_wrong_proof_a_server_still_answers_with_its_first_secret():
-    theirs = server(SECRET, OTHER)
-    accepts(theirs, client(b"wrong"))
-
-    assert accepts(client(SECRET), theirs)
+    assert talk(client(SECRET), theirs) == (True, True)
 
 
 # --------------------------------------------------------------------- what is overheard
 
 
 def test_a_proof_is_worth_nothing_in_another_conversation():
-    overheard = client().proof(server().opening())
-    fresh = server(nonce=b"t" * 32)
+    overheard = client().step(b"", THERE)
 
-    assert not fresh.verify(client().opening(), overheard)
+    with pytest.raises(Refused):
+        server().step(overheard, HERE)
 
 
 def test_a_proof_sent_back_to_its_author_is_refused():
     """Reflection: an impostor has no proof of its own, so it returns ours."""
     ours = client()
-    impostor_opening = server().opening()
-    ours_proof = ours.proof(impostor_opening)
 
-    assert not ours.verify(impostor_opening, ours_proof)
-    assert not ours.verify(ours.opening(), ours.proof(ours.opening()))
+    with pytest.raises(Refused, match="impostor"):
+        ours.step(ours.step(b"", HERE), HERE)
 
 
-def test_two_clients_cannot_be_played_against_each_other():
-    one, two = client(), client(nonce=b"d" * 32)
+def test_whoever_stands_between_has_another_certificate_and_is_found_out():
+    """The ends agree on all but the fingerprint: the server refuses, the client would too."""
+    ours = binding_of(b"fingerprint of the middle", b"hello", b"hello")
+    theirs = binding_of(b"fingerprint of the server", b"hello", b"hello")
 
-    assert not accepts(one, two)
-
-
-def test_two_servers_cannot_be_played_against_each_other():
-    one, two = server(), server(nonce=b"d" * 32)
-
-    assert not accepts(one, two)
-
-
-def test_an_echoed_nonce_is_refused_even_with_a_right_proof():
-    theirs = server(nonce=b"c" * 32)
-
-    assert not accepts(theirs, client(nonce=b"c" * 32))
+    with pytest.raises(Refused, match="compare"):
+        talk(client(), server(), ours, theirs)
+    proof_of_the_server = server().step(client().step(b"", theirs), theirs)
+    ends = client()
+    ends.step(b"", ours)
+    with pytest.raises(Refused, match="between us"):
+        ends.step(proof_of_the_server, ours)
 
 
-@pytest.mark.parametrize("opening", ["", "00", "63" * 31, "63" * 33, "63" * 32 + "\0" + "73" * 32])
-def test_an_opening_that_is_no_nonce_is_refused_even_with_a_right_proof(opening):
-    """Else the border between the two nonces could be moved."""
-    ours, theirs = client(), server()
-    ours._opening = opening
-
-    assert not accepts(theirs, ours)
+@pytest.mark.parametrize(
+    "parts", [(b"", b"ab", b"c"), (b"a", b"", b"bc"), (b"", b"abc", b""), (b"abc", b"", b"")]
+)
+def test_no_border_between_two_parts_can_be_shifted(parts):
+    assert binding_of(*parts) != binding_of(b"", b"a", b"bc")
 
 
-@pytest.mark.parametrize("proof", ["", "0", "g" * 64, "0" * 64, "ü", "\ud800", "x" * 10_000])
-def test_any_text_can_be_a_wrong_proof(proof):
-    assert not server().verify(client().opening(), proof)
+@pytest.mark.parametrize("proof", [b"", b"0", b"0" * 32, b"x" * 31, b"x" * 33, b"x" * 10_000])
+def test_any_bytes_can_be_a_wrong_proof(proof):
+    theirs = server()
 
+    with pytest.raises(Refused):
+        theirs.step(proof, HERE)
 
-@pytest.mark.parametrize("opening", ["", "\ud800", "\0", "x" * 10_000])
-def test_any_text_can_be_a_peers_opening(opening):
-    assert len(client().proof(opening)) == 64
-    assert not server().verify(opening, "0" * 64)
+    assert not theirs.done
 
 
 # --------------------------------------------------------------------------- local misuse
 
 
-@pytest.mark.parametrize("length", [0, 31, 33])
-def test_a_nonce_has_32_bytes(length):
-    with pytest.raises(ValueError, match=f"32 bytes, not {length}"):
-        TokenAuth("client", (SECRET,), bytes(length))
-
-
 @pytest.mark.parametrize("secrets", [(), (b"",), (SECRET, b"")])
 def test_an_empty_secret_is_no_secret(secrets):
     with pytest.raises(ValueError, match="needs a secret"):
-        TokenAuth("client", secrets, b"c" * 32)
+        TokenAuth("client", secrets)
 
 
-# --------------------------------------------------------------------------------- none
+# ------------------------------------------------------------------------ none, and one's own
 
 
 def test_no_auth_says_nothing_and_accepts():
     mechanism = NoAuth()
 
-    assert (mechanism.name, mechanism.opening(), mechanism.proof("x")) == ("none", "", "")
-    assert mechanism.verify("x", "y")
+    assert (mechanism.name, mechanism.step(b"x", HERE), mechanism.done) == ("none", b"", True)
+    assert (mechanism.wraps, mechanism.peer_name) == (False, "")
+
+
+def test_A8_a_mechanism_of_ones_own_needs_a_name_and_a_step():
+    class Mine(Mechanism):
+        name = "mine"
+
+        def step(self, said, binding):
+            self.done = True
+            return b"here I am"
+
+    class Makes(Auth):
+        def client(self, host):
+            return Mine()
+
+        def server(self):
+            return Mine
+
+    mine = Makes().client("node1")
+
+    assert mine.step(b"", HERE) == b"here I am"
+    assert mine.wrap(b"data") == mine.unwrap(b"data") == b"data"
+    assert (mine.done, Makes().server()().done, Makes.confidential) == (True, False, False)

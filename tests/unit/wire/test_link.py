@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from remote_executor.errors import AuthenticationFailed, ProtocolMismatch, RemoteProtocolError
-from remote_executor.wire.auth import NoAuth
+from remote_executor.errors import (
+    AuthenticationFailed,
+    ProtocolMismatch,
+    Refused,
+    RemoteProtocolError,
+)
+from remote_executor.wire.auth import Mechanism, NoAuth, binding_of
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import (
+    ACCEPTED,
     HANDSHAKE_SECONDS,
+    MOST_ROUNDS,
     PING_SECONDS,
     PREAMBLE,
-    STRANGER_LIMIT,
     STRANGER_WORDS,
     LinkState,
 )
@@ -23,6 +29,7 @@ from tests.support.wires import (
     client_link,
     drain,
     feed,
+    nonce_of,
     plain,
     server_link,
     spoken,
@@ -40,13 +47,13 @@ def link_of(role, mechanism=None, **options):
     return make(mechanism, **options)
 
 
-def hello(auth="token", opening="00" * 32, protocols=(PROTOCOL, PROTOCOL)):
-    fields = {"protocols": list(protocols), "auth": auth, "opening": opening}
+def hello(auth="token", nonce="00" * 32, protocols=(PROTOCOL, PROTOCOL)):
+    fields = {"protocols": list(protocols), "auth": auth, "nonce": nonce}
     return make_frame(Kind.HELLO, body=encode_fields(fields))
 
 
-def proof(text="00" * 32):
-    return make_frame(Kind.PROOF, body=encode_fields({"proof": text}))
+def proof(said=b"0" * 32, aux=0):
+    return make_frame(Kind.PROOF, body=said, aux=aux)
 
 
 def refused(error="auth", reason="we do not know you"):
@@ -72,7 +79,8 @@ def open_link(role, now=0.0, **options):
 def last_of(outbox):
     """Return the fields of the last message in an outbox that holds a handshake's messages."""
     talk = feed(server_link().reader, drain(outbox)[len(PREAMBLE) :])
-    return Kind(talk[-1].kind), decode_fields(talk[-1].body)
+    body = talk[-1].body
+    return Kind(talk[-1].kind), decode_fields(body) if body[:1] == b"{" else body
 
 
 # ------------------------------------------------------------------------- the handshake
@@ -108,7 +116,7 @@ def test_both_ends_open_with_preamble_and_hello(role):
     kind, fields = last_of(link_of(role).outbox)
 
     assert kind is Kind.HELLO
-    assert fields == {"protocols": [1, 1], "auth": "token", "opening": token_of(role).opening()}
+    assert fields == {"protocols": [1, 1], "auth": "token", "nonce": nonce_of(role).hex()}
 
 
 def test_A2_A7_a_wrong_secret_is_refused_in_words_and_both_ends_know():
@@ -157,8 +165,7 @@ def test_A10_errors_name_the_server_as_the_user_did():
 
 def test_an_impostor_that_does_not_know_the_secret_is_found_out():
     talk = Talk(server=server_link(token_of("server", WRONG)))
-    impostor = talk.server
-    impostor._mechanism.verify = lambda opening, proof: True
+    talk.server._mechanism._matching = lambda role, said, binding: WRONG
 
     with pytest.raises(AuthenticationFailed, match="impostor"):
         talk.run()
@@ -179,7 +186,7 @@ def test_an_impostor_that_echoes_is_found_out():
 def test_a_proof_of_another_conversation_is_refused():
     """Replay: the listener says again what a good client said."""
     overheard = Talk().run().said["client"]
-    fresh = server_link(token_of("server", nonce=b"t" * 32))
+    fresh = server_link(nonce=b"t" * 32)
 
     with pytest.raises(AuthenticationFailed):
         feed(fresh, overheard)
@@ -234,7 +241,182 @@ def test_A7_a_client_takes_a_refusal_at_any_time_of_the_handshake(state):
     assert link.state is LinkState.CLOSED
 
 
+# ------------------------------------------------------------------ mechanisms of several rounds
+
+
+class Counting(Mechanism):
+    """Each end says a number, one more than it heard, until it is satisfied."""
+
+    name = "counting"
+
+    def __init__(self, enough, wraps=False):
+        self.enough = enough
+        self.wraps = wraps
+
+    def step(self, said, binding):
+        number = int(said or b"0")
+        if number < 0:
+            raise Refused("negative\x1b numbers are not allowed")
+        self.done = number >= self.enough
+        self.peer_name = f"who says \x1b{number}"
+        return b"%d" % (number + 1)
+
+    def wrap(self, data):
+        return bytes(byte ^ 0x55 for byte in data)
+
+    unwrap = wrap
+
+
+@WAYS
+@pytest.mark.parametrize(("enough", "proofs"), [((2, 1), 1), ((4, 3), 2), ((6, 3), 2)])
+def test_A13_a_handshake_takes_as_many_rounds_as_its_mechanism_needs(enough, proofs, steps):
+    talk = Talk(client_link(Counting(enough[0])), server_link(Counting(enough[1])))
+    if enough == (6, 3):
+        # The server is satisfied before the client has had all it wants.
+        with pytest.raises(AuthenticationFailed, match="before it has proved"):
+            talk.run(steps)
+        return
+
+    assert talk.run(steps).is_open
+
+    assert talk.said["client"].count(bytes_of(proof(b"1"))[:2]) >= proofs
+    assert talk.server.peer_name.startswith("who says ?")
+
+
+def test_a_handshake_without_end_is_ended():
+    talk = Talk(client_link(Counting(1000)), server_link(Counting(1000)))
+
+    with pytest.raises(RemoteProtocolError, match="no end"):
+        talk.run()
+
+    assert talk.said["client"].count(bytes([Kind.PROOF]) + bytes(15)) == MOST_ROUNDS + 1
+
+
+def test_A7_the_reason_of_a_mechanism_reaches_the_client():
+    talk = Talk(client_link(Counting(9)), server_link(Counting(9)))
+    talk.client._mechanism.step = lambda said, binding: b"-5"
+    talk.pass_on("client")
+    talk.pass_on("server")
+
+    with pytest.raises(AuthenticationFailed, match=r"negative\? numbers"):
+        talk.pass_on("client")
+    with pytest.raises(AuthenticationFailed, match=r"server\.example.*negative\? numbers"):
+        talk.pass_on("server")
+
+
+@BOTH
+def test_K63_a_mechanism_that_fails_is_a_refusal_and_no_crash(role):
+    """What it does is the user's business, and its errors are those of this link alone."""
+    link = link_of(role, Counting(1))
+    link._mechanism.step = lambda said, binding: 1 // 0
+
+    with pytest.raises(
+        AuthenticationFailed, match="mechanism 'counting' failed: ZeroDiv"
+    ) as caught:
+        feed(link, spoken(hello("counting"), proof()))
+
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert link.state is LinkState.CLOSED
+
+
+def test_both_ends_bind_their_proofs_to_channel_and_greetings():
+    seen = {}
+
+    class Looks(Counting):
+        def step(self, said, binding):
+            seen[self.enough] = binding
+            return super().step(said, binding)
+
+    client = client_link(Looks(2), channel=lambda: b"channel")
+    server = server_link(Looks(1), channel=lambda: b"channel")
+
+    assert Talk(client, server).run().is_open
+
+    hellos = [
+        encode_fields({"protocols": [1, 1], "auth": "counting", "nonce": nonce_of(role).hex()})
+        for role in ("client", "server")
+    ]
+    assert seen == dict.fromkeys((1, 2), binding_of(b"channel", *hellos))
+
+
+def test_whoever_stands_between_two_tls_streams_is_found_out():
+    """Each end sees the certificate of the one it talks to: they differ."""
+    talk = Talk(client_link(channel=lambda: b"of the middle"), server_link(channel=lambda: b"ours"))
+
+    with pytest.raises(AuthenticationFailed, match="compare the token files"):
+        talk.run()
+    with pytest.raises(AuthenticationFailed):
+        talk.pass_on("server")
+
+
+def test_a_greeting_that_was_changed_on_the_way_is_found_out():
+    """So nobody can talk the two ends down to less than both can do."""
+    talk = Talk()
+    data = drain(talk.client.outbox)
+    feed(talk.server, data.replace(b'"protocols":[1,1]', b'"protocols":[0,1]'))
+    talk.pass_on("server")
+
+    with pytest.raises(AuthenticationFailed):
+        talk.pass_on("client")
+
+
+@WAYS
+def test_A5_a_mechanism_may_change_all_that_travels(steps):
+    """Also what comes in one read with the end of the handshake."""
+    talk = Talk(client_link(Counting(2, True)), server_link(Counting(1, True)))
+    for role in ("client", "server", "client"):
+        talk.pass_on(role)
+    talk.server.outbox.put(make_frame(Kind.RESULT, 1, b"secret " * 100))
+    talk.run(steps)
+    talk.client.outbox.put(make_frame(Kind.TASK, 2, b"secret", [b"secret " * 100_000]))
+
+    talk.run(steps and 10_007)
+
+    assert talk.is_open
+    assert talk.client.wraps
+    assert talk.heard["client"] == [plain(make_frame(Kind.RESULT, 1, b"secret " * 100))]
+    assert talk.heard["server"] == [
+        plain(make_frame(Kind.TASK, 2, b"secret", [b"secret " * 100_000]))
+    ]
+    assert not any(b"secret" in said for said in talk.said.values())
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_a_goodbye_right_after_the_handshake_ends_it(wraps):
+    talk = Talk(client_link(Counting(2, wraps)), server_link(Counting(1, wraps)))
+    for role in ("client", "server", "client"):
+        talk.pass_on(role)
+    said = drain(talk.server.outbox)
+    talk.server.outbox.put(make_frame(Kind.GOODBYE))
+    said += drain(talk.server.outbox)
+    talk.server.outbox.put(make_frame(Kind.RESULT, 1, b"x" * 1000))
+
+    assert feed(talk.client, said + drain(talk.server.outbox)) == []
+
+    assert talk.client.state is LinkState.CLOSED
+    assert talk.client.segments == []
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_nonce_has_32_bytes(length):
+    with pytest.raises(ValueError, match=f"32 bytes, not {length}"):
+        client_link(nonce=bytes(length))
+
+
+def test_an_acceptance_alone_proves_nothing():
+    link = link_in("client", LinkState.PROOF)
+
+    with pytest.raises(AuthenticationFailed, match="impostor"):
+        feed(link, bytes_of(proof(b"", ACCEPTED)))
+
+
 # ------------------------------------------------------------------------------ strangers
+
+
+@BOTH
+def test_D4_one_end_that_speaks_tls_and_another_that_does_not(role):
+    with pytest.raises(RemoteProtocolError, match=f"speaks TLS, and the {role} plain text"):
+        feed(link_of(role), bytes.fromhex("1603010200010001fc0303"))
 
 
 @WAYS
@@ -293,7 +475,7 @@ def test_A11_no_proof_is_taken_before_a_hello_and_no_second_hello_after(role):
 @SHAKING
 def test_a_stranger_gets_no_memory(role, state, steps):
     link = link_in(role, state)
-    data = bytes_of(make_frame(Kind.PROOF, 1, b"x" * STRANGER_LIMIT))
+    data = bytes_of(make_frame(Kind.PROOF, 1, b"x" * Mechanism.most_bytes))
 
     with pytest.raises(RemoteProtocolError, match="the limit is 16384"):
         feed(link, data if state is LinkState.PROOF else PREAMBLE + data, steps)
@@ -309,7 +491,7 @@ def test_no_shared_memory_is_made_for_a_stranger():
 def test_a_stranger_cannot_name_a_segment():
     data = spoken(make_frame(Kind.HELLO, 1, b"{}", [b"b"], flags=Flag.SEGMENT))
 
-    with pytest.raises(RemoteProtocolError, match="did not come along"):
+    with pytest.raises(RemoteProtocolError, match="1 buffers: the limit is 16384, and none"):
         feed(server_link(), data)
 
 
@@ -321,13 +503,13 @@ def test_a_stranger_cannot_name_a_segment():
         b"[]",
         b"\x80\x05N.",
         b'{"protocols":[1,1],"auth":"token"}',
-        b'{"protocols":1,"auth":"token","opening":""}',
-        b'{"protocols":["1","1"],"auth":"token","opening":""}',
-        b'{"protocols":[1,1.5],"auth":"token","opening":""}',
-        b'{"protocols":[[],{}],"auth":"token","opening":""}',
-        b'{"protocols":[true,true],"auth":"token","opening":""}',
-        b'{"protocols":[1,1],"auth":1,"opening":""}',
-        b'{"protocols":[1,1],"auth":"token","opening":null}',
+        b'{"protocols":1,"auth":"token","nonce":""}',
+        b'{"protocols":["1","1"],"auth":"token","nonce":""}',
+        b'{"protocols":[1,1.5],"auth":"token","nonce":""}',
+        b'{"protocols":[[],{}],"auth":"token","nonce":""}',
+        b'{"protocols":[true,true],"auth":"token","nonce":""}',
+        b'{"protocols":[1,1],"auth":1,"nonce":""}',
+        b'{"protocols":[1,1],"auth":"token","nonce":null}',
     ],
     ids=repr,
 )
@@ -338,12 +520,6 @@ def test_a_hello_that_is_none_is_refused(role, body):
         feed(link, spoken(make_frame(Kind.HELLO, body=body)))
 
     assert link.state is LinkState.CLOSED
-
-
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"proof":1}', b'"proof"'])
-def test_a_proof_that_is_none_is_refused(body):
-    with pytest.raises(RemoteProtocolError):
-        feed(server_link(), spoken(hello(), make_frame(Kind.PROOF, body=body)))
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"reason":1,"error":"auth"}', b'{"reason":"x"}'])

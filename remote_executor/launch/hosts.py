@@ -1,0 +1,196 @@
+"""Which hosts are meant, and how to log in there: words only, nothing is looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from remote_executor.errors import AddressError
+
+__all__ = ["HostLike", "SSHHost", "parse_host", "parse_hosts", "split_jumps"]
+
+
+@dataclass(frozen=True)
+class SSHHost:
+    """
+    A host to start a server on, and how to log in there.
+
+    Where something is None, ``~/.ssh/config`` decides.
+
+    Attributes:
+        name: A host name, a number, or a name from ``~/.ssh/config``.
+        user: Who to log in as.
+        port: The port of its SSH server.
+        python: The Python to run there; None means any from 3.10 on that is found: ``python3``,
+            then ``python3.14`` down to ``python3.10``.
+        setup: A line for ``sh`` to be run before, such as "module load python/3.12".
+        workers: How many tasks it runs at a time; None means one for each of its cores.
+        env: Variables for the server and its workers.
+        key_filename: A private key, or several, tried before those of the agent.
+        password: For the login, or as the passphrase of a key.
+        proxy: A host to jump over, or several with commas between them, the nearest first; "none"
+            for no jump, whatever ``~/.ssh/config`` says.
+        log_file: A file on that host to which its server writes; None for none.
+    """
+
+    name: str
+    user: str | None = None
+    port: int | None = None
+    python: str | None = None
+    setup: str | None = None
+    workers: int | None = None
+    env: Mapping[str, str] | None = None
+    key_filename: str | tuple[str, ...] | None = None
+    password: str | None = field(default=None, repr=False)
+    proxy: str | None = None
+    log_file: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def __str__(self) -> str:
+        text = f"[{self.name}]" if ":" in self.name else self.name
+        if self.user is not None:
+            text = f"{self.user}@{text}"
+        return text if self.port is None else f"{text}:{self.port}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The private keys that were given."""
+        if self.key_filename is None:
+            return ()
+        return (self.key_filename,) if isinstance(self.key_filename, str) else self.key_filename
+
+    def over(self, defaults: SSHHost) -> SSHHost:
+        """
+        Return this host, with what it leaves open taken from another.
+
+        Args:
+            defaults: Its name is of no account.
+        """
+        taken = {
+            each.name: getattr(defaults, each.name)
+            for each in fields(self)
+            if getattr(self, each.name) is None
+        }
+        return replace(self, **taken)
+
+
+HostLike = str | SSHHost
+
+
+def _check(host: SSHHost) -> None:
+    """See that every field can be meant, before anything is started (PARITY S6)."""
+    name: Any = host.name
+    if not isinstance(name, str):
+        raise TypeError(f"a host must be a str or an SSHHost, not {type(name).__name__}")
+    if not name or name[0] == "-" or any(not c.isprintable() or c in " ,/@[]" for c in name):
+        raise AddressError(name, "it is not the name or the number of a host")
+    for what in ("user", "python", "setup", "password", "proxy", "log_file"):
+        value = getattr(host, what)
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{what} must be a str, not {type(value).__name__}")
+        if value is not None and (not value or (what != "password" and not value.isprintable())):
+            raise AddressError(str(host.name), f"{what} cannot be {value!r}")
+    if host.user is not None and (host.user[0] == "-" or any(c in " @" for c in host.user)):
+        raise AddressError(name, f"{host.user!r} is not the name of a user")
+    for what, most in (("port", 65535), ("workers", 1_000_000)):
+        value = getattr(host, what)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise TypeError(f"{what} must be an int, not {type(value).__name__}")
+        if value is not None and not 1 <= value <= most:
+            raise AddressError(name, f"{what} must be from 1 to {most}, not {value}")
+    keys: tuple[Any, ...] = host.keys
+    for key in keys:
+        if not isinstance(key, str) or not key:
+            raise TypeError("key_filename must be a str, or a tuple of them")
+    if host.env is not None:
+        pairs: Any = host.env.items()
+        for pair in pairs:
+            if not all(isinstance(each, str) and "\0" not in each for each in pair):
+                raise TypeError("env must map str to str")
+
+
+def parse_host(given: HostLike) -> SSHHost:
+    """
+    Read a host.
+
+    Args:
+        given: "host", "user@host", "user@host:port", "user@[::1]:port", or an :class:`SSHHost`.
+
+    Raises:
+        AddressError: If it is none of these; it is a ValueError too.
+        TypeError: If it is no text.
+    """
+    if isinstance(given, SSHHost):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(f"a host must be a str or an SSHHost, not {type(given).__name__}")
+    text = given.strip()
+    user, at, rest = text.rpartition("@")
+    if rest.startswith("["):
+        name, bracket, tail = rest[1:].partition("]")
+        if not bracket or (tail and tail[0] != ":"):
+            raise AddressError(given, "expected 'user@[host]:port'")
+        port = tail[1:] if tail else None
+    elif rest.count(":") > 1:
+        name, port = rest, None  # an IPv6 number
+    else:
+        name, colon, tail = rest.partition(":")
+        port = tail if colon else None
+    if at and not user:
+        raise AddressError(given, "expected 'user@host'")
+    if port is not None and not (port.isascii() and port.isdigit() and len(port) < 10):
+        raise AddressError(given, "the port must be a number from 1 to 65535")
+    try:
+        return SSHHost(name, user or None, None if port is None else int(port))
+    except AddressError as exc:
+        raise AddressError(given, exc.reason) from None
+
+
+def parse_hosts(given: Iterable[HostLike], defaults: SSHHost) -> list[SSHHost]:
+    """
+    Read a list of hosts.
+
+    Args:
+        given: Each as for :func:`parse_host`.
+        defaults: What a host has that says nothing of it.
+
+    Raises:
+        AddressError: If one cannot be meant or is there twice, or if there is none.
+        TypeError: If it is no list of hosts.
+    """
+    if isinstance(given, (str, bytes, SSHHost)) or not isinstance(given, Iterable):
+        raise TypeError(f"hosts must be a list of hosts, not {given!r}")
+    hosts = [parse_host(each).over(defaults) for each in given]
+    if not hosts:
+        raise AddressError("", "there must be at least one host")
+    seen: dict[Any, None] = {}
+    for host in hosts:
+        key = host.name, host.user, host.port
+        if key in seen:
+            raise AddressError(
+                str(host), "it is there twice: for more workers say SSHHost(..., workers=)"
+            )
+        seen[key] = None
+    return hosts
+
+
+def split_jumps(text: str | None) -> list[SSHHost]:
+    """
+    Read a list of hosts to jump over, the nearest first.
+
+    Args:
+        text: As ``ProxyJump`` has it: hosts with commas between them, "none", or None.
+
+    Raises:
+        AddressError: If one cannot be meant.
+    """
+    if text is None or text.strip().lower() == "none":
+        return []
+    jumps = []
+    for part in text.split(","):
+        one = part.strip()
+        jumps.append(parse_host(one.removeprefix("ssh://")))
+    return jumps

@@ -1,0 +1,708 @@
+"""
+Servers on hosts that are reached over SSH: started when they are needed, ended with their client.
+
+::
+
+    Peer --open--> SSHWay --(thread)--> connect, boot --> server --+
+                     |                                             |
+                     +------- stream through the connection <------+
+
+A way keeps one SSH connection. When that is cut, the next stream goes over a new one to the same
+server, which waits for us; only if the server is gone is another one started.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from remote_executor.client.peer import Remote
+from remote_executor.errors import ConnectionFailed, FarmError, LaunchFailed
+from remote_executor.launch.bootstrap import boot_command, bundle, first_stage
+from remote_executor.launch.stages import FINAL, MARK, Dialogue, Progress
+from remote_executor.net.addresses import Address, parse_address
+from remote_executor.net.certificates import self_made
+from remote_executor.net.streams import SocketStream, Stream
+from remote_executor.net.tokens import Token, make_token
+from remote_executor.task_errors import NoServerError
+from remote_executor.wire.messages import encode_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remote_executor.client.driver import Driver
+    from remote_executor.client.executor import FarmExecutor
+    from remote_executor.launch.hosts import SSHHost
+    from remote_executor.net.loop import Loop
+    from remote_executor.wire.auth import Mechanism
+
+__all__ = [
+    "Client",
+    "Connection",
+    "NotForwarded",
+    "Plan",
+    "Run",
+    "SSHWay",
+    "ServerGone",
+    "Unsteady",
+    "spawn",
+    "wait_for_servers",
+]
+
+E = TypeVar("E", bound="FarmExecutor")
+T = TypeVar("T")
+
+MOST_AT_ONCE = 8
+"""Connections that have not authenticated: an SSH server drops some from its tenth on."""
+
+BOOT_SECONDS = 60.0
+LAST_WORDS_SECONDS = 2.0
+TRIES = 5
+FIRST_PAUSE = 0.2
+STREAM_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
+"""How long the ways of a farm wait at their end for servers that were told to end."""
+
+LEAST_CLOSE_SECONDS = 0.5
+
+
+class TunnelStream(SocketStream):
+    """A socket that leads to another host, although its first piece is on this one."""
+
+    def is_local(self) -> bool:
+        """Whether descriptors can be passed: they cannot."""
+        return False
+
+
+class Unsteady(Exception):
+    """The SSH connection broke before the login was done: worth another try."""
+
+
+class ServerGone(Exception):
+    """Nobody listens any more where our server did."""
+
+
+class NotForwarded(Exception):
+    """The SSH server does not forward."""
+
+
+class Run(Protocol):
+    """A command that runs on a host."""
+
+    def write(self, data: bytes) -> None:
+        """Write to its standard input; raise OSError if nobody reads that any more."""
+
+    def read(self, timeout: float) -> bytes:
+        """Read from its standard output: b"" at the end; TimeoutError if nothing comes."""
+
+    def stderr(self) -> str:
+        """Return what it has written to its standard error so far."""
+
+    def status(self) -> int | None:
+        """Return its exit status once it has ended, None if that is not known."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it has ended; return whether it has."""
+
+    def is_lost(self) -> bool:
+        """Tell whether it was the connection that ended, rather than the command."""
+
+
+class Connection(Protocol):
+    """An SSH connection that has authenticated."""
+
+    @property
+    def run(self) -> Run | None:
+        """The command that was asked for."""
+
+    def open_stream(self, address: Address, timeout: float) -> socket.socket:
+        """
+        Return a socket that leads to an address on the host.
+
+        Raises:
+            ServerGone: If nobody listens there.
+            NotForwarded: If the SSH server will not have it.
+            OSError: If the connection is dead.
+        """
+
+    def is_alive(self) -> bool:
+        """Tell whether it is of use as far as is known."""
+
+    def close(self) -> None:
+        """Close it and end what belongs to it. Any thread may call this, and more than once."""
+
+    def abandon(self) -> None:
+        """Let go of descriptors only: in a forked child the connection is the parent's."""
+
+
+class Client(Protocol):
+    """A way to make SSH connections: paramiko, or the program ssh."""
+
+    def connect(
+        self, host: SSHHost, progress: Progress, address: Address | None, command: str | None
+    ) -> Connection:
+        """
+        Connect and authenticate.
+
+        Args:
+            host: Where to.
+            progress: Told of each stage; makes the errors.
+            address: Where streams will lead to, if that is known.
+            command: What to run through the login shell there.
+
+        Raises:
+            LaunchFailed: If that cannot be.
+            Unsteady: If it may go better next time.
+        """
+
+    def server_address(self) -> str:
+        """Return where a new server is to listen."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What all hosts of a farm have in common.
+
+    Attributes:
+        client: "paramiko" or "openssh".
+        host_keys: "strict" or "accept-new".
+        ssh_config: A configuration to read instead of the usual ones.
+        grace: Seconds for which a server waits for a client that is cut off.
+        preload: Modules that a server imports before it makes workers.
+        secret: What clients must know; None means a new one for each server.
+        connect_timeout: Seconds after which nobody waits any more.
+        tunnel: Whether all goes through the SSH connection. Otherwise it starts the server and
+            tells it the secret and a certificate, and tasks go straight to the host, over TLS.
+    """
+
+    client: str = "paramiko"
+    host_keys: str = "strict"
+    ssh_config: str | None = None
+    grace: float = 60.0
+    preload: tuple[str, ...] = ()
+    secret: bytes | None = None
+    connect_timeout: float | None = None
+    tunnel: bool = True
+
+    @property
+    def boot_seconds(self) -> float:
+        """How long a host may take from the login to its server, so that it is said in time."""
+        if self.connect_timeout is None:
+            return BOOT_SECONDS
+        return min(BOOT_SECONDS, 0.8 * self.connect_timeout)
+
+    def __post_init__(self) -> None:
+        if self.client not in ("paramiko", "openssh"):
+            raise ValueError(f"client must be 'paramiko' or 'openssh', not {self.client!r}")
+        if self.host_keys not in ("strict", "accept-new"):
+            raise ValueError(f"host_keys must be 'strict' or 'accept-new', not {self.host_keys!r}")
+        if self.ssh_config is not None and not os.path.isfile(self.ssh_config):
+            raise ValueError(f"there is no ssh_config {self.ssh_config}")
+
+    def make_client(self) -> Client:
+        """
+        Return the client that is meant.
+
+        Raises:
+            ImportError: If paramiko is not installed.
+            ValueError: If there is no program ssh.
+        """
+        if self.client == "openssh":
+            from remote_executor.launch.openssh_client import OpenSSHClient
+
+            return OpenSSHClient(self.host_keys, self.ssh_config)
+        try:
+            from remote_executor.launch.paramiko_client import ParamikoClient
+
+            return ParamikoClient(self.host_keys, self.ssh_config)
+        except ModuleNotFoundError as exc:
+            if exc.name != "paramiko":
+                raise
+            raise ImportError(
+                "spawning over SSH needs paramiko: pip install 'remote_executor[ssh]', or say "
+                "client='openssh' to use the program ssh",
+                name="paramiko",
+            ) from None
+
+
+def spawn(
+    make: Callable[[list[SSHWay]], E],
+    hosts: list[SSHHost],
+    plan: Plan,
+    *,
+    min_servers: int,
+    timeout: float | None,
+    settle: bool = False,
+    report: Callable[[SSHHost, str], None] | None = None,
+) -> tuple[E, list[SSHWay]]:
+    """
+    Start a server on each host, and return an executor that uses them.
+
+    Args:
+        make: Makes the executor, given the ways to its servers.
+        hosts: The hosts.
+        plan: What they have in common.
+        min_servers: How many must serve.
+        timeout: Seconds after which it fails; None for as long as it takes.
+        settle: Wait until all of them serve or have failed.
+        report: Called, in any thread, with each host and each stage that it enters.
+
+    Returns:
+        The executor, and the ways to its servers.
+
+    Raises:
+        ImportError, ValueError: If the plan's client cannot be had.
+        LaunchFailed, NoServerError: As :func:`wait_for_servers`.
+    """
+    if not 1 <= min_servers <= len(hosts):
+        raise ValueError(f"min_servers must be from 1 to the number of hosts, {len(hosts)}")
+    client = plan.make_client()
+    together = Together()
+    ways = [SSHWay(host, client, plan, together, report) for host in hosts]
+    executor = make(ways)
+    wait_for_servers(executor._driver, ways, min_servers, timeout, settle)
+    return executor, ways
+
+
+class Together:
+    """
+    What the ways of one farm share.
+
+    Attributes:
+        gate: Lets a few log in at a time.
+    """
+
+    def __init__(self) -> None:
+        self.gate = threading.BoundedSemaphore(MOST_AT_ONCE)
+        self._until: float | None = None
+
+    def patience(self) -> float:
+        """
+        Return for how many seconds a way may wait at its end.
+
+        All were told to end at the same time, so what one has waited the next need not.
+        """
+        if self._until is None:
+            self._until = time.monotonic() + CLOSE_SECONDS
+        return max(LEAST_CLOSE_SECONDS, self._until - time.monotonic())
+
+
+class SSHWay:
+    """
+    The way to a server that we start on a host; see :class:`remote_executor.client.peer.Way`.
+
+    Args:
+        host: Where.
+        client: Makes connections.
+        plan: What all hosts have in common.
+        together: What it shares with others.
+        report: Called with the host and each stage that is entered.
+
+    Attributes:
+        failure: Why there will be no server, if there will be none.
+    """
+
+    def __init__(
+        self,
+        host: SSHHost,
+        client: Client,
+        plan: Plan,
+        together: Together,
+        report: Callable[[SSHHost, str], None] | None = None,
+    ) -> None:
+        self.host = host
+        self.name = str(host)
+        self.failure: LaunchFailed | None = None
+        self._client = client
+        self._plan = plan
+        self._together = together
+        self._report = report
+        self._secret = b""
+        self._remote: Remote | None = None
+        """The server, if it is spoken to directly."""
+        self._address: Address | None = None
+        self._served = False
+        self._connection: Connection | None = None
+        self._run: Run | None = None
+        self._closed = False
+        self._progress: Progress | None = None
+        self._lock = threading.Lock()
+        self._dialling = False
+        self._done: Callable[[socket.socket | Exception], None] | None = None
+        """Who is told next."""
+        self._outcome: socket.socket | Exception | None = None
+        """What the thread that dials has got, until the loop's thread takes it."""
+        self._thread: threading.Thread | None = None
+        _ways.add(self)
+
+    def __repr__(self) -> str:
+        return f"<SSHWay {self.name} to {self._address}>"
+
+    def mechanism(self) -> Mechanism:
+        """Return the client's part in the proof of the secret that the server was given."""
+        return Token(self._secret).client(self.host.name)
+
+    def stream(self, sock: socket.socket) -> Stream:
+        """Return the socket as a stream, with TLS around it if it does not go through SSH."""
+        return TunnelStream(sock) if self._remote is None else self._remote.stream(sock)
+
+    def wishes(self) -> dict[str, Any]:
+        """Nothing: a server elsewhere has paths of its own."""
+        return {}
+
+    def _tell(self, stage: str) -> None:
+        if self._report is not None:
+            self._report(self.host, stage)
+
+    # ------------------------------------------------------------------- opening
+
+    def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
+        """Connect, and start the server if there is none, in a thread of its own."""
+        with self._lock:
+            self._done = done
+            if self._dialling:
+                return  # what that brings is as good
+            self._dialling = True
+        self._thread = threading.Thread(
+            target=self._dial, args=(loop,), name=f"ssh {self.name}", daemon=True
+        )
+        self._thread.start()
+
+    def _dial(self, loop: Loop) -> None:
+        error: Exception | None = None
+        sock = None
+        self._progress = Progress(self.host, self._plan.ssh_config, self._tell)
+        try:
+            sock = self.reach(self._progress)
+        except LaunchFailed as exc:
+            if self._served and exc.stage not in FINAL:
+                error = ConnectionFailed(self.name, f"{exc.stage}: {exc.reason}")
+            else:
+                self.failure = exc
+                error = exc
+        except Exception as exc:
+            error = exc
+        self._drop_outcome()
+        with self._lock:
+            self._outcome = sock if error is None else error
+            self._dialling = False
+            closed = self._closed
+        if closed:
+            self._drop_outcome()
+        else:
+            loop.post(self._hand_over)
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            outcome, self._outcome = self._outcome, None
+            done = self._done
+        if outcome is not None and done is not None:
+            done(outcome)
+
+    def _drop_outcome(self) -> None:
+        with self._lock:
+            outcome, self._outcome = self._outcome, None
+        if outcome is not None and not isinstance(outcome, Exception):
+            outcome.close()
+
+    def reach(self, progress: Progress) -> socket.socket:
+        """
+        Return a socket that leads to the server, which is started if there is none.
+
+        Args:
+            progress: Told of each stage.
+
+        Raises:
+            LaunchFailed: If there can be none.
+            OSError: If the connection broke.
+        """
+        if self._address is not None:
+            try:
+                return self._stream_to(self._address, progress)
+            except ServerGone:
+                self._forget_server()
+        self._start(progress)
+        assert self._address is not None
+        try:
+            return self._stream_to(self._address, progress)
+        except ServerGone as exc:
+            reason = f"the server that was started cannot be reached: {exc}"
+            raise progress.failure(reason, stage="port") from exc
+
+    def another_stream(self) -> socket.socket:
+        """
+        Return one more socket that leads to the server.
+
+        Raises:
+            OSError: If there is no connection now, or the server is gone.
+        """
+        with self._lock:
+            connection, address = self._connection, self._address
+        if connection is None or address is None:
+            raise ConnectionError(f"there is no connection to {self.name}")
+        try:
+            return connection.open_stream(address, STREAM_SECONDS)
+        except (NotForwarded, ServerGone) as exc:
+            raise ConnectionError(f"{self.name}: {exc}") from exc
+
+    def _stream_to(self, address: Address, progress: Progress) -> socket.socket:
+        """Open a stream, over a new connection if the one there is proves dead."""
+        if not self._plan.tunnel:
+            return self._connect_to(address, progress)
+        connection = self._connection
+        if connection is not None and connection.is_alive():
+            try:
+                return self._open_stream(connection, address, progress)
+            except LaunchFailed:
+                raise  # it is an OSError, too
+            except OSError:
+                pass  # it is dead, and nobody had noticed
+        connection = self._connect(progress, address, None)
+        return self._open_stream(connection, address, progress)
+
+    def _open_stream(
+        self, connection: Connection, address: Address, progress: Progress
+    ) -> socket.socket:
+        try:
+            sock = connection.open_stream(address, STREAM_SECONDS)
+        except NotForwarded as exc:
+            raise progress.failure(
+                f"the SSH server does not forward to {address}: {exc}", stage="port"
+            ) from exc
+        self._served = True
+        return sock
+
+    def _connect_to(self, address: Address, progress: Progress) -> socket.socket:
+        """Connect straight to the server."""
+        try:
+            sock = socket.create_connection((address.host, address.port), STREAM_SECONDS)
+        except ConnectionRefusedError as exc:
+            raise ServerGone(f"{address}: {exc}") from exc
+        except OSError as exc:
+            if self._served:
+                raise
+            reason = f"{address} cannot be reached directly: {exc}; tunnel=True goes through SSH"
+            raise progress.failure(reason, stage="port") from exc
+        self._served = True
+        return sock
+
+    def _forget_server(self) -> None:
+        self._address = None
+        self._run = None
+        self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connect(
+        self, progress: Progress, address: Address | None, command: str | None
+    ) -> Connection:
+        """Connect; again after a while if the SSH server is busy or the line is bad."""
+
+        def connect() -> Connection:
+            self._drop_connection()
+            with self._together.gate:
+                self._check_open()
+                return self._client.connect(self.host, progress, address, command)
+
+        connection = self._steadily(connect, progress)
+        with self._lock:
+            self._connection = connection
+        try:
+            self._check_open()
+        except ConnectionAbortedError:
+            connection.close()
+            raise
+        return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionAbortedError("the executor was shut down")
+
+    def _steadily(self, attempt: Callable[[], T], progress: Progress) -> T:
+        """Try again, later and later, what has failed for no reason that lasts."""
+        pause = FIRST_PAUSE
+        for _ in range(TRIES - 1):
+            try:
+                return attempt()
+            except Unsteady:
+                # Not all at the same time, or the same ones would be dropped again.
+                time.sleep(pause * random.uniform(0.5, 1.5))
+                pause *= 2
+        try:
+            return attempt()
+        except Unsteady as exc:
+            raise progress.failure(f"{exc} ({TRIES} times)") from exc
+
+    # ------------------------------------------------------------------- starting
+
+    def _start(self, progress: Progress) -> None:
+        """Start a server."""
+        self._steadily(lambda: self._boot(progress), progress)
+        progress.enter("port")
+
+    def _boot(self, progress: Progress) -> None:
+        """Connect, send what a server needs, and learn where it listens."""
+        secret = self._plan.secret or make_token()
+        wanted = self._client.server_address() if self._plan.tunnel else "direct"
+        known = parse_address(wanted) if wanted.startswith("unix:") else None
+        run = self._connect(progress, known, boot_command(self.host)).run
+        assert run is not None
+        progress.enter("boot")
+        library = bundle()
+        config = {
+            "mark": MARK,
+            "secret": secret.decode("latin-1"),
+            "address": wanted,
+            "workers": self.host.workers,
+            "env": dict(self.host.env or {}),
+            "preload": list(self._plan.preload),
+            "grace": self._plan.grace,
+            "log_file": self.host.log_file,
+            "log_level": "warning" if self.host.log_file is None else "info",
+            "zip_size": len(library.data),
+            "certificate": None if self._plan.tunnel else _certificate(self.name),
+        }
+        dialogue = Dialogue(progress)
+        try:
+            run.write(first_stage(library.digest))
+            until = time.monotonic() + self._plan.boot_seconds
+            self._listen(run, dialogue, until, lambda: dialogue.python is not None)
+            run.write(encode_fields(config) + b"\n")
+            if not dialogue.has_zip:
+                run.write(library.data)
+            self._listen(run, dialogue, until, lambda: dialogue.address is not None)
+        except LaunchFailed:
+            raise  # it is an OSError, too
+        except TimeoutError:
+            raise dialogue.late(self._plan.boot_seconds, run.stderr()) from None
+        except OSError:
+            if self._closed:
+                raise
+            # It may have said why before it stopped listening.
+            self._listen(run, dialogue, time.monotonic() + LAST_WORDS_SECONDS, lambda: False)
+        assert dialogue.address is not None
+        with self._lock:
+            self._secret = secret
+            self._run = run
+            self._address = parse_address(dialogue.address)
+            if not self._plan.tunnel:
+                # Whose certificate it is, the proof of the secret tells.
+                self._remote = Remote(self._address, secret, True)
+
+    def _listen(
+        self, run: Run, dialogue: Dialogue, until: float, enough: Callable[[], bool]
+    ) -> None:
+        while not enough():
+            data = run.read(max(0.0, until - time.monotonic()))
+            if not data:
+                run.wait(LAST_WORDS_SECONDS)
+                self._check_open()
+                if run.is_lost():
+                    raise Unsteady("the connection broke while the server was started")
+                raise dialogue.ended(run.status(), run.stderr())
+            dialogue.received(data)
+
+    # ----------------------------------------------------------------------- end
+
+    def close(self) -> None:
+        """End the connection, and wait a moment for the server, which was told to end."""
+        with self._lock:
+            self._closed = True
+            connection, run = self._connection, self._run
+        if self._progress is not None and connection is None:
+            self._progress.cancel()
+        if connection is not None and connection.is_alive() and run is not None and self._served:
+            run.wait(self._together.patience())
+        if connection is not None:
+            connection.close()
+        self._drop_outcome()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(self._together.patience())
+
+    def abandon(self) -> None:
+        """This is a forked child: the connection is the parent's."""
+        if self._connection is not None:
+            self._connection.abandon()
+
+
+def _certificate(name: str) -> str:
+    certificate, key = self_made(name)
+    return (certificate + key).decode("ascii")
+
+
+_ways: weakref.WeakSet[SSHWay] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for way in list(_ways):
+        way.abandon()
+    _ways.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def wait_for_servers(
+    driver: Driver, ways: list[SSHWay], wanted: int, timeout: float | None, settle: bool
+) -> None:
+    """
+    Start a driver, and wait until enough servers are up; shut it down if they will not be.
+
+    Args:
+        driver: Has these ways and no others.
+        ways: The ways.
+        wanted: How many must be up.
+        timeout: Seconds; None for as long as they take.
+        settle: Wait for the others, too, until they are up or have failed.
+
+    Raises:
+        LaunchFailed: The first failure, with the others as notes, if too many have failed.
+        NoServerError: If the time is over.
+        FarmError: If a server was started and then refused us.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    try:
+        driver.start()
+        with driver.mutex:
+            while True:
+                up = sum(server.up for _, server in driver.peers())
+                failures = [way.failure for way in ways if way.failure is not None]
+                if up >= wanted and (not settle or up + len(failures) >= len(ways)):
+                    return
+                if len(ways) - len(failures) < wanted:
+                    raise _first_of(failures)
+                if driver.broken is not None:
+                    raise driver.broken
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    if up >= wanted:
+                        return
+                    waiting = [peer for peer, server in driver.peers() if not server.up]
+                    raise NoServerError(
+                        [peer.name for peer in waiting],
+                        f"{len(ways) - len(waiting)} of {wanted} servers within {timeout:g} s",
+                    )
+                driver.up.wait(left)
+    except BaseException:
+        driver.shutdown(True)
+        driver.join()
+        raise
+
+
+def _first_of(failures: list[LaunchFailed]) -> FarmError:
+    error, *others = failures
+    if others:
+        vars(error)["__notes__"] = [str(each) for each in others]
+    return error

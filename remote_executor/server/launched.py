@@ -1,0 +1,128 @@
+"""
+A server that was launched over SSH for one client.
+
+It is the process that the SSH server started: its standard input is the channel's, and tells by its
+end that the channel is gone. The secret came by that way, through a pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.server.serve import serve
+
+if TYPE_CHECKING:
+    from remote_executor.net.tls import TLS
+
+__all__ = ["main"]
+
+
+def main(fd: int) -> int:
+    """
+    Serve until the client is gone.
+
+    Args:
+        fd: The number of the descriptor from which to read what to do.
+
+    Returns:
+        The exit status.
+    """
+    sys.argv = sys.argv[:1]
+    with open(fd, "rb") as file:
+        config = json.loads(file.read())
+    answers = os.dup(1)
+
+    def tell(fields: dict[str, Any]) -> None:
+        os.write(answers, (f"\n{config['mark']} {json.dumps(fields)}\n").encode())
+
+    def ready(address: str) -> None:
+        tell({"address": address, "pid": os.getpid()})
+        os.close(answers)
+
+    remove = config.get("remove", [])
+    at = "boot"
+    try:
+        lifeline = _detach(config["log_file"])
+        at = "port"
+        tell({"at": at})
+        address = config["address"]
+        if address.startswith("unix:"):
+            folder = os.path.dirname(address.removeprefix("unix:"))
+            os.mkdir(folder, 0o700)
+            remove.append(folder)
+        elif address == "direct":
+            address = f"[{_own_address()}]:0"
+        serve(
+            address=address,
+            workers=config["workers"],
+            auth=config["secret"],
+            tls=_tls(config["certificate"]),
+            preload=config["preload"],
+            log_level=config["log_level"],
+            ready=ready,
+            lifeline=lifeline,
+            grace=config["grace"],
+        )
+    except (OSError, ValueError) as exc:
+        try:
+            tell({"error": str(exc), "at": at})
+        except OSError:
+            raise exc from None  # it was up already
+        return 1
+    finally:
+        for folder in remove:
+            _remove(folder)
+    return 0
+
+
+def _detach(log_file: str | None) -> int:
+    """Let go of the channel's ends, which break when it does; return the one that tells of it."""
+    lifeline = os.dup(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    log = null
+    if log_file is not None:
+        log = os.open(os.path.expanduser(log_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for each in {null, log}:
+        os.close(each)
+    return lifeline
+
+
+def _own_address() -> str:
+    """Return the number by which the client's SSH connection has reached this host."""
+    words = os.environ.get("SSH_CONNECTION", "").split()
+    if len(words) != 4:
+        raise ValueError("the SSH server does not say at which address it was reached")
+    return words[2].partition("%")[0]
+
+
+def _tls(certificate: str | None) -> TLS | bool:
+    """
+    Return what TLS is to be spoken with.
+
+    Args:
+        certificate: It and its key as PEM; None for plain text.
+    """
+    if certificate is None:
+        return False
+    from remote_executor.net.tls import TLS
+
+    # OpenSSL takes files only. This one has no name and is in memory.
+    fd = os.memfd_create("certificate")
+    os.write(fd, certificate.encode())
+    return TLS(certificate=f"/proc/self/fd/{fd}")
+
+
+def _remove(folder: str) -> None:
+    """Remove a temporary folder that was made for us."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except OSError:
+        pass  # somebody else cleans the temporary folder, too

@@ -1,0 +1,22 @@
+"""All measurements, in their groups."""
+
+from __future__ import annotations
+
+from tests.bench.bars import Measure
+from tests.bench.code import CODE
+from tests.bench.measures import EXECUTOR
+from tests.bench.network import NETWORK
+from tests.bench.parallel import PARALLEL
+from tests.bench.share import SHARE
+from tests.bench.ssh import SSH
+
+__all__ = ["GROUPS", "MEASURES"]
+
+GROUPS = {
+    "executor": EXECUTOR,
+    "parallel": PARALLEL,
+    "network": {**NETWORK, **SSH},
+    "code": {**CODE, **SHARE},
+}
+
+MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **NETWORK, **SSH, **CODE, **SHARE}

@@ -1,0 +1,1 @@
+"""Tests of the launcher, a module at a time."""
