@@ -90,6 +90,27 @@ def run(executor, function, *args):
     return executor.submit(function, *args).result(LIMIT)
 
 
+def test_what_is_shared_may_be_of_the_programs_own_modules(project, serve_apart):
+    """K7."""
+    folder = project(
+        own_models="""
+class Model:
+    def __init__(self):
+        self.weights = [1, 2]
+
+    def apply(self, x):
+        self.weights.append(x)
+        return sum(self.weights)
+"""
+    )
+    server = serve_apart(folder)
+    with FarmExecutor(addresses=[server.address]) as executor:
+        model = executor.share(load("own_models").Model())
+
+        assert [run(executor, lambda m: m.apply(5), model) for _ in range(3)] == [8] * 3
+        assert run(executor, load("own_models").Model.apply, model, 7) == 10
+
+
 # -- whole programs
 
 

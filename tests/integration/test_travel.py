@@ -185,6 +185,15 @@ def test_modules_that_the_server_lacks(abroad):
     assert abroad("own_module") == [15, True, 3, 12]
 
 
+def test_shared_data_goes_to_any_python(abroad):
+    """K68."""
+    captured, given, mapped, refused = abroad("shared")
+
+    assert (captured, given, mapped) == (3, 300_000, [3, 3, 3])
+    assert refused.startswith("CannotShip: the shared Own cannot be sent from CPython 3.")
+    assert refused.endswith("objects of what the server can import")
+
+
 def test_a_farm_of_both_pythons(abroad, pythons):
     """K68: functions run on both; what cannot be sent fails on the one alone."""
     found, kinds, some = abroad("mixed")

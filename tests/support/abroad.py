@@ -187,6 +187,20 @@ def own_module(address, both):
         ]
 
 
+def shared(address, both):
+    """Data goes to any Python; what was pickled with code by value does not."""
+    with FarmExecutor(addresses=[address]) as ex:
+        numbers = ex.share([1, 2, bytes(300_000)])
+        own = ex.share(Own(7))
+        refused = ex.submit(type, own).exception()
+        return [
+            ex.submit(lambda: len(numbers)).result(),
+            ex.submit(lambda some: len(some[2]), numbers).result(),
+            list(ex.map(len, [numbers] * 3)),
+            f"{type(refused).__name__}: {refused}",
+        ]
+
+
 def late(address, both):
     """A server of another Python that nobody knew of."""
     with FarmExecutor(addresses=[both[1]], max_workers=1) as ex:
