@@ -191,16 +191,12 @@ class FarmFuture(Future[T]):
         """Finish with a result; for the driver."""
         if not self._finish_alone(result, None):
             super().set_result(result)
-        if self._gates:
-            self._open_gates()
         self._task = None  # not before: cancel() asks the driver for as long as it is there
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Finish with an error; for the driver."""
         if not self._finish_alone(None, exception):
             super().set_exception(exception)
-        if self._gates:
-            self._open_gates()
         self._task = None
 
     def _finish_alone(self, result: T | None, exception: BaseException | None) -> bool:
@@ -211,7 +207,14 @@ class FarmFuture(Future[T]):
             self._result = result
             self._exception = exception
             self._state = FINISHED
+        if self._gates:
+            self._open_gates()
         return True
+
+    def _invoke_callbacks(self) -> None:
+        """Let those go on who wait, then call the callbacks; called once it is done."""
+        self._open_gates()
+        super()._invoke_callbacks()  # type: ignore[misc]
 
     def set_begun(self) -> None:
         """Say that a worker has begun with the task; for the driver."""
@@ -231,9 +234,7 @@ class FarmFuture(Future[T]):
         """
         driver, task = self._driver, self._task
         if driver is None or task is None:
-            cancelled = super().cancel()
-            self._open_gates()
-            return cancelled
+            return super().cancel()
         return driver.cancel(self, task)
 
     def finish_cancelled(self) -> None:
@@ -255,9 +256,10 @@ class FarmFuture(Future[T]):
                     waiter.add_cancelled(self)
                 self._condition.notify_all()
         self._task = None
-        self._open_gates()
         if self._lazy_callbacks:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
+            self._invoke_callbacks()
+        else:
+            self._open_gates()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

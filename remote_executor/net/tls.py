@@ -194,6 +194,10 @@ class ServerTLS:
     def __init__(self, tls: bool | TLS | ssl.SSLContext, plain_locally: bool) -> None:
         if isinstance(tls, ssl.SSLContext):
             self._context = tls
+            if tls.protocol == ssl.PROTOCOL_TLS_CLIENT:
+                raise ValueError(
+                    "a server cannot speak TLS 1.3 with this context: it is for clients"
+                )
         else:
             self._context = (tls if isinstance(tls, TLS) else TLS()).server_context()
         self._plain_locally = plain_locally

@@ -37,9 +37,10 @@ from tests.support.pythons import find_pythons
 from tests.support.scale import scaled
 from tests.support.ssh_tasks import append_and_nap, stay_and_leave
 from tests.support.sshd import Keys, SSHServer
-from tests.support.tools import missing, require, require_module
+from tests.support.tools import missing, require, require_module, slow
 from tests.support.waiting import wait_until
 
+slow("logins by the dozen")
 require_module("paramiko", "pip install 'remote_executor[ssh]'")
 require("sshd", "Debian's package openssh-server")
 
@@ -267,15 +268,18 @@ def other_python():
     return found[-1] if found else missing("another Python from 3.10 on")
 
 
-def test_another_python_runs_what_goes_by_reference(node):
-    """What cannot go says why before anything is sent."""
+def test_another_python(node):
+    """Functions go by reference or as source; what cannot go says why before anything is sent."""
+    namespace = {}
+    exec("def without_source(): return 1", namespace)
     with spawn(node, python=other_python()) as executor:
         assert executor.submit(pow, 2, 10).result(scaled(20)) == 1024
         assert list(executor.map(abs, range(-50, 0))) == list(range(50, 0, -1))
         assert executor.submit(sorted, [3, 1, 2], reverse=True).result(scaled(20)) == [3, 2, 1]
         (server,) = executor.status().servers
+        assert executor.submit(lambda: server.python).result(scaled(20)) == server.python
         with pytest.raises(PayloadError, match=server.python):
-            executor.submit(lambda: 1).result(scaled(20))
+            executor.submit(namespace["without_source"]).result(scaled(20))
 
 
 # ----------------------------------------------------------------------------- the end
