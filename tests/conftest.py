@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from tests.support import leaks
 from tests.support.scale import SCALE, scaled
-from tests.support.tools import require, require_module
+from tests.support.tools import INSISTED, require, require_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +61,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Scale each test's time limit."""
+    """Leave out what takes long, unless it is asked for; scale each test's time limit."""
+    if "slow" not in INSISTED:
+        reason = "takes long: runs with REMOTE_EXECUTOR_TEST_EXTRAS=slow"
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason))
     if SCALE == 1:
         return
     usual = float(config.getini("timeout") or 0)
@@ -70,6 +76,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if marker is not None:
             limit = float(marker.args[0] if marker.args else marker.kwargs.get("timeout", usual))
         item.add_marker(pytest.mark.timeout(scaled(limit), method="thread"), append=False)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spare the garbage collector what stays to the end: thousands of tests, and libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(name="scaled", scope="session")

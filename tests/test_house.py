@@ -32,6 +32,13 @@ SAMPLES = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_the_trees():
+    """They are a million objects, which the garbage collector would go through for ever after."""
+    yield
+    tree.cache_clear()
+
+
 def relative(path):
     return str(path.relative_to(ROOT))
 

@@ -10,6 +10,8 @@ import pytest
 from remote_executor import FarmExecutor
 from tests.contract import adapter
 
+pytestmark = pytest.mark.slow
+
 found = adapter.find()
 
 if found:

@@ -41,6 +41,8 @@ from tests.support.faults import wait_gone
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 LIMIT = scaled(20)
 
 

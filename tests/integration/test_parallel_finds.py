@@ -25,6 +25,8 @@ from tests.support import tasks
 from tests.support.faults import wait_gone
 from tests.support.scale import scaled
 
+pytestmark = pytest.mark.slow
+
 LIMIT = scaled(20)
 
 

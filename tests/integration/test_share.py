@@ -26,6 +26,8 @@ from tests.support.scale import scaled
 from tests.support.tools import require_module
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 np = require_module("numpy")
 LIMIT = scaled(30)
 SIZE = 1 << 20

@@ -37,10 +37,11 @@ from tests.support.pythons import find_pythons
 from tests.support.scale import scaled
 from tests.support.ssh_tasks import append_and_nap, stay_and_leave
 from tests.support.sshd import Keys, SSHServer
-from tests.support.tools import missing, require, require_module, slow
+from tests.support.tools import missing, require, require_module
 from tests.support.waiting import wait_until
 
-slow("logins by the dozen")
+pytestmark = pytest.mark.slow
+
 require_module("paramiko", "pip install 'remote_executor[ssh]'")
 require("sshd", "Debian's package openssh-server")
 

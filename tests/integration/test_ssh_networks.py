@@ -14,10 +14,11 @@ from tests.support.namespaces import Chain
 from tests.support.scale import scaled
 from tests.support.ssh_tasks import append_and_nap, stay_the_first_time
 from tests.support.sshd import Keys, SSHServer
-from tests.support.tools import require, require_module, slow
+from tests.support.tools import require, require_module
 from tests.support.waiting import wait_until
 
-slow("networks that are far, bad, or cut")
+pytestmark = pytest.mark.slow
+
 require_module("paramiko", "pip install 'remote_executor[ssh]'")
 require("sshd", "Debian's package openssh-server")
 

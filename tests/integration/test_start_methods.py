@@ -12,6 +12,8 @@ import pytest
 from tests.integration.conftest import ROOT, environment
 from tests.support.scale import scaled
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("fork", "spawn", "loky", "ours")
 FOLDER = ROOT / "tests" / "projects" / "start_methods"
 

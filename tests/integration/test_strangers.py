@@ -24,7 +24,10 @@ SECONDS = 4.0
 PREAMBLE = b"\x89rexec\r\n"
 CLIENT_HELLO = bytes.fromhex("1603010200010001fc0303")
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc"),
+]
 
 
 class Crowd:

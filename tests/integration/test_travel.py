@@ -22,6 +22,8 @@ from tests.support.pythons import MINORS, environment, find_pypy, find_pythons
 from tests.support.scale import scaled
 from tests.support.tools import missing
 
+pytestmark = pytest.mark.slow
+
 KINDS = Path(__file__).parents[1] / "support" / "kinds.py"
 PROGRAM = KINDS.with_name("abroad.py")
 ALL = bool(os.environ.get("REMOTE_EXECUTOR_ALL_PARAMETERS"))

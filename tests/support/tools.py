@@ -5,8 +5,9 @@ A test whose tool is missing is skipped, and says which tool. With
 ``REMOTE_EXECUTOR_REQUIRE_ALL=1`` (set by ``.ci/run``) it fails instead.
 
 What the extra ``test`` does not bring, since it is large or needs a compiler, has a step of its own
-in ``.ci/run``. Tests of it run wherever it is installed, and are insisted on by name alone. What
-takes long is left out but where it is named: ``REMOTE_EXECUTOR_TEST_EXTRAS=gssapi,notebook,slow``.
+in ``.ci/run``. Tests of it run wherever it is installed, and are insisted on by name alone. Tests
+that take long have the marker ``slow``, and run only where that is named:
+``REMOTE_EXECUTOR_TEST_EXTRAS=gssapi,notebook,slow``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pytest
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["REQUIRE_ALL", "missing", "require", "require_extra", "require_module", "slow"]
+__all__ = ["INSISTED", "REQUIRE_ALL", "missing", "require", "require_extra", "require_module"]
 
 INSISTED = os.environ.get("REMOTE_EXECUTOR_TEST_EXTRAS", "").split(",")
 REQUIRE_ALL = os.environ.get("REMOTE_EXECUTOR_REQUIRE_ALL", "") not in ("", "0")
@@ -75,18 +76,6 @@ def require_module(name: str, hint: str = "") -> ModuleType:
     if spec is None:
         missing(f"the module {name}", hint)
     return importlib.import_module(name)
-
-
-def slow(what: str) -> None:
-    """
-    Skip the test (or module) unless those that take long are asked for.
-
-    Args:
-        what: What takes long, and why the default run need not have it.
-    """
-    __tracebackhide__ = True
-    if "slow" not in INSISTED:
-        pytest.skip(f"{what}: runs with REMOTE_EXECUTOR_TEST_EXTRAS=slow", allow_module_level=True)
 
 
 def require_extra(extra: str, *modules: str) -> None:
