@@ -39,8 +39,8 @@ def name(request, engine):
 def busy(executor, tmp_path):
     """Return an executor whose two workers are held until the test ends, or calls it."""
     release = tmp_path / "release"
-    # The third waits at the engine, where some look one task ahead.
-    marks = [tmp_path / f"busy{n}" for n in range(3)]
+    # The others wait at the engine: some look a task ahead, and a process pool three.
+    marks = [tmp_path / f"busy{n}" for n in range(6)]
     holding = [executor.submit(Call(tasks.hold, (mark, release), {})) for mark in marks]
     wait_until(lambda: sum(mark.exists() for mark in marks) >= 2, 20)
     yield executor, release.touch
