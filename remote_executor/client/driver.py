@@ -52,7 +52,7 @@ from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.failures import decode_failure
 from remote_executor.payload.libraries import installed
 from remote_executor.payload.pickles import dump, holds_code, load
-from remote_executor.payload.source import alias_renamed, python_words
+from remote_executor.payload.pythons import alias_renamed, python_words
 from remote_executor.task_errors import (
     InitializerFailed,
     NoServerError,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.errors import CannotShip, PayloadError
 from remote_executor.payload.libraries import OURS, changed, installed
 from remote_executor.payload.pickles import holds_code
-from remote_executor.payload.source import python_words
+from remote_executor.payload.pythons import python_words
 from remote_executor.task_errors import RemoteError
 
 if TYPE_CHECKING:

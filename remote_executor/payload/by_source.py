@@ -35,6 +35,7 @@ from remote_executor.payload.by_value import (
 from remote_executor.payload.captures import LRU_CACHE, facts, is_code
 from remote_executor.payload.finder import check_syntax, class_source, function_recipe
 from remote_executor.payload.pickles import keeper, plainly
+from remote_executor.payload.pythons import abroad, python_words
 
 __all__ = ["Pythons", "dump_abroad", "dump_for_foreign_client"]
 
@@ -71,7 +72,7 @@ class _BySource:
             raise CannotShip(
                 f"code object {obj.co_name!r}",
                 "bytecode is for one version of Python",
-                source.python_words(),
+                python_words(),
             )
         if kind is CellType:
             # What it holds comes later, since that may lead back here.
@@ -224,7 +225,7 @@ def _decorated(func: FunctionType) -> tuple[Any, ...] | None:
             f"{func.__qualname__}()",
             f"it was made by a part of Python's own module {name}, which differs from version "
             "to version",
-            source.python_words(),
+            python_words(),
             "",
             "make it in a function of yours that is called there",
         )
@@ -245,7 +246,7 @@ def _by_call(cls: Any, tracker: str) -> tuple[Any, ...]:
     raise CannotShip(
         f"class {cls.__qualname__}",
         "there is no class statement of that name in a file that can be read",
-        source.python_words(),
+        python_words(),
         "",
         "define it by a class statement in a file, or in a module that the server has",
     )
@@ -327,7 +328,7 @@ def dump_for_foreign_client(obj: object) -> tuple[bytes, list[memoryview]]:
     try:
         ForeignClientPickler(file, 5, keeper(buffers)).dump(obj)
     except CannotShip as error:
-        raise error.between(source.python_words(), source.abroad.client) from error.__cause__
+        raise error.between(python_words(), abroad.client) from error.__cause__
     return file.getvalue(), buffers
 
 

@@ -16,7 +16,7 @@ from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.payload.pickles import needs_by_value
-from remote_executor.payload.source import abroad
+from remote_executor.payload.pythons import abroad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from remote_executor.errors import CannotShip
 from remote_executor.payload import source
+from remote_executor.payload.pythons import python_words
 from remote_executor.payload.source import (
     INNER,
     OUTER,
     Recipe,
     compile_recipe,
-    python_words,
 )
 
 __all__ = ["ClassSource", "check_syntax", "class_source", "deftask", "function_recipe"]

@@ -15,7 +15,7 @@ from pickle import dumps, loads
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import PayloadError
-from remote_executor.payload.source import abroad
+from remote_executor.payload.pythons import abroad
 
 if TYPE_CHECKING:
     from remote_executor.payload.by_value import Visit

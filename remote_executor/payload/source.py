@@ -24,15 +24,13 @@ from typing import Any, NamedTuple, NoReturn
 
 from remote_executor.errors import CannotShip
 from remote_executor.payload import mains
+from remote_executor.payload.pythons import abroad, python_words
 
 __all__ = [
-    "Abroad",
     "Recipe",
     "SourceTask",
-    "abroad",
     "compiled",
     "deftask_source",
-    "python_words",
     "units",
 ]
 
@@ -41,9 +39,6 @@ INNER = "__inner__"
 
 _MOST = 4096
 """How many recipes are kept compiled."""
-
-_RENAMED = {"pathlib._local": "pathlib"}
-"""Modules of Python that pickles of newer versions name, and where older ones have the same."""
 
 _EMPTY = object()
 
@@ -85,60 +80,6 @@ class Recipe(NamedTuple):
     def shift(self) -> int:
         """What is left to add to its line numbers, since there is no room above line 1."""
         return min(0, self.first - 1 - self.head.count("\n"))
-
-
-class Abroad:
-    """
-    What a worker knows of a client that runs another Python.
-
-    Attributes:
-        client: The client's Python, in words; empty if it is the same as here.
-    """
-
-    __slots__ = ("client",)
-
-    def __init__(self) -> None:
-        self.client = ""
-
-    def settle(self, implementation: str, version: tuple[int, ...]) -> None:
-        """
-        Take note of the client's Python. Call it before any pickle is loaded.
-
-        Args:
-            implementation: As ``sys.implementation.name``.
-            version: Major, minor and micro.
-        """
-        here = sys.implementation.name, tuple(sys.version_info[:2])
-        if (implementation, version[:2]) != here:
-            self.client = python_words(implementation, version)
-            alias_renamed()
-
-
-abroad = Abroad()
-
-
-def python_words(implementation: str = "", version: tuple[int, ...] = ()) -> str:
-    """
-    Name a Python, such as ``CPython 3.12.1``.
-
-    Args:
-        implementation: As ``sys.implementation.name``; by default this one's.
-        version: Numbers; by default this one's.
-    """
-    implementation = implementation or sys.implementation.name
-    words = {"cpython": "CPython", "pypy": "PyPy"}.get(implementation, implementation)
-    return f"{words} {'.'.join(map(str, version or sys.version_info[:3]))}"
-
-
-def alias_renamed() -> None:
-    """Let pickles of newer Pythons find the modules that these have renamed."""
-    from importlib import import_module
-
-    for name, home in _RENAMED.items():
-        try:
-            import_module(name)
-        except ImportError:
-            sys.modules[name] = import_module(home)
 
 
 # ------------------------------------------------------------------------ compiling

@@ -40,7 +40,7 @@ from remote_executor.payload.failures import encode_failure
 from remote_executor.payload.functions import PURE, FunctionTable
 from remote_executor.payload.mains import prepare_main
 from remote_executor.payload.pickles import dump_result, load
-from remote_executor.payload.source import abroad
+from remote_executor.payload.pythons import abroad
 from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
 from remote_executor.server.vigil import Vigil

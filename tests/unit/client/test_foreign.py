@@ -16,7 +16,7 @@ from remote_executor.client.foreign import (
 from remote_executor.errors import CannotShip, PayloadError
 from remote_executor.payload.functions import FunctionCache
 from remote_executor.payload.pickles import dump, load
-from remote_executor.payload.source import python_words
+from remote_executor.payload.pythons import python_words
 
 HERE = "cpython", (3, 12, 1)
 SAME = "cpython", (3, 12, 9)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from remote_executor.client.foreign import Foreign
 from remote_executor.errors import CannotShip, PayloadError
-from remote_executor.payload import mains, source
+from remote_executor.payload import mains, pythons
 from remote_executor.payload.by_source import dump_abroad
 from remote_executor.payload.failures import decode_failure, encode_failure
 from remote_executor.payload.functions import PURE, FunctionCache, FunctionTable
@@ -53,7 +53,7 @@ class Abroad:
         trackers, classes = self.trackers[side]
         self.monkeypatch.setattr(module, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", trackers)
         self.monkeypatch.setattr(module, "_DYNAMIC_CLASS_TRACKER_BY_ID", classes)
-        self.monkeypatch.setattr(source.abroad, "client", "PyPy 3.99.0" if side else "")
+        self.monkeypatch.setattr(pythons.abroad, "client", "PyPy 3.99.0" if side else "")
 
     @contextlib.contextmanager
     def there(self):
@@ -343,7 +343,7 @@ def code(): return sys._getframe().f_code
         CannotShip, match=r"bytecode .*|code object 'code' cannot be sent"
     ) as caught:
         main.call(main.client.code)
-    assert (caught.value.ours, caught.value.theirs) == (source.python_words(), "PyPy 3.99.0")
+    assert (caught.value.ours, caught.value.theirs) == (pythons.python_words(), "PyPy 3.99.0")
     with main.there(), pytest.raises(PayloadError, match="lock"):
         dump_result((add, threading.Lock()))
     with main.there():
@@ -448,7 +448,7 @@ def test_random_nests_of_code(way, data, tmp_path_factory):
             encoded = farm.cache.encode(function)
             farm.enter(1)
             try:
-                monkeypatch.setattr(source.abroad, "client", "")
+                monkeypatch.setattr(pythons.abroad, "client", "")
                 found = load(encoded.body, encoded.buffers)(3)
             finally:
                 farm.enter(0)

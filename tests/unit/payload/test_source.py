@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import enum
 import linecache
-import pathlib
 import pickle
 import sys
 import traceback
@@ -14,13 +13,12 @@ import pytest
 
 from remote_executor.errors import CannotShip
 from remote_executor.payload import source
+from remote_executor.payload.pythons import python_words
 from remote_executor.payload.source import (
-    Abroad,
     Recipe,
     compile_recipe,
     compiled,
     deftask_source,
-    python_words,
 )
 
 
@@ -138,30 +136,6 @@ def test_lines_are_laid_over_those_that_are_known():
     source._show_lines(recipe("six\n", first=6))
 
     assert linecache.getlines("<a test>") == ["1\n", "two\n", "three\n", "\n", "\n", "six\n"]
-
-
-def test_a_worker_knows_of_a_client_of_another_python():
-    """K68."""
-    here = Abroad()
-    here.settle(sys.implementation.name, tuple(sys.version_info[:3]))
-    there = Abroad()
-    there.settle("pypy", (3, 10, 1))
-
-    assert here.client == ""
-    assert there.client == "PyPy 3.10.1"
-    assert python_words("cpython", (3, 9)) == "CPython 3.9"
-    assert python_words("jython", (3, 9)) == "jython 3.9"
-
-
-def test_modules_that_newer_pythons_renamed_are_found(monkeypatch):
-    monkeypatch.setattr(source, "_RENAMED", {"pathlib._later": "pathlib", "json": "pathlib"})
-    monkeypatch.delitem(sys.modules, "pathlib._later", raising=False)
-    source.alias_renamed()
-
-    # As Python 3.13 pickles it.
-    assert pickle.loads(b"\x80\x04cpathlib._later\nPurePosixPath\n.") is pathlib.PurePosixPath
-    assert sys.modules["json"] is not pathlib
-    monkeypatch.delitem(sys.modules, "pathlib._later")
 
 
 def test_enums_and_namedtuples_are_made_by_a_call():
