@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from remote_executor.server.serve import default_slots
 from tests.support import leaks
 from tests.support.scale import SCALE, scaled
 from tests.support.tools import INSISTED, require, require_module
@@ -53,6 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell's background job: it would pass that on to the programs that tests interrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes run the tests: they wait as long as they compute."""
+    return max(2, default_slots() * 3 // 2)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

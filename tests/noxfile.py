@@ -53,6 +53,6 @@ def coverage(session: nox.Session) -> None:
     session.chdir(ROOT)
     session.install("-e", ".[test]")
     tested = ["tests/unit", "tests/histories", "tests/fuzz"]
-    session.run("coverage", "run", "-m", "pytest", *(session.posargs or tested))
+    session.run("coverage", "run", "-m", "pytest", "-n", "0", *(session.posargs or tested))
     pure = ",".join(f"remote_executor/{part}" for part in ("*.py", "wire/*", "payload/*", "core/*"))
     session.run("coverage", "report", f"--include={pure}")

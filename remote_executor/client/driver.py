@@ -728,7 +728,7 @@ class Driver:
         self._survey()
         if peer.foreign:
             alias_renamed()
-        self.deliver(self._log_differences, peer)
+        self._compare(peer)
         setup: tuple[bytes, Sequence[Any]] | PayloadError | None = self.settings.setup
         if peer.foreign and self.settings.setup_abroad is not None:
             setup = self.settings.setup_abroad
@@ -747,22 +747,19 @@ class Driver:
         self.up.notify_all()
         log.debug("= %s is up with %d slots", peer.name, fields["slots"])
 
-    def differences(self, peer: Peer) -> tuple[str, ...]:
-        """Return what differs between the two ends, where that matters: a line each."""
-        if peer.python is None or isinstance(peer.way, Embedded):
-            return ()
-        here = sys.implementation.name, tuple(sys.version_info[:3])
-        return differences(here, installed(), peer.python, peer.libraries)
-
     def libraries(self) -> list[tuple[str, dict[str, str]]]:
         """Return the names of servers and the versions of their libraries. Any thread may ask."""
         with self.mutex:
             return [(peer.name, peer.libraries) for peer in self._peers]
 
-    def _log_differences(self, peer: Peer) -> None:
-        lines = self.differences(peer)
-        if lines:
-            log.info("= %s differs: %s", peer.name, "; ".join(lines))
+    def _compare(self, peer: Peer) -> None:
+        """Find what differs between the two ends. It reads folders: only once a connection."""
+        if peer.python is None or isinstance(peer.way, Embedded):
+            return
+        here = sys.implementation.name, tuple(sys.version_info[:3])
+        peer.differences = differences(here, installed(), peer.python, peer.libraries)
+        if peer.differences:
+            self.deliver(log.info, "= %s differs: %s", peer.name, "; ".join(peer.differences))
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A session is gone. See :class:`~peer.Owner`."""

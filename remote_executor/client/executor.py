@@ -907,7 +907,7 @@ class FarmExecutor(_Face):
                     python=".".join(map(str, peer.fields.get("python", ()))),
                     trouble=None if peer.state is PeerState.UP else peer.trouble,
                     implementation=str(peer.fields.get("implementation", "")),
-                    differences=driver.differences(peer),
+                    differences=peer.differences,
                 )
                 for peer, server in driver.peers()
             )

@@ -348,6 +348,8 @@ class Peer:
         """The functions and shared objects that the server holds."""
         self.fields: dict[str, Any] = {}
         """What the server says of itself."""
+        self.differences: tuple[str, ...] = ()
+        """What differs between the two ends, where it matters: a line each."""
         self.sources: dict[str, int] = {}
         """Sizes of the contents of modules that the server holds, by digest."""
         self.trouble: str | None = None

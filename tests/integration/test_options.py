@@ -396,10 +396,10 @@ def test_status_is_frozen_and_cheap(farm):
     with pytest.raises(AttributeError):
         status.queued = 1
     assert repr(status)
-    start = time.monotonic()
+    start = time.thread_time()
     for _ in range(1000):
         farm.status()
-    assert time.monotonic() - start < scaled(1)
+    assert time.thread_time() - start < scaled(0.3)
 
 
 def test_add_and_remove_servers(serve, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from remote_executor.payload.captures import facts, same_bytes
 from remote_executor.payload.functions import FunctionCache
+from tests.support.words import without_address
 
 
 def make(source, **names):
@@ -84,7 +85,7 @@ class Color(enum.Enum):
 @pytest.mark.parametrize(
     "value",
     [None, 1, "x", (1, ("y", 2.5)), frozenset({1}), Color.RED, len, abc, int, range(3), facts],
-    ids=repr,
+    ids=without_address,
 )
 def test_a_function_that_captured_what_cannot_change_is_pure(value):
     cache = FunctionCache()
@@ -100,7 +101,7 @@ def test_a_function_that_captured_what_cannot_change_is_pure(value):
 
 
 @pytest.mark.parametrize(
-    "value", [[1], {}, set(), ([],), bytearray(1), object(), [].append], ids=repr
+    "value", [[1], {}, set(), ([],), bytearray(1), object(), [].append], ids=without_address
 )
 def test_a_function_that_captured_what_can_change_is_not_pure(value):
     def function():

@@ -20,6 +20,7 @@ from remote_executor.payload.pickles import (
     needs_by_value,
 )
 from tests.support import payload_tasks as tasks
+from tests.support.words import without_address
 
 DUMPS = [dump, dump_result]
 
@@ -28,7 +29,7 @@ DUMPS = [dump, dump_result]
 @pytest.mark.parametrize(
     "obj",
     [((1, 2), {}), None, {"a": [1.5, b"x"]}, tasks.add, range(3), "a text that says __main__"],
-    ids=str,
+    ids=without_address,
 )
 def test_plain_objects_come_back(dumper, obj):
     body, buffers = dumper(obj)
