@@ -37,6 +37,7 @@ from remote_executor.client.foreign import (
     in_their_words,
     of_other_libraries,
     survey,
+    traceback_text,
 )
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from remote_executor.payload.modules import Modules
     from remote_executor.payload.shared import Shared
     from remote_executor.wire.auth import Auth
+    from remote_executor.wire.frames import Buffer
     from remote_executor.wire.session import Session
 
 __all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
@@ -832,13 +834,12 @@ class Driver:
             named = of_other_libraries(error, bodies, servers, "it cannot be unpickled there")
             if named is not None:
                 named.__cause__ = error
-        if named is not None:
+        if task.feed is not None:
+            task.sink.arrived(task, frame, named)
+        elif named is not None:
             self._deliver_error(task, named)
-            return
-        if task.feed is None:
-            _resolve(task, frame, self)
         else:
-            task.sink.arrived(task, frame)
+            _resolve(task, frame, self)
 
     def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
         for task in self.scheduler.begun(server, decode_ids(frame.body)):
@@ -1290,35 +1291,35 @@ def _holds_code(task: Task) -> bool:
     return holds_code(task.encoded.body) or holds_code(task.body or b"")
 
 
-def open_result(frame: Frame, driver: Driver, what: str = "the task's result") -> Any:
+def unloadable(
+    error: BaseException,
+    body: Buffer,
+    driver: Driver,
+    what: str = "the task's result",
+) -> FarmError:
     """
-    Unpickle what a task returned.
+    Return the error of who waits for a value that cannot be rebuilt here.
 
     Args:
-        frame: What came.
+        error: What unpickling it raised.
+        body: Its pickle.
         driver: Knows of the servers.
-        what: What it is, in the words of an error.
+        what: What it is, in the words of the error.
 
-    Raises:
-        RemoteError: If it cannot be rebuilt here.
-        CannotShip: If it is source that this Python does not know.
+    Returns:
+        Mostly a RemoteError, with both versions if libraries differ; a CannotShip if it is source
+        that this Python does not know.
     """
-    try:
-        return load(frame.body, frame.buffers)
-    except CannotShip:
-        raise
-    except BaseException as exc:
-        text = traceback_text(exc)
-        words = f"{what} cannot be unpickled here"
-        error = of_other_libraries(exc, [frame.body], driver.libraries(), words)
-        raise error or RemoteError(type(exc).__qualname__, f"{words}: {exc}", text) from exc
-
-
-def traceback_text(error: BaseException) -> str:
-    """Return what Python prints for an exception, short of its context."""
-    import traceback
-
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
+    if isinstance(error, CannotShip):
+        return error
+    words = f"{what} cannot be unpickled here"
+    found = of_other_libraries(error, [body], driver.libraries(), words) or RemoteError(
+        type(error).__qualname__, f"{words}: {error}", traceback_text(error)
+    )
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next  # our caller's frame holds what came
+    found.__cause__ = error
+    return found
 
 
 def open_failure(frame: Frame) -> BaseException:
@@ -1335,11 +1336,8 @@ def _resolve(task: Task, frame: Frame, driver: Driver) -> None:
         if frame.kind == RESULT:
             try:
                 value = load(frame.body, frame.buffers)
-            except BaseException:
-                try:
-                    open_result(frame, driver)
-                except FarmError as exc:
-                    future.set_exception(exc)
+            except BaseException as exc:
+                future.set_exception(unloadable(exc, frame.body, driver))
                 return
             future.set_result(value)
         else:

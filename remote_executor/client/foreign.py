@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
     Form = tuple[Encoded, Buffer, Sequence[Buffer]]
 
-__all__ = ["Foreign", "differences", "in_their_words", "of_other_libraries", "survey"]
+__all__ = [
+    "Foreign",
+    "differences",
+    "in_their_words",
+    "of_other_libraries",
+    "survey",
+    "traceback_text",
+]
 
 LATE = "it was submitted before a server with another Python was known"
 
@@ -265,4 +272,12 @@ def of_other_libraries(
     ]
     if not found:
         return None
-    return RemoteError(type(error).__qualname__, f"{what}: {error} ({'; '.join(found)})")
+    words = f"{what}: {error} ({'; '.join(found)})"
+    return RemoteError(type(error).__qualname__, words, traceback_text(error))
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return what Python prints for an exception, short of its context."""
+    import traceback
+
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))

@@ -11,10 +11,9 @@ import threading
 import time
 from concurrent.futures import CancelledError, TimeoutError
 from itertools import chain, islice, repeat, starmap
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from remote_executor.client.driver import open_failure, open_result, traceback_text
-from remote_executor.errors import FarmError
+from remote_executor.client.driver import open_failure, unloadable
 from remote_executor.payload.pickles import load
 from remote_executor.payload.slices import Columns
 from remote_executor.wire.messages import Flag, Kind
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from remote_executor.client.driver import Driver
     from remote_executor.core.scheduler import Feed, Task
-    from remote_executor.wire.frames import Frame
+    from remote_executor.wire.frames import Buffer, Frame
 
 __all__ = ["MapResults"]
 
@@ -40,6 +39,19 @@ class _Items(chain[Any]):
     close: Callable[[], None]
     kill: Callable[[], None]
     """As ``close``, and stops batches that run."""
+
+
+class _Outcome(NamedTuple):
+    """What became of a batch."""
+
+    items: int
+    """How many there were."""
+    frame: Frame | None
+    error: BaseException | None
+
+    def is_tiny(self, count: int) -> bool:
+        """Tell whether it is cheaper to keep the values until the last of them is taken."""
+        return self.frame is not None and self.frame.size <= TINY * count
 
 
 class MapResults:
@@ -78,7 +90,8 @@ class MapResults:
         self.keeper: object = None
         """The executor, which ends without references; kept until the source has been read."""
         self._changed = threading.Condition(threading.Lock())
-        self._arrived: dict[int, tuple[int, Frame | BaseException]] = {}
+        self._arrived: dict[int, _Outcome] = {}
+        """By the index of their first items."""
         self._error: BaseException | None = None
         self._next = 0
         if buffersize is None:
@@ -140,9 +153,16 @@ class MapResults:
         self._taken += count
         return waiting[start : start + count]
 
-    def arrived(self, task: Task, frame: Frame) -> None:
-        """A batch is done."""
-        self._put(task.first, task.count, frame)
+    def arrived(self, task: Task, frame: Frame, error: BaseException | None = None) -> None:
+        """
+        A batch is done.
+
+        Args:
+            task: The batch.
+            frame: What came.
+            error: What to raise instead of the exception that came.
+        """
+        self._put(task.first, _Outcome(task.count, frame, error))
 
     def failed(self, task: Task | None, error: BaseException) -> None:
         """A batch, or with None the whole map, has failed otherwise than by its function."""
@@ -151,15 +171,15 @@ class MapResults:
                 self._error = error
                 self._changed.notify_all()
         else:
-            self._put(task.first, task.count, error)
+            self._put(task.first, _Outcome(task.count, None, error))
 
     def dropped(self, task: Task | None) -> None:
         """A batch, or with None what was not cut yet, was cancelled."""
         self.failed(None, CancelledError())
 
-    def _put(self, first: int, count: int, outcome: Frame | BaseException) -> None:
+    def _put(self, first: int, outcome: _Outcome) -> None:
         with self._changed:
-            self._arrived[first] = (count, outcome)
+            self._arrived[first] = outcome
             self._changed.notify_all()
 
     # ------------------------------------------------------------ for the caller
@@ -194,8 +214,8 @@ class MapResults:
                 if outcome is None:
                     self._started = None  # it refers to us: let both go now
                     return
-                values, error = _open(outcome[1], self._driver)
-                if _is_tiny(outcome[1], len(values)):
+                values, error = _open(outcome, self._driver)
+                if outcome.is_tiny(len(values)):
                     each = iter(values)
                 else:
                     # Each value is let go of as it is taken, as the standard library does it.
@@ -220,7 +240,7 @@ class MapResults:
                 self._pull()
                 yield value
 
-    def _wait(self, until: float | None) -> tuple[int, Frame | BaseException] | None:
+    def _wait(self, until: float | None) -> _Outcome | None:
         """Wait for the next batch; None if there is none left."""
         forked = self._driver.forked()
         if forked is not None:
@@ -234,7 +254,7 @@ class MapResults:
                 else:
                     outcome = None
                 if outcome is not None:
-                    self._next += outcome[0]
+                    self._next += outcome.items
                     return outcome
                 if self._error is not None:
                     raise self._error
@@ -261,28 +281,24 @@ class MapResults:
             self._driver.kill_feed(started)
 
 
-def _is_tiny(outcome: Frame | BaseException, count: int) -> bool:
-    """Tell whether values are so small that it is cheaper to keep them until the last is taken."""
-    return not isinstance(outcome, BaseException) and outcome.size <= TINY * count
-
-
-def _open(outcome: Frame | BaseException, driver: Driver) -> tuple[list[Any], BaseException | None]:
+def _open(outcome: _Outcome, driver: Driver) -> tuple[list[Any], BaseException | None]:
     """Unpickle a batch: the results, and what ended it early."""
-    if isinstance(outcome, BaseException):
-        return [], outcome
+    frame, error = outcome.frame, outcome.error
+    if frame is None:
+        return [], error
+    body: Buffer = frame.body
+    buffers = frame.buffers
+    if frame.kind != Kind.RESULT:
+        error = error or open_failure(frame)
+        if len(buffers) < 2:
+            return [], error
+        body, buffers = buffers[1], buffers[2:]
     try:
-        if outcome.kind == Kind.RESULT:
-            return open_result(outcome, driver, "results of a map"), None
-        error = open_failure(outcome)
-        before = load(outcome.buffers[1], outcome.buffers[2:]) if len(outcome.buffers) > 1 else []
-        return before, error
-    except FarmError as exc:
-        return [], exc
-    except Exception as exc:
-        from remote_executor.task_errors import RemoteError
+        return load(body, buffers), error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:
+        from remote_executor.payload.salvage import load_before
 
-        return [], RemoteError(
-            type(exc).__qualname__,
-            f"results of a map cannot be unpickled here: {exc}",
-            traceback_text(exc),
-        )
+        values = load_before(body, buffers)
+        return values, unloadable(exc, body, driver, "a result of a map")

@@ -348,7 +348,7 @@ class Worker:
         unloaded = UNLOADED
         try:
             function = self._functions.get(frame.aux)
-            items = load(frame.body, self._buffers(frame))
+            items, broken = _load_items(frame.body, self._buffers(frame))
             unloaded = 0
             count = len(items)
             # What came before an exception stays in the list.
@@ -356,6 +356,9 @@ class Worker:
             if len(values) < count:
                 # Neither a for loop nor extend() can tell it from the end of the items.
                 raise StopIteration
+            if broken is not None:
+                unloaded = UNLOADED
+                raise broken
             del items
             body, buffers = dump_result(values)
         except BaseException as exc:
@@ -434,6 +437,16 @@ class Worker:
                     self._sock.sendall(self._records.popleft())
             finally:
                 self._sending.release()
+
+
+def _load_items(body: Buffer, buffers: Sequence[Buffer]) -> tuple[list[Any], BaseException | None]:
+    """Unpickle the items of a batch: all, or those before a broken one and what that one raised."""
+    try:
+        return load(body, buffers), None
+    except BaseException as exc:
+        from remote_executor.payload.salvage import load_before
+
+        return load_before(body, buffers), exc
 
 
 def _copies(frame: Frame) -> PrivateCopies:

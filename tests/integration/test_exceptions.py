@@ -336,6 +336,36 @@ def test_bad_results_of_a_map(farm):
         next(results)
 
 
+@pytest.mark.parametrize("options", [{}, {"chunksize": 5}, {"buffersize": 5}], ids=str)
+def test_a_map_gives_what_comes_before_a_result_that_only_the_server_can_build(farm, options):
+    """K31: the error is that of the one item, and keeps the traceback's text."""
+    results = farm.map(tasks.make, [int, dict, tasks.ErrorAtUnpickle, int], **options)
+
+    assert next(results) == 0
+    assert next(results) == {}
+    with pytest.raises(RemoteError, match="error at unpickle") as caught:
+        next(results)
+    assert "_raise_value_error" in caught.value.traceback_text
+    assert list(results) == []
+
+
+def test_a_map_gives_what_comes_before_both_a_failure_and_a_broken_result(farm):
+    results = farm.map(tasks.make, [int, tasks.ErrorAtUnpickle, tasks.fail], chunksize=3)
+
+    assert next(results) == 0
+    with pytest.raises(RemoteError, match="error at unpickle"):
+        next(results)
+
+
+def test_a_map_gives_what_comes_before_an_argument_that_cannot_be_unpickled(farm):
+    results = farm.map(tasks.same, [1, 2, tasks.ErrorAtUnpickle(), 4], chunksize=4)
+
+    assert next(results) == 1
+    assert next(results) == 2
+    with pytest.raises(ValueError, match="error at unpickle"):
+        next(results)
+
+
 # -- errors of ours
 
 
