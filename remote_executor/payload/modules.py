@@ -25,12 +25,14 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zipimport import zipimporter
 
 from remote_executor.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = [
     "Modules",
@@ -58,12 +60,17 @@ _NEVER = frozenset({"__main__", "__mp_main__", "remote_executor"})
 
 
 class _Place(NamedTuple):
-    """Where a module is: its file, or None; its folders, if it is a package; its own source."""
+    """
+    Where a module is: its file, or None; its folders, if it is a package; its own source.
+
+    With an archive, file and folders are in that zip file, as Python writes such paths.
+    """
 
     file: str | None
     folders: tuple[str, ...] | None
     roots: tuple[str, ...]
     content: bytes | None
+    archive: zipimporter | None = None
 
 
 class _File(NamedTuple):
@@ -223,6 +230,8 @@ class Modules:
         if type(spec.loader).__module__ == "remote_executor.payload.imports":
             # This process is a worker itself, and was served it.
             return _Place(file, folders, (), spec.loader.content)
+        if file is not None and isinstance(spec.loader, zipimporter):
+            return _zipped(spec.loader, file, folders)
         if above is not None:
             roots = above.roots
         else:
@@ -263,30 +272,26 @@ class Modules:
 
     # ---------------------------------------------------------------- package data
 
-    def _package(self, name: object) -> tuple[str, ...]:
-        """Return the real folders of a package whose files may be served; none if they may not."""
+    def _package(self, name: object) -> _Place | None:
+        """Find a package whose files may be served."""
         if not isinstance(name, str) or not self._is_named(name):
-            return ()
+            return None
         place = self._place(name, {})
-        if place is None or not place.roots:
-            return ()
+        if place is None or place.folders is None:
+            return None
         if place.file is None and name not in sys.modules:
-            return ()  # a folder without __init__.py may be no package at all
-        return tuple(map(os.path.realpath, place.folders or ()))
+            return None  # a folder without __init__.py may be no package at all
+        return place if place.archive is not None or place.roots else None
 
     def _list(self, name: object) -> list[str] | None:
-        top = self._package(name)
-        found: dict[str, None] = {}
-        for folder in top:
-            for where, folders, files in os.walk(folder):
-                folders[:] = [each for each in sorted(folders) if _is_data(each)]
-                inside = os.path.relpath(where, folder).split(os.sep)
-                for file in sorted(files):
-                    if len(found) >= MOST_FILES:
-                        return list(found)
-                    if _is_data(file) and _is_own(os.path.join(where, file), top):
-                        found["/".join([*(part for part in inside if part != "."), file])] = None
-        return list(found) if top else None
+        place = self._package(name)
+        if place is None:
+            return None
+        if place.archive is not None:
+            files = _files_in_archive(place, place.archive)
+        else:
+            files = _files_in_folders(place)
+        return list(dict.fromkeys(islice(files, MOST_FILES)))
 
     def _file(self, question: object, contents: dict[str, bytes]) -> str | None:
         if not isinstance(question, list) or len(question) != 2:
@@ -294,19 +299,79 @@ class Modules:
         name, path = question
         if not isinstance(path, str) or not _is_inside(path):
             return None
-        top = self._package(name)
-        for folder in top:
-            file = os.path.join(folder, *path.split("/"))
-            if os.path.isfile(file) and _is_own(file, top):
-                try:
-                    with open(file, "rb") as stream:
-                        content = stream.read()
-                except OSError:
-                    continue
-                digest = _digest(content)
-                contents[digest] = content
-                return digest
+        place = self._package(name)
+        content = _read_data(place, path) if place is not None else None
+        if content is None:
+            return None
+        digest = _digest(content)
+        contents[digest] = content
+        return digest
+
+
+def _zipped(archive: zipimporter, file: str, folders: tuple[str, ...] | None) -> _Place | None:
+    """Find a module in a zip file, whatever links lead to that: nothing in it leads out of it."""
+    if is_installed(os.path.realpath(archive.archive)) or not file.endswith(".py"):
         return None
+    content = _read_zipped(archive, file)
+    return None if content is None else _Place(file, folders, (), content, archive)
+
+
+def _read_zipped(archive: zipimporter, path: str) -> bytes | None:
+    try:
+        return archive.get_data(os.path.relpath(path, archive.archive))
+    except Exception:  # it is not in there, or the archive was replaced, removed or damaged
+        return None
+
+
+def _real_folders(place: _Place) -> tuple[str, ...]:
+    return tuple(map(os.path.realpath, place.folders or ()))
+
+
+def _files_in_folders(place: _Place) -> Iterator[str]:
+    """Yield a package's files as paths with slashes."""
+    top = _real_folders(place)
+    for folder in top:
+        for where, folders, files in os.walk(folder):
+            folders[:] = [each for each in sorted(folders) if _is_data(each)]
+            inside = os.path.relpath(where, folder).split(os.sep)
+            for file in sorted(files):
+                if _is_data(file) and _is_own(os.path.join(where, file), top):
+                    yield "/".join([*(part for part in inside if part != "."), file])
+
+
+def _files_in_archive(place: _Place, archive: zipimporter) -> Iterator[str]:
+    """Yield a package's files in a zip file, as paths with slashes."""
+    from zipfile import BadZipFile, ZipFile
+
+    try:
+        with ZipFile(archive.archive) as opened:
+            names = sorted(opened.namelist())
+    except (OSError, BadZipFile):
+        return
+    for folder in place.folders or ():
+        start = os.path.relpath(folder, archive.archive).replace(os.sep, "/") + "/"
+        for name in names:
+            if name.startswith(start) and _is_inside(name[len(start) :]):
+                yield name[len(start) :]
+
+
+def _read_data(place: _Place, path: str) -> bytes | None:
+    """Read a file of a package, by its path with slashes."""
+    top = _real_folders(place)
+    for folder in place.folders or ():
+        file = os.path.join(folder, *path.split("/"))
+        content: bytes | None = None
+        if place.archive is not None:
+            content = _read_zipped(place.archive, file)
+        elif os.path.isfile(file) and _is_own(file, top):
+            try:
+                with open(file, "rb") as stream:
+                    content = stream.read()
+            except OSError:  # perhaps in the next
+                pass
+        if content is not None:
+            return content
+    return None
 
 
 def why_not_served(name: object) -> tuple[str, str, str] | None:

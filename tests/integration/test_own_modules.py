@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -304,6 +305,26 @@ def test_a_path_that_was_added_after_the_start(project, tmp_path, embedded, monk
 
     assert run(embedded, load("own_later").f) == str(folder / "own_later.py")
     del sys.modules["own_later"]
+
+
+def test_modules_in_a_zip_file(project, addresses, monkeypatch):
+    """As in a program that ``zipapp`` made."""
+    archive = project(own_loose="") / "own.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("own_zipped/__init__.py", "")
+        made.writestr("own_zipped/table.txt", "42")
+        made.writestr(
+            "own_zipped/tasks.py",
+            "from importlib.resources import files\n"
+            "from . import helper\n"
+            "def read():\n"
+            "    return helper.number(files('own_zipped').joinpath('table.txt').read_text())\n",
+        )
+        made.writestr("own_zipped/helper.py", "def number(text):\n    return int(text)\n")
+    monkeypatch.syspath_prepend(archive)
+
+    with FarmExecutor(addresses=addresses) as ex:
+        assert run(ex, load("own_zipped.tasks").read) == 42
 
 
 def test_what_was_edited_is_sent_again(project, addresses):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import types
+import zipfile
 from importlib.machinery import ModuleSpec
+from unittest.mock import ANY
 
 import pytest
 
@@ -454,6 +456,82 @@ def test_a_data_file_that_goes_away(package, monkeypatch):
     monkeypatch.setattr(modules, "open", refuse, raising=False)
 
     assert data("own", "data/table.csv") is None
+
+
+# -- zip files
+
+
+@pytest.fixture
+def zipped(tmp_path, monkeypatch):
+    """Return a zip file that this process imports from."""
+    archive = tmp_path / "program.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        for name, text in {
+            "own.py": "import own_package.deep\n",
+            "own_package/__init__.py": "",
+            "own_package/deep.py": "X = 1\n",
+            "own_package/data/table.csv": "1,2\n",
+            "own_package/.hidden": "x",
+            "own_package/../own_escaped.txt": "x",
+            "own_spread/": "",
+            "own_spread/part.py": "Y = 2\n",
+            "own_old.pyc": "x",
+        }.items():
+            made.writestr(name, text)
+    monkeypatch.syspath_prepend(archive)
+    yield archive
+    for name in set(sys.modules):
+        if name.startswith("own"):
+            del sys.modules[name]
+
+
+def test_modules_in_a_zip_file(zipped):
+    modules, contents = ask("own")
+
+    assert modules == [
+        ["own", f"{zipped}/own.py", None, modules[0][3]],
+        ["own_package", f"{zipped}/own_package/__init__.py", (f"{zipped}/own_package",), ANY],
+        ["own_package.deep", f"{zipped}/own_package/deep.py", None, ANY],
+    ]
+    assert contents == [b"import own_package.deep\n", b"", b"X = 1\n"]
+
+
+def test_a_package_without_an_init_file_in_a_zip_file(zipped):
+    assert found("own_spread", "own_spread.part") == ["own_spread", "own_spread.part"]
+    assert ask("own_spread.part")[1] == [b"Y = 2\n"]
+
+
+def test_package_data_in_a_zip_file(zipped):
+    assert listed("own_package") == ["__init__.py", "data/table.csv", "deep.py"]
+    assert data("own_package", "data/table.csv") == b"1,2\n"
+    for path in ["../own.py", "missing", ".hidden", "data", "../own_escaped.txt"]:
+        assert data("own_package", path) is None
+
+
+def test_a_zip_file_may_be_named_from_where_one_is(zipped, monkeypatch):
+    monkeypatch.chdir(zipped.parent)
+    monkeypatch.setattr(sys, "path", ["program.zip", *sys.path[1:]])
+
+    assert ask("own_package.deep")[1][-1] == b"X = 1\n"
+    assert data("own_package", "data/table.csv") == b"1,2\n"
+
+
+def test_what_is_in_a_zip_file_without_source_or_installed_is_not_served(zipped, monkeypatch):
+    assert found("own_old") == []
+    monkeypatch.setattr(modules, "is_installed", lambda path: path == str(zipped))
+    assert found("own", "own_package") == []
+
+
+def test_a_zip_file_that_goes_away(zipped):
+    served = Modules()
+    assert found("own_package", served=served) == ["own_package"]
+    __import__("own_package")
+    zipped.unlink()
+
+    assert served.answer({"list": "own_package"})[0]["files"] in ([], None)
+    assert found("own_package", served=served) == []
+    zipped.write_text("no archive")
+    assert served.answer({"list": "own_package"})[0]["files"] in ([], None)
 
 
 # -- names
