@@ -21,10 +21,14 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
-from cloudpickle.cloudpickle import _class_setstate, _get_or_create_tracker_id
+from cloudpickle.cloudpickle import (
+    _class_setstate,
+    _get_or_create_tracker_id,
+    _should_pickle_by_reference,
+)
 
 from remote_executor.payload import mains
-from remote_executor.payload.captures import LRU_CACHE, facts, is_code, same_bytes
+from remote_executor.payload.captures import LRU_CACHE, facts, is_code, is_dispatcher, same_bytes
 from remote_executor.payload.pickles import keeper, plainly
 
 __all__ = [
@@ -40,6 +44,9 @@ __all__ = [
 #: Globals that belong to the module itself and not to the program.
 SKIPPED = frozenset({"__builtins__", "__loader__", "__name__", "__spec__"})
 
+#: Attributes that ``functools.singledispatch`` makes itself.
+OF_DISPATCHERS = frozenset({"__wrapped__", "_clear_cache", "dispatch", "register", "registry"})
+
 _serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_serial = itertools.count(1).__next__
 
@@ -51,16 +58,18 @@ class Visit:
     Attributes:
         functions: Each function that travels by value, with the globals that it named.
         classes: Each class that travels by value.
+        dispatchers: Each function of ``functools.singledispatch`` that travels by value.
         data: Globals of ``__main__`` that are data, pickled.
         open: Names of such globals that are being pickled.
         unsent: Names of those that cannot be pickled.
     """
 
-    __slots__ = ("classes", "data", "functions", "open", "unsent")
+    __slots__ = ("classes", "data", "dispatchers", "functions", "open", "unsent")
 
     def __init__(self) -> None:
         self.functions: list[tuple[FunctionType, dict[str, Any]]] = []
         self.classes: list[type] = []
+        self.dispatchers: list[Any] = []
         self.data: dict[str, tuple[Any, ...]] = {}
         self.open: set[str] = set()
         self.unsent: set[str] = set()
@@ -206,6 +215,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is LRU_CACHE:
             return self._lru_cache_reduce(obj)
+        if is_dispatcher(obj) and not _should_pickle_by_reference(obj):
+            return self._dispatcher_reduce(obj)
         futures = sys.modules.get("concurrent.futures._base")
         reduce: object = type(obj).__reduce__
         if futures is not None and reduce is object.__reduce__:  # else it says itself why not
@@ -223,6 +234,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return NotImplemented  # it goes by name
         limits = obj.cache_parameters()
         return mains.rebuild_lru_cache, (obj.__wrapped__, limits["maxsize"], limits["typed"], home)
+
+    def _dispatcher_reduce(self, obj: Any) -> tuple[Any, ...]:
+        own = {name: value for name, value in vars(obj).items() if name not in OF_DISPATCHERS}
+        state = list(obj.registry.items()), own, mains.main_name(obj)
+        return mains.make_dispatcher, (obj.__name__,), state, None, None, mains.fill_dispatcher
 
 
 class WorkerPickler(_Pickler):
@@ -243,6 +259,10 @@ class WorkerPickler(_Pickler):
             args = (maker, args, args[-2], mains.main_name(obj), code_token(obj))
             return mains.rebuild_class, args, state, None, None, _class_setstate
         return reduced
+
+    def _dispatcher_reduce(self, obj: Any) -> tuple[Any, ...]:
+        self.visit.dispatchers.append(obj)
+        return super()._dispatcher_reduce(obj)
 
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         reduced = super()._dynamic_function_reduce(func)
@@ -318,10 +338,18 @@ def code_token(code: Any) -> mains.Token:
     """Name a function, class or module by its identity, not by its content."""
     if isinstance(code, ModuleType):
         return b"module " + code.__name__.encode()
+    token = b"code %d" % _serial(code)
+    if is_dispatcher(code):
+        # It is the same object when more is registered with it.
+        token += b"".join(b" %d" % _serial(each) for each in code.registry.values())
+    return token
+
+
+def _serial(code: Any) -> int:
     serial = _serials.get(code)
     if serial is None:
         serial = _serials[code] = _next_serial()
-    return b"code %d" % serial
+    return serial
 
 
 #: The last snapshot of each global of ``__main__`` that has large buffers. To compare with it is

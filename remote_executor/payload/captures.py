@@ -11,18 +11,18 @@ from __future__ import annotations
 import dis
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
-from functools import lru_cache, partial
+from functools import lru_cache, partial, singledispatch
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType, NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from remote_executor.errors import PayloadError
 from remote_executor.payload.pickles import dump
 
-__all__ = ["Captures", "Facts", "facts", "is_code", "same_bytes"]
+__all__ = ["Captures", "Facts", "facts", "is_code", "is_dispatcher", "same_bytes"]
 
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented)}
@@ -32,6 +32,7 @@ _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _WRITES_FREE = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 
 LRU_CACHE = type(lru_cache(lambda: None))
+_DISPATCHER = cast("FunctionType", singledispatch(lambda _: None)).__code__
 
 
 class _Mark(Enum):
@@ -90,6 +91,11 @@ def is_code(value: object) -> bool:
     return isinstance(value, (FunctionType, type, ModuleType, LRU_CACHE))
 
 
+def is_dispatcher(value: object) -> bool:
+    """Tell what ``functools.singledispatch`` made from other functions."""
+    return isinstance(value, FunctionType) and value.__code__ is _DISPATCHER
+
+
 def same_bytes(snapshot: memoryview, view: memoryview) -> bool:
     """
     Compare a view of a live object with a snapshot.
@@ -133,9 +139,9 @@ class Captures:
 
     __slots__ = (
         "_cells",
-        "_classes",
         "_functions",
         "_loose",
+        "_members",
         "_more",
         "_names",
         "_own",
@@ -149,6 +155,7 @@ class Captures:
         root: object,
         functions: Sequence[tuple[FunctionType, dict[str, Any]]],
         classes: Sequence[type],
+        dispatchers: Sequence[Any],
         main: dict[str, Any],
         unsent: AbstractSet[str],
         freeze: Callable[[list[memoryview]], list[memoryview]],
@@ -160,6 +167,7 @@ class Captures:
             root: What was pickled. It is not kept alive.
             functions: The functions that travel by value, with the globals that they named.
             classes: The classes that travel by value.
+            dispatchers: What ``functools.singledispatch`` made that travels by value.
             main: The globals of ``__main__``.
             unsent: Globals of ``__main__`` that could not be pickled.
             freeze: Makes snapshots of buffers.
@@ -172,7 +180,8 @@ class Captures:
         self._cells: list[tuple[CellType, object]] = []
         self._own: tuple[CodeType, object, object, int] | None = None
         self._functions: list[tuple[Any, CodeType, object, object, int]] = []
-        self._classes: list[tuple[type, list[object]]] = []
+        # Attributes of classes, and what is registered with dispatchers.
+        self._members: list[tuple[Mapping[Any, object], list[object]]] = []
         self._loose: list[Callable[[], object]] = []
         # By id, for these (locks, executors) are nothing to keep alive.
         self._unsent: list[tuple[dict[str, Any], str, int, type]] = []
@@ -184,7 +193,9 @@ class Captures:
                 self._note_own(function, root)
         for cls in classes:
             self._note_class(cls)
-        self._more = any((self._cells, self._functions, self._classes, self._loose, self._unsent))
+        for dispatcher in dispatchers:
+            self._members.append((dispatcher.registry, list(dispatcher.registry.values())))
+        self._more = any((self._cells, self._functions, self._members, self._loose, self._unsent))
         self._snapshot: tuple[bytes, list[memoryview]] | None = None
         if self._loose:
             body, views = dump([fetch() for fetch in self._loose])
@@ -237,7 +248,7 @@ class Captures:
             self._functions.append((reference, *own))
 
     def _note_class(self, cls: type) -> None:
-        self._classes.append((cls, list(cls.__dict__.values())))
+        self._members.append((cls.__dict__, list(cls.__dict__.values())))
         if issubclass(cls, Enum):
             return
         for name, value in cls.__dict__.items():
@@ -286,8 +297,8 @@ class Captures:
                 or len(function.__dict__) != size
             ):
                 return False
-        for cls, values in self._classes:
-            if len(values) != len(cls.__dict__) or not all(map(is_, values, cls.__dict__.values())):
+        for members, values in self._members:
+            if len(values) != len(members) or not all(map(is_, values, members.values())):
                 return False
         for space, name, identity, kind in self._unsent:
             found = space.get(name)

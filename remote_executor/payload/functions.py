@@ -285,7 +285,9 @@ def _encode_by_value(
         return by_value.frozen(views, snapshots)
 
     main = sys.modules["__main__"].__dict__
-    captures = Captures(function, visit.functions, visit.classes, main, visit.unsent, freeze)
+    captures = Captures(
+        function, visit.functions, visit.classes, visit.dispatchers, main, visit.unsent, freeze
+    )
     return Encoded(body, snapshots, captures.pure), captures
 
 

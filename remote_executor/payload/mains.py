@@ -192,6 +192,39 @@ def rebuild_lru_cache(
     return wrapper
 
 
+def make_dispatcher(name: str) -> Callable[..., Any]:
+    """
+    Make a function of ``functools.singledispatch``, to be filled, for what it calls may call it.
+
+    Args:
+        name: What its errors call it.
+    """
+
+    def unfilled(*args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(name)
+
+    unfilled.__name__ = name
+    return functools.singledispatch(unfilled)
+
+
+def fill_dispatcher(function: Any, state: tuple[Any, ...]) -> None:
+    """
+    Register what a dispatcher calls.
+
+    Args:
+        function: The dispatcher.
+        state: Pairs of a class and what is called for it, attributes, and the client's name for it
+            or None.
+    """
+    registered, attributes, home = state
+    for cls, implementation in registered:
+        function.register(cls, implementation)
+    functools.update_wrapper(function, function.dispatch(object))
+    function.__dict__.update(attributes)
+    if home is not None:
+        arrived[function] = home
+
+
 def known(tracker: str | None, home: str) -> Any:
     """
     Find what a worker sent back by name: the client's own function or class.

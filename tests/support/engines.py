@@ -88,7 +88,7 @@ def dask() -> Iterator[futures.Executor]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # not its usual port: other tests run, too
             silence_logs=logging.CRITICAL,
         ) as cluster:
             with distributed.Client(cluster, set_as_default=False) as client:

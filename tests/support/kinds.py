@@ -512,6 +512,21 @@ def cached(n):
     return n if n < 2 else cached(n - 1) + cached(n - 2)
 
 
+@functools.singledispatch
+def dispatched(x):
+    return "any", x
+
+
+@dispatched.register
+def _(x: int):
+    return "int", x * RATE
+
+
+@dispatched.register(list)
+def _(x):
+    return [dispatched(each) for each in x]
+
+
 @deftask
 def marked(width, height=1):
     return width * height
@@ -540,6 +555,39 @@ def use_managed(x):
 @kind
 def lru_cache():
     return cached, 20
+
+
+@kind
+def single_dispatch():
+    return dispatched, [1, "x", [2]]
+
+
+@kind
+def single_dispatch_by_way_of_another():
+    return by_dispatch, [1, "x", [2]]
+
+
+def by_dispatch(x):
+    return dispatched(x), dispatched.__name__
+
+
+@kind
+def single_dispatch_method():
+    return by_method, 2
+
+
+def by_method(x):
+    return Shape().area(x), Shape().area(str(x))
+
+
+class Shape:
+    @functools.singledispatchmethod
+    def area(self, x):
+        return "any", x
+
+    @area.register
+    def _(self, x: int):
+        return "int", x
 
 
 @kind

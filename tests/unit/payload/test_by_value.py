@@ -51,6 +51,27 @@ def test_functions_under_lru_cache_travel():
     assert load(*dump((tasks.cached, lambda: 1)))[0] is tasks.cached
 
 
+def test_functions_by_the_type_of_their_argument_travel():
+    @functools.singledispatch
+    def local(x):
+        return "any"
+
+    @local.register
+    def _(x: int):
+        return local, local(str(x))
+
+    again, imported = load(*dump((local, functools.singledispatch)))
+
+    assert again(1) == (again, "any")
+    assert again is not local
+    assert again.__qualname__ == local.__qualname__
+    assert again.__wrapped__("x") == "any"
+    assert imported is functools.singledispatch
+    again.register(str, len)
+    assert again("ab") == 2
+    assert local("ab") == "any"
+
+
 def test_a_visit_tells_what_travels_by_value():
     class Local:
         pass

@@ -411,6 +411,58 @@ TWO_PROCESSES = {
             assert worker.call(cached, 60) == 1548008755920
             assert worker.call(even, 10) is True
         """,
+    "functions by the type of their argument": """
+        import functools
+        @functools.singledispatch
+        def size(x):
+            "The size of anything."
+            return 0
+        @size.register
+        def _(x: str): return len(x)
+        @size.register(list)
+        @size.register(tuple)
+        def _(x): return sum(map(size, x))
+        size.note = "kept"
+        class Shape:
+            @functools.singledispatchmethod
+            def area(self, by): return "any", by
+            @area.register
+            def _(self, by: int): return "int", by
+        def through(x): return size(x), size.note, size.__doc__, size.__name__
+        def itself(): return size
+        @functools.singledispatch
+        def add(x): raise TypeError("no " + type(x).__name__)
+        def added(x): return add(x)
+        with Worker() as worker:
+            for _ in range(2):
+                assert worker.call(size, ["ab", ("c", 3)]) == 3
+                assert worker.call(through, "abc") == (3, "kept", "The size of anything.", "size")
+                assert worker.call(itself) is size
+                assert worker.call(Shape().area, 2) == ("int", 2)
+                assert worker.call(Shape().area, "x") == ("any", "x")
+            # What is registered later counts, directly and by way of another function.
+            size.register(int, lambda x: x)
+            assert worker.call(size, [3, "ab"]) == 5
+            assert worker.call(through, 4)[0] == 4
+            for name, task in enumerate((add, added)):
+                try:
+                    worker.call(task, 1.5)
+                except TypeError as error:
+                    assert str(error) == "no float"
+                else:
+                    raise AssertionError
+            add.register(float, lambda x: x + 1)
+            assert worker.call(added, 1.5) == 2.5
+            add.register(float, lambda x: x + 2)
+            assert worker.call(added, 1.5) == 3.5
+            assert worker.call(add, 1.5) == 3.5
+            try:
+                worker.call(add)
+            except TypeError as error:
+                assert "add requires at least 1 positional argument" in str(error), error
+            else:
+                raise AssertionError
+        """,
     "classes keep their identity": """
         import dataclasses, enum
         class Point:
