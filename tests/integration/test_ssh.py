@@ -812,10 +812,12 @@ def test_remote_servers(node, another, client):
 
 
 def test_remote_servers_all_or_nothing(node):
-    """PARITY S2."""
+    """PARITY S2, S5: the caller hears of the ssh that failed, and nothing of the others is left."""
     before = set(node.sessions())
-    with pytest.raises(LaunchFailed):
+    with pytest.raises(LaunchFailed) as caught:
         start_remote_servers([node.alias, "no.invalid"], ssh_config=str(node.config), workers=1)
+    assert (caught.value.address, caught.value.stage) == ("no.invalid", "resolve")
+    assert "no.invalid" in caught.value.command
     wait_until(lambda: set(node.sessions()) <= before, 10, "the end of the one that had started")
 
 
