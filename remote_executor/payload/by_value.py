@@ -28,7 +28,14 @@ from cloudpickle.cloudpickle import (
 )
 
 from remote_executor.payload import mains
-from remote_executor.payload.captures import LRU_CACHE, facts, is_code, is_dispatcher, same_bytes
+from remote_executor.payload.captures import (
+    LRU_CACHE,
+    facts,
+    is_code,
+    is_dispatcher,
+    method_by_dispatch,
+    same_bytes,
+)
 from remote_executor.payload.pickles import keeper, plainly
 
 __all__ = [
@@ -217,6 +224,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._lru_cache_reduce(obj)
         if is_dispatcher(obj) and not _should_pickle_by_reference(obj):
             return self._dispatcher_reduce(obj)
+        attribute = method_by_dispatch(obj)
+        if attribute is not None:
+            return getattr, attribute
         futures = sys.modules.get("concurrent.futures._base")
         reduce: object = type(obj).__reduce__
         if futures is not None and reduce is object.__reduce__:  # else it says itself why not

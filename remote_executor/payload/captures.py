@@ -9,12 +9,13 @@ microseconds, to look whether these values are still the same costs less than on
 from __future__ import annotations
 
 import dis
+import functools
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
-from functools import lru_cache, partial, singledispatch
+from functools import partial
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple, cast
@@ -22,7 +23,15 @@ from typing import Any, NamedTuple, cast
 from remote_executor.errors import PayloadError
 from remote_executor.payload.pickles import dump
 
-__all__ = ["Captures", "Facts", "facts", "is_code", "is_dispatcher", "same_bytes"]
+__all__ = [
+    "Captures",
+    "Facts",
+    "facts",
+    "is_code",
+    "is_dispatcher",
+    "method_by_dispatch",
+    "same_bytes",
+]
 
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented)}
@@ -31,8 +40,8 @@ _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _WRITES_FREE = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 
-LRU_CACHE = type(lru_cache(lambda: None))
-_DISPATCHER = cast("FunctionType", singledispatch(lambda _: None)).__code__
+LRU_CACHE = type(functools.lru_cache(lambda: None))
+_DISPATCHER = cast("FunctionType", functools.singledispatch(lambda _: None)).__code__
 
 
 class _Mark(Enum):
@@ -94,6 +103,30 @@ def is_code(value: object) -> bool:
 def is_dispatcher(value: object) -> bool:
     """Tell what ``functools.singledispatch`` made from other functions."""
     return isinstance(value, FunctionType) and value.__code__ is _DISPATCHER
+
+
+def method_by_dispatch(value: object) -> tuple[Any, str] | None:
+    """
+    Tell where a method of ``functools.singledispatchmethod`` was got from.
+
+    Args:
+        value: Perhaps the function that such an attribute gives.
+
+    Returns:
+        The object or class, and the attribute's name; None if it is something else.
+    """
+    if not isinstance(value, FunctionType) or value.__code__.co_name != "_method":
+        return None
+    if value.__globals__ is not vars(functools) or not value.__closure__:
+        return None
+    cells = dict(zip(value.__code__.co_freevars, map(_contents, value.__closure__), strict=True))
+    obj, cls = cells.get("obj"), cells.get("cls")
+    wrapped = vars(value).get("__wrapped__")
+    for each in cast("type", cls if obj is None else type(obj)).__mro__:
+        for name, attribute in vars(each).items():
+            if isinstance(attribute, functools.singledispatchmethod) and attribute.func is wrapped:
+                return (cls if obj is None else obj), name
+    return None
 
 
 def same_bytes(snapshot: memoryview, view: memoryview) -> bool:

@@ -573,11 +573,16 @@ def by_dispatch(x):
 
 @kind
 def single_dispatch_method():
+    return Shape().area, 2
+
+
+@kind
+def single_dispatch_method_by_way_of_another():
     return by_method, 2
 
 
 def by_method(x):
-    return Shape().area(x), Shape().area(str(x))
+    return Shape().area(x), Shape().area(str(x)), Shape.area(Shape(), x)
 
 
 class Shape:

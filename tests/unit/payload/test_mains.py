@@ -424,10 +424,12 @@ TWO_PROCESSES = {
         def _(x): return sum(map(size, x))
         size.note = "kept"
         class Shape:
+            unit = 1
             @functools.singledispatchmethod
             def area(self, by): return "any", by
             @area.register
-            def _(self, by: int): return "int", by
+            def _(self, by: int): return "int", by * self.unit
+        shape = Shape()
         def through(x): return size(x), size.note, size.__doc__, size.__name__
         def itself(): return size
         @functools.singledispatch
@@ -440,6 +442,10 @@ TWO_PROCESSES = {
                 assert worker.call(itself) is size
                 assert worker.call(Shape().area, 2) == ("int", 2)
                 assert worker.call(Shape().area, "x") == ("any", "x")
+                assert worker.call(Shape.area, shape, 2) == Shape.area(shape, 2)
+            assert worker.call(shape.area, 2) == ("int", 2)
+            shape.unit = 3
+            assert worker.call(shape.area, 2) == ("int", 6)
             # What is registered later counts, directly and by way of another function.
             size.register(int, lambda x: x)
             assert worker.call(size, [3, "ab"]) == 5
