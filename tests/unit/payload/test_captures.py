@@ -6,12 +6,13 @@ import abc
 import collections
 import dataclasses
 import enum
+import functools
 import gc
 import weakref
 
 import pytest
 
-from remote_executor.payload.captures import facts, same_bytes
+from remote_executor.payload.captures import facts, method_by_dispatch, same_bytes
 from remote_executor.payload.functions import FunctionCache
 from tests.support.words import without_address
 
@@ -294,3 +295,46 @@ def test_a_changed_helper_shows():
     made = make("def g(a=1):\n    return a\ndef f():\n    return g()\n")
 
     assert encode_twice(made["f"], lambda: setattr(made["g"], "__defaults__", (2,)))
+
+
+def test_what_is_registered_with_a_dispatcher_shows():
+    @functools.singledispatch
+    def function(x):
+        return "any"
+
+    assert encode_twice(function, lambda: function.register(int, str))
+    assert encode_twice(function, lambda: function.register(int, repr))
+    assert not encode_twice(function, lambda: None)
+
+
+class Shape:
+    @functools.singledispatchmethod
+    def area(self, by):
+        return "any"
+
+    by_another_name = area
+
+
+def _method():
+    return "no method at all"
+
+
+def test_where_a_method_by_dispatch_was_got_from():
+    shape = Shape()
+
+    assert method_by_dispatch(shape.area) == (shape, "area")
+    assert method_by_dispatch(Shape.area) == (Shape, "area")
+    assert method_by_dispatch(_method) is None
+    assert method_by_dispatch(Shape) is None
+
+
+def test_a_method_by_dispatch_that_the_class_has_no_more():
+    class Local(Shape):
+        @functools.singledispatchmethod
+        def volume(self, by):
+            return "any"
+
+    method = Local().volume
+    del Local.volume
+
+    assert method_by_dispatch(method) is None

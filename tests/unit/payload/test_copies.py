@@ -41,6 +41,19 @@ def test_copies_outlive_their_source_and_the_descriptor_is_closed():
 
 
 @needs_memfd
+def test_copies_that_were_only_read_are_kept_for_the_next_call():
+    copies = PrivateCopies(LARGE)
+    views = copies.fresh()
+    first = id(copies._last)  # a reference would look like a user
+    assert bytes(views[1]) == b"tail"
+    del views
+
+    copies.rest()
+
+    assert id(copies._last) == first
+
+
+@needs_memfd
 def test_copies_that_were_written_to_are_let_go_of_when_the_call_is_over():
     before = len(os.listdir("/proc/self/fd"))
     copies = PrivateCopies(LARGE)

@@ -607,3 +607,8 @@ def test_in_two_processes(name):
     from textwrap import dedent
 
     assert run_main(dedent(TWO_PROCESSES[name])) == ""
+
+
+def test_a_dispatcher_that_was_not_filled_says_its_name():
+    with pytest.raises(NotImplementedError, match="size"):
+        mains.make_dispatcher("size")(1)

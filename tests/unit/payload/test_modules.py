@@ -534,6 +534,12 @@ def test_a_zip_file_that_goes_away(zipped):
     assert served.answer({"list": "own_package"})[0]["files"] in ([], None)
 
 
+def test_a_zip_file_that_is_being_replaced(zipped, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+
+    assert listed("own_package") == []
+
+
 # -- names
 
 

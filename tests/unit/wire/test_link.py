@@ -94,6 +94,15 @@ def test_A1_peers_with_the_same_secret_open_the_link(steps):
     assert talk.heard == {"client": [], "server": []}
 
 
+def test_a_link_tells_when_it_last_heard_something():
+    link = client_link(now=3.0)
+    before = link.heard
+
+    feed(link, PREAMBLE, now=5.0)
+
+    assert (before, link.heard) == (3.0, 5.0)
+
+
 @WAYS
 def test_peers_at_the_ends_of_an_inherited_pair_open_the_link(steps):
     assert Talk(client_link(NoAuth()), server_link(NoAuth())).run(steps).is_open
