@@ -300,6 +300,8 @@ class TLSStream:
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=host or None
         )
+        # What is around it is Python code, where time goes by.
+        self._engine: Any = getattr(self._tls, "_sslobj", self._tls)
         self._raw = scratch or memoryview(bytearray(STRIDE))
         self._held: list[Buffer] = []
         """What is encrypted and not yet with the kernel."""
@@ -347,7 +349,8 @@ class TLSStream:
     def close(self) -> None:
         """Close the socket. The link has said its goodbye; the TLS one would add nothing."""
         self._sock.close()
-        del self._tls  # with its memory: who refers to this stream may take a while to forget it
+        # With their memory: who refers to this stream may take a while to forget it.
+        del self._tls, self._engine
 
     # ----------------------------------------------------------------- the handshake
 
@@ -431,6 +434,16 @@ class TLSStream:
             ProtocolMismatch: If one of them does not speak TLS 1.3.
             OSError: If the stream is broken.
         """
+        if self._shaken and not (self.holding or self._returned or self._failed or self._ended):
+            # Mostly a short message comes, whole.
+            read = self._read_raw()
+            if not read:
+                return self._nothing()
+            self._incoming.write(self._raw[:read])
+            count = self._decrypt(buffer)
+            if read < STRIDE and count and not self._outgoing.pending:
+                return count
+            return self._receive_more(buffer, count, MOST_READ - read if read == STRIDE else 0)
         if not self._begun:
             self._begin()
         if self._plain is not None:
@@ -443,7 +456,17 @@ class TLSStream:
                 count += self._decrypt(buffer[count:])
             return count  # what the socket has may be a caller's to receive
         count = self._decrypt(buffer) if self.holding and self._goes_on() else 0
-        most = MOST_READ
+        return self._receive_more(buffer, count, MOST_READ)
+
+    def _receive_more(self, buffer: memoryview, count: int, most: int) -> int:
+        """
+        Go on receiving.
+
+        Args:
+            buffer: Takes what is decrypted.
+            count: Bytes that are in it already.
+            most: About how many encrypted bytes to take.
+        """
         while count < len(buffer) and most > 0 and self._goes_on():
             read = self._read_raw()
             if not read:
@@ -469,14 +492,14 @@ class TLSStream:
         """
         if self._plain is not None:
             return self._plain.steps()
-        # What is around it is Python code, where a signal's handler could come between.
-        inner = getattr(self._tls, "_sslobj", None)
+        # In Python code a signal's handler could come between.
+        engine = self._engine
         busy = self._held or self._owed or self.holding or self._outgoing.pending
-        if inner is None or busy or not self._shaken or not self._goes_on():
+        if engine is self._tls or busy or not self._shaken or not self._goes_on():
             return None
         encrypt, decrypt, take, read = (
-            inner.write,
-            inner.read,
+            engine.write,
+            engine.read,
             self._incoming.write,
             self._outgoing.read,
         )
@@ -535,16 +558,17 @@ class TLSStream:
 
     def _decrypt(self, buffer: memoryview) -> int:
         """Decrypt as much as there is room for."""
-        count, size, tls, incoming = 0, len(buffer), self._tls, self._incoming
+        count, size, incoming = 0, len(buffer), self._incoming
+        read = self._engine.read
         self.holding = False
         try:
             while count < size:
-                got = int(tls.read(size - count, buffer[count:] if count else buffer))
+                got = int(read(size - count, buffer[count:] if count else buffer))
                 if not got:  # the peer's closing alert
                     self._ended = True
                     break
                 count += got
-                if got < LONGEST_RECORD and not (incoming.pending or tls.pending()):
+                if got < LONGEST_RECORD and count < size and not incoming.pending:
                     return count  # without the exception, which costs more than a short message
         except ssl.SSLWantReadError:
             return count
@@ -568,12 +592,17 @@ class TLSStream:
             return owed
         if not self._shaken or self._failed:
             return 0
-        total, encrypt, read = 0, self._tls.write, self._outgoing.read
+        total, encrypt, read = 0, self._engine.write, self._outgoing.read
         for part in chunk:
-            view = memoryview(part)[: STRIDE - total]
+            view = part
+            if len(part) > LONGEST_RECORD or total:
+                view = memoryview(part)[: STRIDE - total]
             total += len(view)
-            while len(view):
+            while len(view) > PIECE:
                 view = view[encrypt(view[:PIECE]) :]
+                self._held.append(read())
+            if len(view):
+                encrypt(view)
                 self._held.append(read())
         if not self._push():
             self._owed, total = total, 0
