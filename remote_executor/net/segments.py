@@ -11,11 +11,11 @@ Where the system has no ``memfd_create``, :data:`AVAILABLE` is false and buffers
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import mmap
 import os
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class SegmentPool:
         self._free: list[Segment] = []
         self._most_free = most_free
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = _thread.allocate_lock()
 
     def lend(self, buffers: Sequence[Buffer]) -> Segment | None:
         """

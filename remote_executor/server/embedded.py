@@ -6,9 +6,7 @@ import signal
 import socket
 
 from remote_executor.net.loop import Loop
-from remote_executor.server.supervisor import Supervisor
 from remote_executor.server.zygote import await_zygote, fork_zygote
-from remote_executor.wire.auth import NoAuth
 
 __all__ = ["main"]
 
@@ -27,6 +25,10 @@ def main(fd: str, slots: str, preload: str = "") -> int:
     """
     names = [name for name in preload.split(",") if name]
     zygote, control = fork_zygote(int(slots), names)
+    # Both load their parts at the same time now, so that the first task begins sooner.
+    from remote_executor.server.supervisor import Supervisor
+    from remote_executor.wire.auth import NoAuth
+
     # Whatever ends the client ends us; a signal meant for it should not do so before.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, int(fd))

@@ -44,7 +44,7 @@ from remote_executor.payload.pythons import abroad
 from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
 from remote_executor.server.vigil import Vigil
-from remote_executor.wire.frames import HEADER, LARGE, FrameReader, make_frame
+from remote_executor.wire.frames import HEADER, LARGE, WORKER_LIMIT, FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids
 from remote_executor.wire.outbox import Outbox, WithSegment
 
@@ -54,10 +54,7 @@ if TYPE_CHECKING:
     from remote_executor.net.segments import Segment
     from remote_executor.wire.frames import Buffer, Frame
 
-__all__ = ["LIMIT", "Current", "Worker", "current", "run", "worker_index"]
-
-LIMIT = 64 * 1024**3
-"""The largest frame in bytes that supervisor and worker accept from each other."""
+__all__ = ["Current", "Worker", "current", "run", "worker_index"]
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -146,8 +143,8 @@ class Worker:
         os.set_blocking(tokens, False)
         self._waiter = select.poll()
         self._waiter.register(tokens, select.POLLIN)
-        self._reader = FrameReader(LIMIT)
-        self._reader.open_up(LIMIT)
+        self._reader = FrameReader(WORKER_LIMIT)
+        self._reader.open_up(WORKER_LIMIT)
         self._frames: deque[Frame] = deque()
         self._functions = FunctionTable()
         self._has_large = False

@@ -10,8 +10,7 @@ from termios import FIONREAD
 from typing import TYPE_CHECKING
 
 from remote_executor.net.streams import receive_with_fds, send_with_fd
-from remote_executor.server.worker import LIMIT
-from remote_executor.wire.frames import FrameReader
+from remote_executor.wire.frames import WORKER_LIMIT, FrameReader
 from remote_executor.wire.outbox import Outbox, WithSegment
 
 if TYPE_CHECKING:
@@ -133,8 +132,8 @@ class WorkerProcess:
         self.writing = False
         self.drained = False
         self.outbox = Outbox()
-        self.reader = FrameReader(LIMIT)
-        self.reader.open_up(LIMIT)
+        self.reader = FrameReader(WORKER_LIMIT)
+        self.reader.open_up(WORKER_LIMIT)
         self.outputs: list[Output] = []
         self.token_read = self.token_write = -1
         self._theirs: list[int] = []

@@ -26,8 +26,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from remote_executor.server import worker
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -138,6 +136,9 @@ class Zygote:
                 importlib.import_module(name)
             except BaseException as exc:
                 self._tell({"trouble": f"cannot preload {name}: {type(exc).__name__}: {exc}"})
+        # Here and not above: meanwhile the supervisor loads its own part.
+        from remote_executor.server import worker
+
         # Before there is a worker: the very first task may make a daemon at once.
         self._reaper = worker.become_reaper()
         # Collections would write to every object's header, and so copy the pages shared.
@@ -208,6 +209,8 @@ class Zygote:
 
     def _be_worker(self, config: dict[str, Any], fds: list[int]) -> NoReturn:
         """Become a worker, in the new process."""
+        from remote_executor.server import worker
+
         try:
             os.setsid()
             for fd in (*self._own, *self._fds):

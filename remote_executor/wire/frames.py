@@ -29,7 +29,7 @@ from remote_executor.errors import LocalProtocolError, RemoteProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["MAX_BUFFERS", "Buffer", "Frame", "FrameReader", "make_frame"]
+__all__ = ["MAX_BUFFERS", "WORKER_LIMIT", "Buffer", "Frame", "FrameReader", "make_frame"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -42,6 +42,9 @@ MAX_BUFFERS = 16_384
 
 LARGE = 64 * 1024
 """Frames above this many bytes get memory of their own; smaller ones are cut from the staging."""
+
+WORKER_LIMIT = 64 * 1024**3
+"""The largest frame in bytes that supervisor and worker accept from each other."""
 
 SMALL_STAGING = 4 * 1024
 STAGING = 256 * 1024
