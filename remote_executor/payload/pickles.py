@@ -71,7 +71,7 @@ def _stop(_: pickle.PickleBuffer) -> bool:
 
 def needs_by_value(body: bytes) -> bool:
     """Tell whether the plain pickler's bytes would be wrong in another process."""
-    if _MAIN in body:
+    if body.find(_MAIN) >= 0:
         return True
     cloudpickle = _modules.get("cloudpickle.cloudpickle")
     # The user may have asked for by-value pickling of whole modules.
@@ -101,7 +101,7 @@ def plainly(obj: object) -> tuple[bytes, Sequence[memoryview]] | None:
             return None
     except Exception:
         return None
-    if _MAIN in body:
+    if body.find(_MAIN) >= 0:  # "in" costs five times as much: it tries an integer first
         return None
     cloudpickle = _modules.get("cloudpickle.cloudpickle")
     if cloudpickle is not None and cloudpickle._PICKLE_BY_VALUE_MODULES:
