@@ -58,8 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many processes run the tests: they wait as long as they compute."""
-    return max(2, default_slots() * 3 // 2)
+    """Return how many processes run the tests, which wait half of the time. Many gain nothing."""
+    return min(8, max(2, default_slots() * 3 // 2))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
