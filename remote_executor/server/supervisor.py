@@ -1265,6 +1265,10 @@ class Supervisor:
             elif kind == Kind.LOG and client.id in self._sessions:
                 self._send(client, frame)
         if ids:
+            if process.has_printed():
+                # What a task has printed comes before its result, whatever the loop saw first.
+                for output in process.outputs:
+                    self._read_output(output)
             strange = self.pool.done(process.pool, ids, micros, self.loop.now)
             tasks, send = client.frames, client.wire.send
             for frame in frames:
@@ -1371,8 +1375,7 @@ class Supervisor:
         self._rests.pop(output, None)
         client.paused_outputs.pop(output, None)
         self.loop.forget(output.fd)
-        os.close(output.fd)
-        output.fd = -1
+        output.close()
 
     def _send_output(self, client: ClientSession, output: Output, text: bytes) -> None:
         if client.id in self._sessions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import struct
 from termios import FIONREAD
@@ -42,6 +43,7 @@ class Output:
 
     def __init__(self, process: WorkerProcess, fd: int, which: int) -> None:
         os.set_blocking(fd, False)
+        process.printing.register(fd, select.POLLIN)
         self.process = process
         self.fd = fd
         self.which = which
@@ -79,6 +81,13 @@ class Output:
         rest, self.rest = self.rest, b""
         return rest
 
+    def close(self) -> None:
+        """Read no more."""
+        if self.fd >= 0:
+            self.process.printing.unregister(self.fd)
+            os.close(self.fd)
+            self.fd = -1
+
 
 class WorkerProcess:
     """
@@ -111,6 +120,7 @@ class WorkerProcess:
         "outputs",
         "pid",
         "pool",
+        "printing",
         "reader",
         "sock",
         "started",
@@ -135,6 +145,8 @@ class WorkerProcess:
         self.reader = FrameReader(WORKER_LIMIT)
         self.reader.open_up(WORKER_LIMIT)
         self.outputs: list[Output] = []
+        self.printing = select.poll()
+        """Knows the outputs that are open."""
         self.token_read = self.token_write = -1
         self._theirs: list[int] = []
         self.sock, theirs = socket.socketpair()
@@ -181,6 +193,10 @@ class WorkerProcess:
             count = 0
         self.drained = not count
         return self.reader.filled(count) if count else None
+
+    def has_printed(self) -> bool:
+        """Whether there is output to read."""
+        return bool(self.printing.poll(0))
 
     def flush(self) -> bool:
         """
@@ -239,9 +255,7 @@ class WorkerProcess:
             os.close(self.token_read)
             self.token_read = -1
         for output in self.outputs:
-            if output.fd >= 0:
-                os.close(output.fd)
-                output.fd = -1
+            output.close()
         self.sock.close()
 
 
