@@ -730,7 +730,7 @@ class Driver:
         self._survey()
         if peer.foreign:
             alias_renamed()
-        self._compare(peer)
+        self.deliver(self._compare, peer)
         setup: tuple[bytes, Sequence[Any]] | PayloadError | None = self.settings.setup
         if peer.foreign and self.settings.setup_abroad is not None:
             setup = self.settings.setup_abroad
@@ -755,13 +755,13 @@ class Driver:
             return [(peer.name, peer.libraries) for peer in self._peers]
 
     def _compare(self, peer: Peer) -> None:
-        """Find what differs between the two ends. It reads folders: only once a connection."""
+        """Find what differs between the two ends. It reads folders, so once a connection."""
         if peer.python is None or isinstance(peer.way, Embedded):
             return
         here = sys.implementation.name, tuple(sys.version_info[:3])
         peer.differences = differences(here, installed(), peer.python, peer.libraries)
         if peer.differences:
-            self.deliver(log.info, "= %s differs: %s", peer.name, "; ".join(peer.differences))
+            log.info("= %s differs: %s", peer.name, "; ".join(peer.differences))
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A session is gone. See :class:`~peer.Owner`."""
@@ -1311,14 +1311,13 @@ def unloadable(
         that this Python does not know.
     """
     if isinstance(error, CannotShip):
-        return error
+        return error.with_traceback(None)
     words = f"{what} cannot be unpickled here"
     found = of_other_libraries(error, [body], driver.libraries(), words) or RemoteError(
         type(error).__qualname__, f"{words}: {error}", traceback_text(error)
     )
-    if error.__traceback__ is not None:
-        error.__traceback__ = error.__traceback__.tb_next  # our caller's frame holds what came
-    found.__cause__ = error
+    # The text of it stays. The frames hold all that came, and the future that is to have this.
+    found.__cause__ = error.with_traceback(None)
     return found
 
 

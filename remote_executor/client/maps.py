@@ -151,7 +151,9 @@ class MapResults:
             return items
         start = self._taken
         self._taken += count
-        return waiting[start : start + count]
+        items = waiting[start : start + count]
+        # Of a list the server can tell what comes before a broken item.
+        return list(items) if type(items) is tuple else items
 
     def arrived(self, task: Task, frame: Frame, error: BaseException | None = None) -> None:
         """

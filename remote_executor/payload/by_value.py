@@ -33,6 +33,7 @@ from remote_executor.payload.captures import (
     facts,
     is_code,
     is_dispatcher,
+    is_fixed,
     method_by_dispatch,
     same_bytes,
 )
@@ -56,6 +57,9 @@ OF_DISPATCHERS = frozenset({"__wrapped__", "_clear_cache", "dispatch", "register
 
 _serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_serial = itertools.count(1).__next__
+
+_registered: weakref.WeakKeyDictionary[Any, tuple[list[object], int]] = weakref.WeakKeyDictionary()
+"""What was last registered with dispatchers, and their serials since then."""
 
 
 class Visit:
@@ -348,18 +352,17 @@ def code_token(code: Any) -> mains.Token:
     """Name a function, class or module by its identity, not by its content."""
     if isinstance(code, ModuleType):
         return b"module " + code.__name__.encode()
-    token = b"code %d" % _serial(code)
     if is_dispatcher(code):
         # It is the same object when more is registered with it.
-        token += b"".join(b" %d" % _serial(each) for each in code.registry.values())
-    return token
-
-
-def _serial(code: Any) -> int:
+        registered = list(code.registry.values())
+        known = _registered.get(code)
+        if known is None or not _same(known[0], registered) or not all(map(is_fixed, registered)):
+            known = _registered[code] = registered, _next_serial()
+        return b"code %d" % known[1]
     serial = _serials.get(code)
     if serial is None:
         serial = _serials[code] = _next_serial()
-    return serial
+    return b"code %d" % serial
 
 
 #: The last snapshot of each global of ``__main__`` that has large buffers. To compare with it is

@@ -29,6 +29,7 @@ __all__ = [
     "facts",
     "is_code",
     "is_dispatcher",
+    "is_fixed",
     "method_by_dispatch",
     "same_bytes",
 ]
@@ -97,7 +98,10 @@ def facts(code: CodeType) -> Facts:
 
 def is_code(value: object) -> bool:
     """Tell code (functions, classes, modules), which has an identity, from data."""
-    return isinstance(value, (FunctionType, type, ModuleType, LRU_CACHE))
+    if not isinstance(value, (FunctionType, type, ModuleType, LRU_CACHE)):
+        return False
+    # A method by dispatch is a function, and yet holds an object, which may change.
+    return method_by_dispatch(value) is None
 
 
 def is_dispatcher(value: object) -> bool:
@@ -122,10 +126,13 @@ def method_by_dispatch(value: object) -> tuple[Any, str] | None:
     cells = dict(zip(value.__code__.co_freevars, map(_contents, value.__closure__), strict=True))
     obj, cls = cells.get("obj"), cells.get("cls")
     wrapped = vars(value).get("__wrapped__")
+    shadowed = set(getattr(obj, "__dict__", ()))
     for each in cast("type", cls if obj is None else type(obj)).__mro__:
         for name, attribute in vars(each).items():
-            if isinstance(attribute, functools.singledispatchmethod) and attribute.func is wrapped:
+            by_dispatch = isinstance(attribute, functools.singledispatchmethod)
+            if by_dispatch and attribute.func is wrapped and name not in shadowed:
                 return (cls if obj is None else obj), name
+        shadowed.update(vars(each))  # what super() gives has no name that leads to it
     return None
 
 
@@ -144,7 +151,7 @@ def same_bytes(snapshot: memoryview, view: memoryview) -> bool:
     return len(whole) == len(view) and bool(whole == view)
 
 
-def _is_fixed(value: object) -> bool:
+def is_fixed(value: object) -> bool:
     """Tell whether a value can only change by being replaced."""
     kind = type(value)
     if kind in _ATOMS or is_code(value) or isinstance(value, Enum):
@@ -154,7 +161,7 @@ def _is_fixed(value: object) -> bool:
     if kind.__module__ == "dataclasses":  # the sentinels in the methods that it writes
         return True
     if kind is tuple or kind is frozenset:
-        return all(map(_is_fixed, value))  # type: ignore[call-overload]
+        return all(map(is_fixed, value))  # type: ignore[call-overload]
     return False
 
 
@@ -228,6 +235,9 @@ class Captures:
             self._note_class(cls)
         for dispatcher in dispatchers:
             self._members.append((dispatcher.registry, list(dispatcher.registry.values())))
+            for cls, registered in dispatcher.registry.items():
+                if not is_fixed(registered):
+                    self._add_loose(partial(dispatcher.registry.get, cls))
         self._more = any((self._cells, self._functions, self._members, self._loose, self._unsent))
         self._snapshot: tuple[bytes, list[memoryview]] | None = None
         if self._loose:
@@ -247,7 +257,7 @@ class Captures:
             self.pure = False
         for name in known.names:
             value = named.get(name, _Mark.MISSING)
-            if _is_fixed(value):
+            if is_fixed(value):
                 self._names.append((space, name, value))
             elif space is main and name in unsent:
                 self._unsent.append((space, name, id(value), type(value)))
@@ -260,17 +270,17 @@ class Captures:
             value = _contents(cell)
             if value is root:
                 self._cells.append((cell, _Mark.SELF))
-            elif _is_fixed(value):
+            elif is_fixed(value):
                 self._cells.append((cell, value))
             else:
                 self._add_loose(partial(_contents, cell))
         defaults = function.__defaults__
         reference = weakref.ref(function)
-        if not _is_fixed(defaults):
+        if not is_fixed(defaults):
             self._add_loose(partial(_defaults, reference))
         for space in (function.__kwdefaults__ or {}, function.__dict__):
             for name, value in space.items():
-                if _is_fixed(value):
+                if is_fixed(value):
                     self._names.append((space, name, value))
                 else:
                     self._add_loose(partial(space.get, name))

@@ -270,9 +270,9 @@ def _encode_by_value(
     function: Callable[..., Any], pool: Sequence[memoryview]
 ) -> tuple[Encoded, Captures | None]:
     from remote_executor.payload import by_value
-    from remote_executor.payload.captures import Captures, is_code, method_by_dispatch
+    from remote_executor.payload.captures import Captures, is_code
 
-    if not is_code(function) or method_by_dispatch(function) is not None:
+    if not is_code(function):
         # A bound method, a partial, an object with __call__: it may change in ways that nobody
         # can see, and mostly pickles fast.
         body, views = dump(function, "function")

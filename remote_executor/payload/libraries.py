@@ -29,8 +29,8 @@ def installed(path: Sequence[str] | None = None) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in sys.path if path is None else path:
         try:
-            names = sorted(os.listdir(folder or "."))
-        except OSError:  # a zip file, or nothing at all
+            names = sorted(os.listdir(os.fsdecode(folder) or "."))
+        except (OSError, TypeError, ValueError):  # a zip file, or nothing at all
             continue
         for name in names:
             if name.endswith(_SUFFIXES):

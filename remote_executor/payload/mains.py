@@ -156,7 +156,11 @@ def bind(space: dict[str, Any], code: Sequence[Any], data: Sequence[Any]) -> Non
     space.update({name: value for name, token, value in code if _is_new(name, token)})
     for name, token, body, buffers in data:
         if _is_new(name, token):
-            space[name] = pickle.loads(body, buffers=buffers)
+            try:
+                space[name] = pickle.loads(body, buffers=buffers)
+            except BaseException:
+                applied.pop(name, None)  # it is no older value's turn: the next says the same
+                raise
 
 
 def rebuild_class(

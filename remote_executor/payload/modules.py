@@ -230,10 +230,11 @@ class Modules:
         if type(spec.loader).__module__ == "remote_executor.payload.imports":
             # This process is a worker itself, and was served it.
             return _Place(file, folders, (), spec.loader.content)
-        if file is not None and isinstance(spec.loader, zipimporter):
-            return _zipped(spec.loader, file, folders)
+        archive = _archive_of(spec.loader if file is not None else None, folders)
         if above is not None:
             roots = above.roots
+        elif archive is not None:
+            roots = (os.path.realpath(archive.archive),)
         else:
             # What the folder of a package without __init__.py is, its own __path__ must say.
             tops = [file if folders is None else os.path.dirname(file)] if file else folders or ()
@@ -241,11 +242,14 @@ class Modules:
         if folders is not None:
             folders = tuple(each for each in folders if _is_own(each, roots))
         if file is None:
-            return _Place(None, folders, roots, None) if folders else None
-        # A file that is none, such as a pipe, could be waited for without end.
-        if not file.endswith(".py") or not _is_own(file, roots) or not os.path.isfile(file):
+            return _Place(None, folders, roots, None, archive) if folders else None
+        if not file.endswith(".py") or not _is_own(file, roots):
             return None
-        return _Place(file, folders, roots, None)
+        if archive is not None:
+            content = _read_zipped(archive, file)
+            return _Place(file, folders, roots, content, archive) if content is not None else None
+        # A file that is none, such as a pipe, could be waited for without end.
+        return _Place(file, folders, roots, None) if os.path.isfile(file) else None
 
     def _read(self, place: _Place) -> _File | None:
         """Read a source, or take what was read before if the file is the same."""
@@ -281,7 +285,7 @@ class Modules:
             return None
         if place.file is None and name not in sys.modules:
             return None  # a folder without __init__.py may be no package at all
-        return place if place.archive is not None or place.roots else None
+        return place if place.roots else None
 
     def _list(self, name: object) -> list[str] | None:
         place = self._package(name)
@@ -308,18 +312,26 @@ class Modules:
         return digest
 
 
-def _zipped(archive: zipimporter, file: str, folders: tuple[str, ...] | None) -> _Place | None:
-    """Find a module in a zip file, whatever links lead to that: nothing in it leads out of it."""
-    if is_installed(os.path.realpath(archive.archive)) or not file.endswith(".py"):
-        return None
-    content = _read_zipped(archive, file)
-    return None if content is None else _Place(file, folders, (), content, archive)
+def _archive_of(loader: object, folders: tuple[str, ...] | None) -> zipimporter | None:
+    """Return what reads the zip file that a module or a package without a file of its own is in."""
+    if loader is None and folders:
+        loader = sys.path_importer_cache.get(folders[0])
+    return loader if isinstance(loader, zipimporter) else None
 
 
 def _read_zipped(archive: zipimporter, path: str) -> bytes | None:
+    """
+    Read a file in an archive, as that is now.
+
+    The importer itself goes by where things were when it was made: in an archive that was replaced
+    there may be something else, or a half of it.
+    """
+    from zipfile import ZipFile
+
     try:
-        return archive.get_data(os.path.relpath(path, archive.archive))
-    except Exception:  # it is not in there, or the archive was replaced, removed or damaged
+        with ZipFile(archive.archive) as opened:
+            return opened.read(os.path.relpath(path, archive.archive).replace(os.sep, "/"))
+    except Exception:  # it is not in there, or the archive is gone, damaged or encrypted
         return None
 
 

@@ -342,6 +342,7 @@ class Worker:
     def _run_batch(self, frame: Frame) -> None:
         start = perf_counter()
         values: list[Any] = []
+        broken: BaseException | None = None
         unloaded = UNLOADED
         try:
             function = self._functions.get(frame.aux)
@@ -354,6 +355,7 @@ class Worker:
                 # Neither a for loop nor extend() can tell it from the end of the items.
                 raise StopIteration
             if broken is not None:
+                del items
                 unloaded = UNLOADED
                 raise broken
             del items
@@ -362,6 +364,8 @@ class Worker:
             self._fail_batch(frame, exc, values, start, unloaded)
         else:
             self._send(RESULT, frame.id, body, buffers, int((perf_counter() - start) * 1e6))
+        finally:
+            del broken  # else it would hold on to this frame, and so to what came
 
     def _fail(self, frame: Frame, exc: BaseException, start: float, flags: int) -> None:
         micros = int((perf_counter() - start) * 1e6)

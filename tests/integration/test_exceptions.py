@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import sys
 import threading
 import traceback
 import types
+import weakref
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
@@ -17,6 +19,7 @@ import pytest
 from remote_executor import FarmError, FarmExecutor, PayloadError, RemoteError, WorkerDied
 from tests.support import tasks
 from tests.support.scale import scaled
+from tests.support.waiting import wait_until
 
 LIMIT = scaled(20)
 new_in_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="new in Python 3.11")
@@ -357,13 +360,38 @@ def test_a_map_gives_what_comes_before_both_a_failure_and_a_broken_result(farm):
         next(results)
 
 
-def test_a_map_gives_what_comes_before_an_argument_that_cannot_be_unpickled(farm):
-    results = farm.map(tasks.same, [1, 2, tasks.ErrorAtUnpickle(), 4], chunksize=4)
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_a_map_gives_what_comes_before_an_argument_that_cannot_be_unpickled(farm, kind):
+    results = farm.map(tasks.same, kind([1, 2, tasks.ErrorAtUnpickle(), 4]), chunksize=4)
 
     assert next(results) == 1
     assert next(results) == 2
     with pytest.raises(ValueError, match="error at unpickle"):
         next(results)
+
+
+def test_nothing_of_a_broken_batch_stays_in_a_worker():
+    """Not even until a garbage collection, which large items do not bring about."""
+    with FarmExecutor(1) as executor:
+        executor.submit(gc.disable).result(LIMIT)
+        for _ in range(3):
+            with pytest.raises(ValueError, match="error at unpickle"):
+                list(executor.map(type, [tasks.Tracked(), tasks.ErrorAtUnpickle()], chunksize=2))
+
+        assert executor.submit(tasks.tracked).result(LIMIT) == 0
+
+
+def test_nothing_of_a_broken_result_stays_at_the_client():
+    with FarmExecutor(1) as executor:
+        gc.disable()
+        try:
+            future = executor.submit(tasks.make, tasks.ErrorAtUnpickle)
+            assert isinstance(future.exception(LIMIT), RemoteError)
+            gone = weakref.ref(future)
+            del future
+            wait_until(lambda: gone() is None, LIMIT, "the end of the future")
+        finally:
+            gc.enable()
 
 
 # -- errors of ours

@@ -23,8 +23,9 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 _SCALE = float(os.environ.get("REMOTE_EXECUTOR_TEST_SCALE", "1"))
 #: No task of the tests lives longer than this, in seconds, whatever goes wrong.
@@ -380,6 +381,23 @@ def crash() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.disable()
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Tracked:
+    """Is known as long as it lives."""
+
+    living: ClassVar[weakref.WeakSet[Tracked]] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self.living.add(self)
+
+    def __reduce__(self) -> Any:
+        return Tracked, ()
+
+
+def tracked() -> int:
+    """Return how many live here."""
+    return len(Tracked.living)
 
 
 class ErrorAtPickle:

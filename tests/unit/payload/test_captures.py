@@ -328,13 +328,57 @@ def test_where_a_method_by_dispatch_was_got_from():
     assert method_by_dispatch(Shape) is None
 
 
-def test_a_method_by_dispatch_that_the_class_has_no_more():
+def test_a_method_by_dispatch_that_cannot_be_got_by_name():
     class Local(Shape):
         @functools.singledispatchmethod
         def volume(self, by):
             return "any"
 
-    method = Local().volume
+        @functools.singledispatchmethod
+        def area(self, by):
+            return "other"
+
+        def above(self):
+            return super().area
+
+    local = Local()
+    method = local.volume
     del Local.volume
 
     assert method_by_dispatch(method) is None
+    assert method_by_dispatch(local.area) == (local, "area")
+    assert method_by_dispatch(local.above()) == (local, "by_another_name")
+    Local.by_another_name = None
+    assert method_by_dispatch(local.above()) is None
+
+
+def test_a_method_by_dispatch_holds_an_object_that_may_change():
+    method = Shape().area
+    shape = method_by_dispatch(method)[0]
+
+    def function():
+        return method
+
+    assert encode_twice(function, lambda: setattr(shape, "unit", 2))
+
+
+class Adder:
+    amount = 1
+
+    def __call__(self, x):
+        return x + self.amount
+
+    def __eq__(self, other):
+        return isinstance(other, Adder)
+
+
+def test_what_is_registered_may_have_state():
+    adder = Adder()
+
+    @functools.singledispatch
+    def function(x):
+        return "any"
+
+    function.register(int, adder)
+
+    assert encode_twice(function, lambda: setattr(adder, "amount", 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 from remote_executor.payload.libraries import changed, installed, modules_named
@@ -24,6 +25,14 @@ def test_an_empty_entry_is_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     assert installed([""]) == {"here": "1"}
+
+
+def test_entries_that_are_no_folders_are_passed_over(tmp_path):
+    (tmp_path / "attrs-23.1.dist-info").mkdir()
+
+    path = [str(tmp_path / "missing"), "a\0b", None, 7, os.fsencode(tmp_path)]
+
+    assert installed(path) == {"attrs": "23.1"}
 
 
 def test_a_pickle_names_its_modules():

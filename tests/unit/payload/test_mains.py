@@ -462,6 +462,23 @@ TWO_PROCESSES = {
             add.register(float, lambda x: x + 2)
             assert worker.call(added, 1.5) == 3.5
             assert worker.call(add, 1.5) == 3.5
+            class Adder:
+                amount = 1
+                def __call__(self, x): return x + self.amount
+                def __eq__(self, other): return True
+            adder = Adder()
+            add.register(str, str.upper)  # which no weak reference can be made to
+            add.register(int, adder)  # nor can this be hashed
+            assert worker.call(added, "a") == "A"
+            assert worker.call(added, 1) == 2
+            adder.amount = 5
+            assert worker.call(added, 1) == 6
+            assert worker.call(add, 1) == 6
+            method = shape.area
+            def of_method(x): return method(x)
+            assert worker.call(of_method, 1) == ("int", 3)
+            shape.unit = 4
+            assert worker.call(of_method, 1) == ("int", 4)
             try:
                 worker.call(add)
             except TypeError as error:
@@ -612,3 +629,19 @@ def test_in_two_processes(name):
 def test_a_dispatcher_that_was_not_filled_says_its_name():
     with pytest.raises(NotImplementedError, match="size"):
         mains.make_dispatcher("size")(1)
+
+
+class Unloadable:
+    def __reduce__(self):
+        return pytest.fail, ("cannot be rebuilt",)
+
+
+def test_a_global_that_does_not_load_is_not_taken_for_applied(pair):
+    main = pair.client
+    main.limit = Unloadable()
+
+    for _ in range(2):
+        with pytest.raises(pytest.fail.Exception, match="cannot be rebuilt"):
+            pair.call(main.scaled, 1)
+    main.limit = 2
+    assert pair.call(main.scaled, 3) == 6

@@ -518,7 +518,7 @@ def test_a_zip_file_may_be_named_from_where_one_is(zipped, monkeypatch):
 
 def test_what_is_in_a_zip_file_without_source_or_installed_is_not_served(zipped, monkeypatch):
     assert found("own_old") == []
-    monkeypatch.setattr(modules, "is_installed", lambda path: path == str(zipped))
+    monkeypatch.setattr(modules, "is_installed", lambda path: path.startswith(str(zipped)))
     assert found("own", "own_package") == []
 
 
@@ -537,7 +537,55 @@ def test_a_zip_file_that_goes_away(zipped):
 def test_a_zip_file_that_is_being_replaced(zipped, monkeypatch):
     monkeypatch.setattr(zipfile, "ZipFile", refuse)
 
-    assert listed("own_package") == []
+    assert listed("own_package") is None
+
+
+def rewrite(archive, **files):
+    """Replace a zip file, as a build does."""
+    fresh = archive.with_suffix(".new")
+    with zipfile.ZipFile(fresh, "w") as made:
+        for name, text in files.items():
+            made.writestr(name, text)
+    fresh.replace(archive)
+
+
+def test_a_zip_file_that_was_replaced_is_read_anew(zipped):
+    """What stands now where a file was is not taken for it."""
+    __import__("own")
+    __import__("own_package")
+    rewrite(
+        zipped,
+        **{
+            "secret.key": "0123456789" * 20,
+            "own.py": "import own_package.deep\nA = 1000000\n",
+            "own_package/__init__.py": "# new\n",
+            "own_package/data/table.csv": "3,4,5\n",
+        },
+    )
+
+    assert ask("own")[1][:2] == [b"import own_package.deep\nA = 1000000\n", b"# new\n"]
+    assert data("own_package", "data/table.csv") == b"3,4,5\n"
+    assert data("own_package", "deep.py") is None
+
+
+def test_package_data_of_a_package_without_an_init_file_in_a_zip_file(zipped):
+    __import__("own_spread.part")
+
+    assert listed("own_spread") == ["part.py"]
+    assert data("own_spread", "part.py") == b"Y = 2\n"
+
+
+def test_a_zip_file_that_a_package_added_to_its_path_stays_at_home(project, tmp_path):
+    folder = project({"own/__init__.py": ""})
+    other = tmp_path / "other.zip"
+    for archive in (other, folder / "own" / "inner.zip"):
+        with zipfile.ZipFile(archive, "w") as made:
+            made.writestr(f"in_{archive.stem}.py", "")
+    own = __import__("own")
+    own.__path__ += [str(other), str(folder / "own" / "inner.zip")]
+
+    assert "own.in_other" not in found("own.in_other")
+    assert "own.in_inner" in found("own.in_inner")
 
 
 # -- names
