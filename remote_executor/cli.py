@@ -273,11 +273,14 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _ping(given: argparse.Namespace) -> int:
-    from remote_executor.client.admin import ping
+    from remote_executor.client.admin import why_no_answer
 
-    alive = ping(given.address, given.timeout, **_security(given))
-    print(f"{given.address} {'answers' if alive else 'does not answer'}")
-    return 0 if alive else 1
+    error = why_no_answer(given.address, given.timeout, **_security(given))
+    if error is None:
+        print(f"{given.address} answers")
+        return 0
+    print(f"{given.address} does not answer: {error}")
+    return 1
 
 
 def _status(given: argparse.Namespace) -> int:

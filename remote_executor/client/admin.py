@@ -55,21 +55,48 @@ def ping(
     Raises:
         AddressError: If the address cannot be meant; it is a ValueError too.
     """
+    return why_no_answer(address, timeout, auth=auth, tls=tls) is None
+
+
+def why_no_answer(
+    address: AddressLike,
+    timeout: float | None = 3.0,
+    *,
+    auth: AuthLike = None,
+    tls: TLSLike = None,
+) -> FarmError | None:
+    """
+    Ping a server, and tell why that fails.
+
+    Args:
+        address: As for :func:`ping`, and so the others.
+        timeout: Seconds.
+        auth: How the server knows us.
+        tls: Whether and how to speak TLS.
+
+    Returns:
+        None if it answers and will have us, otherwise the last that went wrong.
+
+    Raises:
+        AddressError: If the address cannot be meant.
+    """
     address = parse_address(address)
     until = None if timeout is None else time.monotonic() + timeout
+    error: FarmError = ConnectionFailed(str(address), "no answer in time")
     while True:
         left = None if until is None else until - time.monotonic()
         if left is not None and left <= 0:
-            return False
+            return error
         try:
-            return bool(_ask(address, "ping", left, auth, tls).get("ok"))
-        except RemoteProtocolError:
-            return False
+            _ask(address, "ping", left, auth, tls)
         except ConnectionFailed as exc:
             if not isinstance(exc.__cause__, OSError):
-                return False  # it is there and will not have us
-        except FarmError:
-            return False
+                return exc  # it is there and will not have us
+            error = exc
+        except FarmError as exc:
+            return exc
+        else:
+            return None
         pause = RETRY_SECONDS if until is None else min(RETRY_SECONDS, until - time.monotonic())
         if pause > 0:
             time.sleep(pause)

@@ -188,10 +188,10 @@ class Driver:
         self._silent: set[Server] = set()
         """Servers that owe an answer to a cancel(): the next one does not wait for them."""
         self.ending = False
-        self._started_at = 0.0
+        self._alone_since = 0.0
         self._warned = False
         self._pid = os.getpid()
-        self._watchdog = self.loop.timer(self._look_after_start)
+        self._watchdog = self.loop.timer(self._look_for_servers)
         self._refill = self.loop.timer(lambda _: None)
         self._reloads_seen = len(reloads.names)
         self.shortcut = Shortcut(self.loop, self.functions)
@@ -239,15 +239,10 @@ class Driver:
                 raise
 
     def _connect_all(self) -> None:
-        self._started_at = time.monotonic()
-        self._watchdog.at(self._started_at + min(WARN_SECONDS, self._timeout_or(WARN_SECONDS)))
+        self._expect_servers(time.monotonic())
         for peer in list(self._peers):
             if peer.state is PeerState.IDLE:
                 peer.connect()
-
-    def _timeout_or(self, default: float) -> float:
-        given = self.settings.connect_timeout
-        return default if given is None else given
 
     def forked(self) -> RuntimeError | None:
         """Return the error to raise if this is a forked child, where all here is the parent's."""
@@ -771,6 +766,8 @@ class Driver:
         self._silent.discard(self._peers[peer])
         self.scheduler.server_lost(self._peers[peer])
         self._fail_lost()
+        if not self.scheduler.slots():
+            self._expect_servers(self.loop.now)
         self.up.notify_all()
 
     def peer_refused(self, peer: Peer, error: FarmError) -> None:
@@ -1005,11 +1002,17 @@ class Driver:
             peer.flush()
             peer.settle_interest()
 
-    def _look_after_start(self, now: float) -> None:
-        """Nobody has answered for a while: warn, or give up if that was asked for."""
+    def _expect_servers(self, now: float) -> None:
+        """There is no server from now on: see to it that one comes."""
+        self._alone_since = now
+        timeout = self.settings.connect_timeout
+        self._watchdog.at(now + (WARN_SECONDS if timeout is None else min(WARN_SECONDS, timeout)))
+
+    def _look_for_servers(self, now: float) -> None:
+        """There has been no server for a while: warn, or give up if that was asked for."""
         if self.scheduler.slots() or self.broken is not None:
             return
-        waited = now - self._started_at
+        waited = now - self._alone_since
         reasons = "; ".join(
             f"{peer.name}: {peer.trouble or peer.state.value}" for peer in self._peers
         )
@@ -1022,7 +1025,7 @@ class Driver:
             self._warned = True
             log.warning("no server answers yet, tasks wait: %s", reasons)
         if timeout is not None:
-            self._watchdog.at(self._started_at + timeout)
+            self._watchdog.at(self._alone_since + timeout)
 
     # -------------------------------------------------------------------- cancelling
 

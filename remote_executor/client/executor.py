@@ -553,8 +553,8 @@ class FarmExecutor(_Face):
             token file.
         tls: True, False, :class:`TLS` or an ``ssl.SSLContext``. None means ``REMOTE_EXECUTOR_TLS``,
             and without that: TLS with servers away from this machine.
-        connect_timeout: Seconds after which tasks fail if no server has answered; None means that
-            they wait, and a warning says for whom.
+        connect_timeout: Seconds without any server, from the start or from the loss of the last
+            one, after which tasks fail; None means that they wait, and a warning says for whom.
         session_grace: Seconds for which a server that cannot be reached is waited for before its
             tasks run elsewhere.
         retries: How many more times a task is tried after a server was lost with it.

@@ -118,6 +118,10 @@ def load_tokens(create: bool = True, path: str | None = None) -> tuple[bytes, ..
         ValueError: If what is in the file cannot be a token.
     """
     path = path or token_path()
+    if os.path.isdir(path):
+        raise IsADirectoryError(
+            f"the token file {path} is a folder: name a file by REMOTE_EXECUTOR_TOKEN_FILE"
+        )
     try:
         return _read(path)
     except FileNotFoundError:
@@ -129,7 +133,7 @@ def load_tokens(create: bool = True, path: str | None = None) -> tuple[bytes, ..
         raise OSError(
             exc.errno,
             f"the token file {path} cannot be made: {exc.strerror}; name another by "
-            "REMOTE_EXECUTOR_TOKEN_FILE, or give token=",
+            "REMOTE_EXECUTOR_TOKEN_FILE, or give auth=",
         ) from exc
     return _read(path)
 

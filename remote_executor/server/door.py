@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Any
@@ -42,7 +43,10 @@ class Door:
         try:
             self._listener = _listen(self.address)
         except OSError as exc:
-            raise OSError(exc.errno, f"cannot listen on {self.address}: {exc.strerror}") from exc
+            words = f"cannot listen on {self.address}: {exc.strerror}"
+            if exc.errno == errno.EADDRINUSE:
+                words += " (another program has it; port 0 is any free one)"
+            raise OSError(exc.errno, words) from exc
         if self.address.kind == "tcp":
             port = self._listener.getsockname()[1]
             self.address = Address("tcp", self.address.host, port)

@@ -766,8 +766,15 @@ class Supervisor:
             "ending": self._ending,
             "uptime": time.time() - self._started,
             "version": _version(),
-            "sessions": [{"client": each.pop("name"), **each} for each in self.pool.status()],
+            "sessions": [
+                {"client": each.pop("name"), "connected": self._is_connected(session), **each}
+                for session, each in zip(self.pool.sessions, self.pool.status(), strict=True)
+            ],
         }
+
+    def _is_connected(self, session: PoolSession) -> bool:
+        client = self._clients.get(session)
+        return client is not None and client.connection is not None
 
     def goodbye(self, connection: Connection) -> None:
         """A client has said that it needs us no more."""

@@ -20,6 +20,7 @@ from remote_executor import (
     CannotShip,
     FarmError,
     FarmExecutor,
+    NoServerError,
     end_local_servers,
     end_server,
     ping,
@@ -276,7 +277,7 @@ def test_server_status(addresses):
 
         assert status["slots"] == 1
         assert status["pid"] > 0
-        assert len(status["sessions"]) >= 1
+        assert any(session["connected"] for session in status["sessions"])
         json.dumps(status)
 
 
@@ -355,6 +356,41 @@ def test_connect_timeout():
     assert isinstance(error, (futures.BrokenExecutor, ConnectionError))
     assert address in str(error)
     assert 0.3 < time.monotonic() - start < scaled(3)
+
+
+@pytest.mark.parametrize("end", ["kill", "end"])
+def test_connect_timeout_counts_from_the_loss_of_the_last_server(serve, end):
+    """However long there was one before."""
+    server = serve()
+    options = {"connect_timeout": 0.5, "session_grace": 0.5}
+    with FarmExecutor(addresses=[server.address], **options) as executor:
+        started = time.monotonic()
+        assert executor.submit(pow, 2, 3).result(LIMIT) == 8
+        wait_until(lambda: time.monotonic() > started + 0.6, 5, "the time of the start to be over")
+        if end == "kill":
+            server.process.kill()
+        else:
+            server.process.terminate()
+        server.process.wait(scaled(10))
+        lost = time.monotonic()
+        error = executor.submit(pow, 2, 3).exception(LIMIT)
+
+        assert isinstance(error, NoServerError)
+        assert server.address in str(error)
+        assert time.monotonic() - lost > 0.4
+
+
+def test_a_server_that_is_back_in_time_is_no_error(serve):
+    server = serve()
+    options = {"connect_timeout": scaled(10), "session_grace": 0.3}
+    with FarmExecutor(addresses=[server.address], **options) as executor:
+        assert executor.submit(pow, 2, 3).result(LIMIT) == 8
+        server.process.kill()
+        server.process.wait(scaled(10))
+        future = executor.submit(pow, 2, 4)
+        server.start()
+
+        assert future.result(LIMIT) == 16
 
 
 def test_shutdown_before_there_is_a_server():
@@ -661,11 +697,41 @@ def test_command_ping_status_end(serve):
     assert json.loads(out)["slots"] == 2
     assert command("end", server.address)[0] == 0
     assert server.process.wait(scaled(10)) == 0
-    assert command("ping", server.address, "--timeout", "0.3")[0] == 1
+    code, out, _ = command("ping", server.address, "--timeout", "0.3")
+    assert code == 1
+    assert "refused" in out
     code, _, err = command("status", server.address)
     assert code == 1
     assert server.address in err
     assert "Traceback" not in err
+
+
+def test_command_ping_says_why_a_server_will_not_have_us(server, tmp_path):
+    other = tmp_path / "token"
+    other.write_bytes(OTHER_TOKEN)
+    other.chmod(0o600)
+    code, out, _ = command("ping", server.address, env={"REMOTE_EXECUTOR_TOKEN_FILE": str(other)})
+
+    assert code == 1
+    assert "token" in out
+
+
+def test_command_serve_says_what_to_do_about_a_port_in_use(server):
+    code, _, err = command("serve", "--port", str(server.port))
+
+    assert code == 1
+    assert server.address in err
+    assert "port 0" in err
+
+
+def test_the_folder_that_a_server_is_started_in_is_not_imported_from(serve, tmp_path):
+    """``python -m`` puts it first."""
+    (tmp_path / "of_the_server.py").write_text("X = 1\n")
+    server = serve()
+    with FarmExecutor(addresses=[server.address]) as executor:
+        error = executor.submit(__import__, "of_the_server").exception(LIMIT)
+
+    assert isinstance(error, ModuleNotFoundError)
 
 
 @pytest.mark.parametrize(

@@ -201,3 +201,8 @@ def test_what_an_argument_means():
             secrets_of(wrong)
     with pytest.raises(TypeError, match="bytes or str"):
         secrets_of([1])
+
+
+def test_a_folder_is_no_token_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match="REMOTE_EXECUTOR_TOKEN_FILE"):
+        tokens.load_tokens(path=str(tmp_path))
