@@ -44,6 +44,8 @@ class _Items(chain[Any]):
 class _Outcome(NamedTuple):
     """What became of a batch."""
 
+    first: int
+    """The index of its first item."""
     items: int
     """How many there were."""
     frame: Frame | None
@@ -164,7 +166,7 @@ class MapResults:
             frame: What came.
             error: What to raise instead of the exception that came.
         """
-        self._put(task.first, _Outcome(task.count, frame, error))
+        self._put(_Outcome(task.first, task.count, frame, error))
 
     def failed(self, task: Task | None, error: BaseException) -> None:
         """A batch, or with None the whole map, has failed otherwise than by its function."""
@@ -173,15 +175,15 @@ class MapResults:
                 self._error = error
                 self._changed.notify_all()
         else:
-            self._put(task.first, _Outcome(task.count, None, error))
+            self._put(_Outcome(task.first, task.count, None, error))
 
     def dropped(self, task: Task | None) -> None:
         """A batch, or with None what was not cut yet, was cancelled."""
         self.failed(None, CancelledError())
 
-    def _put(self, first: int, outcome: _Outcome) -> None:
+    def _put(self, outcome: _Outcome) -> None:
         with self._changed:
-            self._arrived[first] = outcome
+            self._arrived[outcome.first] = outcome
             self._changed.notify_all()
 
     # ------------------------------------------------------------ for the caller
@@ -303,4 +305,5 @@ def _open(outcome: _Outcome, driver: Driver) -> tuple[list[Any], BaseException |
         from remote_executor.payload.salvage import load_before
 
         values = load_before(body, buffers)
-        return values, unloadable(exc, body, driver, "a result of a map")
+        words = f"the result for item {outcome.first + len(values)} of a map"
+        return values, unloadable(exc, body, driver, words)
