@@ -367,12 +367,12 @@ def test_connect_timeout_counts_from_the_loss_of_the_last_server(serve, end):
         started = time.monotonic()
         assert executor.submit(pow, 2, 3).result(LIMIT) == 8
         wait_until(lambda: time.monotonic() > started + 0.6, 5, "the time of the start to be over")
+        lost = time.monotonic()  # soon
         if end == "kill":
             server.process.kill()
         else:
             server.process.terminate()
         server.process.wait(scaled(10))
-        lost = time.monotonic()
         error = executor.submit(pow, 2, 3).exception(LIMIT)
 
         assert isinstance(error, NoServerError)
