@@ -190,6 +190,8 @@ class Driver:
         self.ending = False
         self._alone_since = 0.0
         self._warned = False
+        self._libraries: dict[str, str] | None = None
+        """Those that are installed here, once somebody has looked."""
         self._pid = os.getpid()
         self._watchdog = self.loop.timer(self._look_for_servers)
         self._refill = self.loop.timer(lambda _: None)
@@ -725,7 +727,7 @@ class Driver:
         self._survey()
         if peer.foreign:
             alias_renamed()
-        self.deliver(self._compare, peer)
+        self._compare(peer)
         setup: tuple[bytes, Sequence[Any]] | PayloadError | None = self.settings.setup
         if peer.foreign and self.settings.setup_abroad is not None:
             setup = self.settings.setup_abroad
@@ -750,13 +752,15 @@ class Driver:
             return [(peer.name, peer.libraries) for peer in self._peers]
 
     def _compare(self, peer: Peer) -> None:
-        """Find what differs between the two ends. It reads folders, so once a connection."""
+        """Find what differs between the two ends, before anybody hears that it is up."""
         if peer.python is None or isinstance(peer.way, Embedded):
             return
+        if self._libraries is None:
+            self._libraries = installed()  # reads folders, so once
         here = sys.implementation.name, tuple(sys.version_info[:3])
-        peer.differences = differences(here, installed(), peer.python, peer.libraries)
+        peer.differences = differences(here, self._libraries, peer.python, peer.libraries)
         if peer.differences:
-            log.info("= %s differs: %s", peer.name, "; ".join(peer.differences))
+            self.deliver(log.info, "= %s differs: %s", peer.name, "; ".join(peer.differences))
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A session is gone. See :class:`~peer.Owner`."""
