@@ -346,7 +346,7 @@ def test_a_map_gives_what_comes_before_a_result_that_only_the_server_can_build(f
 
     assert next(results) == 0
     assert next(results) == {}
-    with pytest.raises(RemoteError, match="item 2 of a map .*: error at unpickle") as caught:
+    with pytest.raises(RemoteError, match=r"item 2 of a map .*: error at unpickle") as caught:
         next(results)
     assert "_raise_value_error" in caught.value.traceback_text
     assert list(results) == []
