@@ -1274,7 +1274,6 @@ class Supervisor:
         if ids:
             if process.has_printed():
                 # What a task has printed comes before its result, whatever the loop saw first.
-                # (The very first words of a worker are left to the loop: to look costs time.)
                 for output in process.outputs:
                     self._read_output(output)
             strange = self.pool.done(process.pool, ids, micros, self.loop.now)

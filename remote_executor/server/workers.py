@@ -66,7 +66,6 @@ class Output:
         self.empty = not data
         if not data:
             return None
-        self.process.prints = True
         if self.which == 2:
             self.last = (self.last + data)[-STDERR_KEPT:]
         if self.rest:
@@ -122,7 +121,6 @@ class WorkerProcess:
         "pid",
         "pool",
         "printing",
-        "prints",
         "reader",
         "sock",
         "started",
@@ -147,7 +145,6 @@ class WorkerProcess:
         self.reader = FrameReader(WORKER_LIMIT)
         self.reader.open_up(WORKER_LIMIT)
         self.outputs: list[Output] = []
-        self.prints = False
         self.printing = select.poll()
         """Knows the outputs that are open."""
         self.token_read = self.token_write = -1
@@ -198,8 +195,8 @@ class WorkerProcess:
         return self.reader.filled(count) if count else None
 
     def has_printed(self) -> bool:
-        """Whether there is output to read; a worker that never printed is not asked."""
-        return self.prints and bool(self.printing.poll(0))
+        """Whether there is output to read."""
+        return bool(self.printing.poll(0))
 
     def flush(self) -> bool:
         """
