@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from remote_executor.net.streams import Stream
     from remote_executor.wire.frames import Frame
 
-__all__ = ["end_server", "ping", "server_status"]
+__all__ = ["end_server", "ping", "server_status", "why_no_answer"]
 
 RETRY_SECONDS = 0.1
 
@@ -136,7 +136,8 @@ def server_status(
 
     Returns:
         ``host``, ``pid``, ``python``, ``slots``, ``busy`` (slots in use), ``ending``, ``uptime``
-        (seconds) and ``sessions``, a list with a dict for each client.
+        (seconds) and ``sessions``, a list with a dict for each client: ``client``, ``connected``
+        (False while it is cut off), ``workers``, ``queued`` and ``running`` (tasks).
 
     Raises:
         ConnectionFailed: If it does not answer, or refuses.

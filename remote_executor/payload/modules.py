@@ -12,9 +12,9 @@ The user's own modules, at the client: what a worker may have of them, and what 
       .read_text()    WANT {"file": ["app", "x"]}    one of them
 
 Served are sources (never bytecode, so that the Python there may be another) and files in the
-folders of packages. Only what is the user's own: neither Python's nor installed, and really, with
-all symbolic links followed, in the folder that its top-level package was found in. Nothing is
-imported to find it, so none of the user's code runs.
+folders of packages, also in zip files. Only what is the user's own: neither Python's nor installed,
+and really, with all symbolic links followed, in the folder or zip file that its top-level package
+was found in. Nothing is imported to find it, so none of the user's code runs.
 
 To ask costs a round trip, so the answer also holds what the sources import, theirs in turn, and
 what this process has loaded of the same packages.
