@@ -105,6 +105,8 @@ NAP_SECONDS = 0.005
 RELEASE_SECONDS = 0.01
 """How often to look whether a result's shared memory is still in use."""
 
+UNDELIVERED = "a result could not be delivered"
+
 INLINE = object()
 """In place of a task's segment: there was no memory for one."""
 
@@ -261,25 +263,13 @@ class Driver:
 
     # ------------------------------------------------------------------ submitting
 
-    def submit(self, task: Task) -> None:
+    def accept(self, entry: Task | tuple[Feed, int]) -> None:
         """
-        Accept a task.
+        Accept a task, or so many more items of a feed.
 
         Raises:
             RuntimeError: If the driver has ended.
         """
-        self._take_in(task)
-
-    def offer(self, feed: Feed, count: int) -> None:
-        """
-        Say that a feed has ``count`` more items.
-
-        Raises:
-            RuntimeError: If the driver has ended.
-        """
-        self._take_in((feed, count))
-
-    def _take_in(self, entry: Task | tuple[Feed, int]) -> None:
         self.inbox.append(entry)
         if self.closed:
             self._refuse_inbox()
@@ -352,13 +342,14 @@ class Driver:
         return answers[0] if answers else default
 
     def _empty_inbox(self) -> None:
-        scheduler, inbox = self.scheduler, self.inbox
+        inbox = self.inbox
+        submit, offer = self.scheduler.submit, self.scheduler.offer
         while inbox:
             entry = inbox.popleft()
             if isinstance(entry, Task):
-                scheduler.submit(entry)
+                submit(entry)
             else:
-                scheduler.offer(*entry)
+                offer(*entry)
 
     def _drive(self, now: float) -> None:
         """Move what is in the inbox to servers."""
@@ -398,6 +389,8 @@ class Driver:
         session = peer.session
         assert session is not None
         known = peer.known
+        frames: list[Frame] = []
+        before: Any = None
         for task in tasks:
             body = task.body
             if body is None:
@@ -410,8 +403,11 @@ class Driver:
                     continue
                 encoded, body, buffers = form
             # Numbered when it goes: until then it may be forgotten for want of room.
-            function = task.function = self.functions.number(encoded)
-            if not known.use(function.number):
+            fresh = encoded is not before
+            if fresh:
+                before, function = encoded, self.functions.number(encoded)
+            task.function = function
+            if fresh and not known.use(function.number):
                 self._send_function(peer, server, function)
             shares = buffers is task.buffers and peer.segments and task.segment is None
             if buffers and shares and task.size >= WORTH:
@@ -432,7 +428,9 @@ class Driver:
             if task.segment is not None and buffers is task.buffers:
                 self._share(peer, task, frame)
             task.posted = True
-            session.send(frame)
+            frames.append(frame)
+        # What they need, and what makes room for that, has gone ahead.
+        session.send_all(frames)
 
     def _form_abroad(self, peer: Peer, task: Task) -> Form | None:
         """Return what goes to a server of another Python; None if that is not to be sent now."""
@@ -711,8 +709,8 @@ class Driver:
             return
         try:
             call(*arguments)
-        except BaseException:  # a callback's sys.exit() is no end for all the others
-            log.exception("a result could not be delivered")
+        except BaseException:  # whatever it was, it is no end for all the others
+            log.exception(UNDELIVERED)
 
     def deliver(self, call: Callable[..., None], *arguments: Any) -> None:
         """Have the I/O thread call something once the mutex is free."""
@@ -810,18 +808,21 @@ class Driver:
             if peer.link is not None and peer.link.round_trip:
                 server.round_trip = peer.link.round_trip
             tasks = self.scheduler.done(server, [frame.id for frame in finished], micros * 1e-6)
-            deliveries = self._deliveries
+            single: list[tuple[Task, Frame]] = []
             for task, frame in zip(tasks, finished, strict=True):
-                if task is not None:
-                    feed = task.feed
-                    failed = frame.flags & UNLOADED and frame.kind != RESULT
-                    if failed and (peer.foreign or peer.libraries):
-                        deliveries.append((self._not_loaded, (peer, task, frame)))
-                    elif feed is None:
-                        deliveries.append((_resolve, (task, frame, self)))
-                    else:
-                        feed.measured(task.count, frame.aux * 1e-6, len(frame.raw))
-                        deliveries.append((task.sink.arrived, (task, frame)))
+                if task is None:
+                    continue
+                feed = task.feed
+                failed = frame.flags & UNLOADED and frame.kind != RESULT
+                if failed and (peer.foreign or peer.libraries):
+                    self.deliver(self._not_loaded, peer, task, frame)
+                elif feed is None:
+                    single.append((task, frame))
+                else:
+                    feed.measured(task.count, frame.aux * 1e-6, len(frame.raw))
+                    self.deliver(task.sink.arrived, task, frame)
+            if single:
+                self.deliver(_resolve, single, self)
 
     def _not_loaded(self, peer: Peer, task: Task, frame: Frame) -> None:
         """A worker could not unpickle a task: say so if another version there is why."""
@@ -840,7 +841,7 @@ class Driver:
         elif named is not None:
             self._deliver_error(task, named)
         else:
-            _resolve(task, frame, self)
+            _resolve([(task, frame)], self)
 
     def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
         for task in self.scheduler.begun(server, decode_ids(frame.body)):
@@ -1334,22 +1335,26 @@ def open_failure(frame: Frame) -> BaseException:
     return decode_failure(bytes(frame.body), bytes(pickled))
 
 
-def _resolve(task: Task, frame: Frame, driver: Driver) -> None:
-    future = task.sink
-    if future.is_settled():
-        return  # by the shortcut
-    try:
-        if frame.kind == RESULT:
-            try:
-                value = load(frame.body, frame.buffers)
-            except BaseException as exc:
-                future.set_exception(unloadable(exc, frame.body, driver))
-                return
-            future.set_result(value)
-        else:
-            future.set_exception(open_failure(frame))
-    except InvalidStateError:
-        pass  # somebody set it from outside; it is theirs
+def _resolve(finished: list[tuple[Task, Frame]], driver: Driver) -> None:
+    """Settle the futures of single tasks."""
+    for task, frame in finished:
+        future = task.sink
+        if future.is_settled():
+            continue  # by the shortcut
+        try:
+            if frame.kind == RESULT:
+                try:
+                    value = load(frame.body, frame.buffers)
+                except BaseException as exc:
+                    future.set_exception(unloadable(exc, frame.body, driver))
+                else:
+                    future.set_result(value)
+            else:
+                future.set_exception(open_failure(frame))
+        except InvalidStateError:
+            pass  # somebody set it from outside; it is theirs
+        except BaseException:  # a callback's sys.exit() is no end for all the others
+            log.exception(UNDELIVERED)
 
 
 def _set_exception(future: Future[Any], error: BaseException) -> None:

@@ -154,7 +154,7 @@ class _Face(Executor):
         if not usual and shortcut.send(task):
             future._shortcut = shortcut
         else:
-            driver.submit(task)
+            driver.accept(task)
         return future
 
     def map(

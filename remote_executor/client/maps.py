@@ -116,7 +116,7 @@ class MapResults:
         feed.flags = Flag.BATCH | (Flag.STAR if self._star else 0)
         if self._source is None:
             if self._pulled:
-                self._driver.offer(feed, self._pulled)
+                self._driver.accept((feed, self._pulled))
         else:
             self._pull()
 
@@ -135,7 +135,7 @@ class MapResults:
             assert self.feed is not None
             self._pulled += len(fresh)
             self._waiting += fresh
-            self._driver.offer(self.feed, len(fresh))
+            self._driver.accept((self.feed, len(fresh)))
         if self._source is None:
             self.keeper = None  # the executor finishes what it has been offered
 

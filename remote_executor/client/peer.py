@@ -45,7 +45,7 @@ from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream, Stream
 from remote_executor.task_errors import NoServerError
 from remote_executor.wire.auth import Mechanism, NoAuth
-from remote_executor.wire.frames import make_frame
+from remote_executor.wire.frames import make_frame, total_size
 from remote_executor.wire.link import Link, LinkState
 from remote_executor.wire.messages import Kind, decode_fields, encode_fields
 from remote_executor.wire.session import Session, SessionState
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 __all__ = ["BLOB_CACHE", "Embedded", "Owner", "Peer", "PeerState", "Remote", "Way"]
 
 log = logging.getLogger("remote_executor.client")
+
+ACK = int(Kind.ACK)
 
 LIMIT = 64 * 1024**3
 """The largest frame in bytes that is accepted from a server that proved itself."""
@@ -545,21 +547,13 @@ class Peer:
         assert link is not None
         if state is PeerState.UP and frames:
             assert session is not None
-            numbered = frames
-            if any(frame.kind == Kind.ACK for frame in frames):
-                numbered = []
+            numbered = [frame for frame in frames if frame.kind != ACK]
+            if len(numbered) < len(frames):
                 for frame in frames:
-                    if frame.kind == Kind.ACK:
+                    if frame.kind == ACK:
                         session.acknowledged(frame.id)
-                    else:
-                        numbered.append(frame)
             if numbered:
-                size = 0
-                for frame in numbered:
-                    size += len(frame.raw)
-                    if frame.buffers:
-                        size += frame.size
-                session.received(len(numbered), size, now)
+                session.received(len(numbered), total_size(numbered), now)
                 self._owner.peer_frames(self, numbered)
         elif state is PeerState.SHAKING and link.state is LinkState.OPEN:
             self._attach()

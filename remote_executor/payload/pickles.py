@@ -129,8 +129,10 @@ def dump(
         PayloadError: If some part of it cannot be pickled.
     """
     found = plainly(obj)
-    if found is not None:
-        return found
+    return _by_value(obj, what, visit) if found is None else found
+
+
+def _by_value(obj: object, what: str, visit: Visit | None) -> tuple[bytes, Sequence[memoryview]]:
     from remote_executor.payload import by_value
 
     def way(part: object) -> tuple[bytes, list[memoryview]]:

@@ -242,11 +242,11 @@ class Sharing:
             if type(mapped) is _Mapped:
                 frame.buffers = ()
                 frame.segment = None
-                if mapped.process.fd >= 0:
+                if mapped.process.answers >= 0:
                     self._tell_worker(mapped.process, make_frame(Kind.RELEASE, frame.id))
 
     def result_released(self, id: int) -> None:
         """The client has nothing left of a result's segment."""
         process = self._results.pop(id, None)
-        if process is not None and process.fd >= 0:
+        if process is not None and process.answers >= 0:
             self._tell_worker(process, make_frame(Kind.RELEASE, id))

@@ -147,8 +147,8 @@ class ClientSession:
         "id",
         "needs",
         "options",
+        "paused_answers",
         "paused_outputs",
-        "paused_wires",
         "pool",
         "processes",
         "setup",
@@ -172,7 +172,7 @@ class ClientSession:
         self.ends: dict[int, float] = {}
         self.setup: Frame | None = None
         self.processes: dict[WorkerProcess, None] = {}
-        self.paused_wires: dict[WorkerProcess, None] = {}
+        self.paused_answers: dict[WorkerProcess, None] = {}
         self.paused_outputs: dict[Output, None] = {}
         self.failed_starts = 0
         self.broken = False
@@ -979,7 +979,7 @@ class Supervisor:
     def _kill_task(self, client: ClientSession, id: int, reason: str) -> None:
         worker = client.pool.tasks.get(id)
         if worker is not None:
-            self._drain_wire(worker.shell)  # it may have finished it just now
+            self._drain_answers(worker.shell)  # it may have finished it just now
         verdict, worker = self.pool.kill(client.pool, id)
         if verdict is Verdict.DROPPED:
             self._forget(client, id)
@@ -1013,7 +1013,7 @@ class Supervisor:
             # Output was read before, so that it comes before the result of its task.
             readable, self._readable = self._readable, {}
             for process in readable:
-                self._read_wire(process)
+                self._read_answers(process)
             # Whoever waits for a result should not wait for our deliberations too.
             self._flush_connections()
         pool = self.pool
@@ -1041,18 +1041,18 @@ class Supervisor:
 
     def _give(self, process: WorkerProcess, ids: list[int]) -> None:
         client = self._clients[process.pool.session]
-        frames, known, put = client.frames, process.known, process.outbox.put
-        for id in ids:
-            frame = frames[id]
+        known, needs = process.known, client.needs
+        frames = [client.frames[id] for id in ids]
+        for frame in frames:
             if frame.aux not in known:
                 self._give_blob(client, process, frame.aux)
-            if client.needs:
-                for number in client.needs.get(id, ()):
+            if needs:
+                for number in needs.get(frame.id, ()):
                     if number not in known:
                         self._give_blob(client, process, number)
             if frame.segment is not None:
                 client.sharing.given(process, frame)
-            put(frame)
+        process.outbox.put_all(frames)
         self._flush_worker(process)
         process.write_tokens(ids)
         seconds = process.pool.session.seconds
@@ -1067,22 +1067,23 @@ class Supervisor:
             process.outbox.put(blob)
 
     def _flush_worker(self, process: WorkerProcess) -> None:
-        if process.fd < 0:
+        if process.answers < 0:
             return
         writing = not process.flush()
         if writing != process.writing:
             process.writing = writing
-            self._want_wire(process)
+            self._want_worker(process)
 
-    def _want_wire(self, process: WorkerProcess) -> None:
+    def _want_worker(self, process: WorkerProcess) -> None:
         client = self._clients[process.pool.session]
-        reading = process not in client.paused_wires
-        self.loop.want(process.fd, read=reading, write=process.writing)
+        reading = process not in client.paused_answers and not process.hung_up
+        self.loop.want(process.answers, read=reading)
+        self.loop.want(process.wire, read=reading, write=process.writing and not process.hung_up)
 
     def _report_begun(self, now: float) -> None:
         for process in self._by_pid.values():
             if process.pool.state is WorkerState.BUSY:
-                self._read_wire(process)  # what has been finished is not running
+                self._read_answers(process)  # what has been finished is not running
         found, due = self.pool.begun(now)
         begun: dict[ClientSession, list[int]] = {}
         for worker, id, since in found:
@@ -1136,11 +1137,12 @@ class Supervisor:
         worker.shell = process
         self._processes[process.number] = process
         client.processes[process] = None
-        self.loop.watch(
-            process.fd,
-            lambda: self._readable.__setitem__(process, None),
-            lambda: self._flush_worker(process),
-        )
+
+        def readable() -> None:
+            self._readable[process] = None
+
+        self.loop.watch(process.answers, readable)
+        self.loop.watch(process.wire, readable, lambda: self._flush_worker(process))
         for output in process.outputs:
             self._watch_output(output)
         if client.setup is not None:
@@ -1212,22 +1214,22 @@ class Supervisor:
         if process.killed or process.hung_up:
             self._tell_zygote({"kill": process.pid})
 
-    def _drain_wire(self, process: WorkerProcess) -> None:
+    def _drain_answers(self, process: WorkerProcess) -> None:
         """Take all that a worker has sent up to now."""
         process.drained = False
-        while process.fd >= 0 and not process.drained:
+        while process.answers >= 0 and not process.drained:
             self._take_from(process)
 
-    def _read_wire(self, process: WorkerProcess) -> None:
+    def _read_answers(self, process: WorkerProcess) -> None:
         """Take some of what a worker has sent, unless its client is too far behind."""
-        if process.fd < 0:
+        if process.answers < 0:
             return
         client = self._clients[process.pool.session]
         if client.wire.unacked_bytes > MOST_UNACKED:
-            if process not in client.paused_wires:
-                client.paused_wires[process] = None
+            if process not in client.paused_answers:
+                client.paused_answers[process] = None
                 self._throttled[client] = None
-                self._want_wire(process)
+                self._want_worker(process)
             return
         self._take_from(process)
 
@@ -1242,10 +1244,10 @@ class Supervisor:
             self.log("warning", f"! worker {process.pid} sent nonsense: {exc}")
             frames = None
         if frames is None:
-            # It has closed the wire: it is dying, or a task has done it.
-            self.loop.want(process.fd, read=False, write=False)
-            self.pool.stop(process.pool)
+            # It has closed one of its ends: it is dying, or a task has done it.
             process.hung_up = True
+            self._want_worker(process)
+            self.pool.stop(process.pool)
             if process.pid:
                 self._tell_zygote({"kill": process.pid})
             return
@@ -1272,19 +1274,23 @@ class Supervisor:
             elif kind == Kind.LOG and client.id in self._sessions:
                 self._send(client, frame)
         if ids:
-            if process.has_printed():
+            if process.printed:
                 # What a task has printed comes before its result, whatever the loop saw first.
                 for output in process.outputs:
                     self._read_output(output)
             strange = self.pool.done(process.pool, ids, micros, self.loop.now)
-            tasks, send = client.frames, client.wire.send
+            if strange or len(ids) < len(frames):
+                frames = [
+                    frame
+                    for frame in frames
+                    if frame.kind in (RESULT, FAILURE) and frame.id not in strange
+                ]
+            pop = client.frames.pop
             for frame in frames:
-                if frame.kind not in (RESULT, FAILURE) or frame.id in strange:
-                    continue
-                task = tasks.pop(frame.id)
+                task = pop(frame.id)
                 if task.segment is not None:
                     client.sharing.settled(task)
-                send(frame)
+            client.wire.send_all(frames)
             if client.timeouts or client.needs:
                 for id in ids:
                     self._forget(client, id)
@@ -1316,7 +1322,7 @@ class Supervisor:
     def _gone(self, process: WorkerProcess, status: int | None) -> None:
         """A worker's process has ended: take what it finished, then what it had not begun."""
         client = self._clients[process.pool.session]
-        self._drain_wire(process)
+        self._drain_answers(process)
         for output in process.outputs:
             self._drain_output(output)
         for id in self.pool.gone(process.pool):
@@ -1324,9 +1330,10 @@ class Supervisor:
             self._send_died(client, id, process.doomed.get(id, "died"), process, status)
         client.sharing.worker_gone(process)
         client.asking.worker_gone(process)
-        self.loop.forget(process.fd)
-        process.fd = -1
-        client.paused_wires.pop(process, None)
+        self.loop.forget(process.answers)
+        self.loop.forget(process.wire)
+        process.close()
+        client.paused_answers.pop(process, None)
         client.processes.pop(process, None)
         self._unflushed_workers.pop(process, None)
         self._processes.pop(process.number, None)
@@ -1336,7 +1343,6 @@ class Supervisor:
             said = process.stderr(STDERR_CHARACTERS)
             text = f"a worker ended before it was ready: {how}" + (said and f"\n{said}")
             self._failed_start(client, text, status)
-        process.close()
         if not client.processes and client.pool not in self.pool.sessions:
             self._clients.pop(client.pool, None)
         self._over_if_done()
@@ -1402,15 +1408,15 @@ class Supervisor:
     def _unthrottle(self) -> None:
         """Read again from those that had to wait, once their client has caught up."""
         for client in list(self._throttled):
-            if client.paused_wires and client.wire.unacked_bytes <= MOST_UNACKED:
-                processes, client.paused_wires = client.paused_wires, {}
+            if client.paused_answers and client.wire.unacked_bytes <= MOST_UNACKED:
+                processes, client.paused_answers = client.paused_answers, {}
                 for process in processes:
-                    self._want_wire(process)
+                    self._want_worker(process)
             if client.paused_outputs and not _clogged(client):
                 outputs, client.paused_outputs = client.paused_outputs, {}
                 for output in outputs:
                     self.loop.want(output.fd)
-            if not client.paused_wires and not client.paused_outputs:
+            if not client.paused_answers and not client.paused_outputs:
                 del self._throttled[client]
 
 

@@ -1,15 +1,17 @@
 """
 A worker: the process that runs tasks, one at a time, in its main thread.
 
-It has two ways to its supervisor. The *wire*, a socket, brings frames and takes results. The
-*token pipe* brings the ids of the tasks that it may begin. Tasks come down the wire ahead of time;
-the worker begins one only after it has read that task's id from the pipe, so that until then the
-supervisor can take it back by reading the id first. ::
+It has three ways to its supervisor. The *wire*, a socket, brings frames. The *token pipe* brings
+the ids of the tasks that it may begin. Tasks come down the wire ahead of time; the worker begins
+one only after it has read that task's id from the pipe, so that until then the supervisor can take
+it back by reading the id first. The third, also a pipe, takes the *answers*. ::
 
-    token pipe   17  18  20          ids that may be begun, in order
-    wire         T17 T18 T19 T20     19 was taken back: it is dropped when 20 is looked for
+    wire         T17 T18 T19 T20      19 was taken back: it is dropped when 20 is looked for
+    token pipe   17  18  20           ids that may be begun, in order
+    answers      R17 R18              a small frame costs a fourth of what it would by a socket
 
 A result is written with one call as soon as it is there. What the kernel has taken outlives us.
+One that is in shared memory goes by the wire, for a pipe takes no descriptors along.
 
 Bodies: TASK is the pickle of ``(args, kwargs)``, with BATCH a list of items, each an argument or,
 with STAR, a tuple of arguments. RESULT is the pickle of the value, of a BATCH the list of values.
@@ -116,9 +118,11 @@ class Worker:
     Args:
         wire: The descriptor of the wire, a stream socket.
         tokens: The descriptor of the token pipe, which becomes non-blocking.
+        answers: The descriptor of the pipe that takes the answers.
     """
 
     __slots__ = (
+        "_answers",
         "_frames",
         "_functions",
         "_has_large",
@@ -134,10 +138,11 @@ class Worker:
         "_waiter",
     )
 
-    def __init__(self, wire: int, tokens: int) -> None:
+    def __init__(self, wire: int, tokens: int, answers: int) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, wire)
         self._sock.setblocking(True)
         self._tokens = tokens
+        self._answers = answers
         # We never wait in a read: a process that is killed there may still take a token along, and
         # with it a task that nobody has begun. A poll takes nothing.
         os.set_blocking(tokens, False)
@@ -154,7 +159,7 @@ class Worker:
         self._mappings = Mappings()
         self._segments = SegmentPool(MOST_FREE)
         self._lent: dict[int, Segment] = {}
-        # Any thread and any signal handler may log, also while we write to the wire.
+        # Any thread and any signal handler may log, also while we write an answer.
         self._records: deque[bytes] = deque()
         self._sending = _thread.allocate_lock()
 
@@ -163,6 +168,7 @@ class Worker:
         if self._tokens >= 0:  # else it is a grandchild, where that number may be another file's
             self._sock.close()
             os.close(self._tokens)
+            os.close(self._answers)
             self._tokens = -1
         current.task = None
 
@@ -335,7 +341,7 @@ class Worker:
             self._send(RESULT, frame.id, body, buffers, micros)
         else:
             with self._sending:
-                self._sock.sendall(HEADER.pack(RESULT, 0, 0, micros, frame.id, len(body)) + body)
+                self._write(HEADER.pack(RESULT, 0, 0, micros, frame.id, len(body)) + body)
             if self._records:
                 self._send_records()
 
@@ -409,9 +415,17 @@ class Worker:
                 chunk = outbox.chunk()
                 if type(chunk[0]) is WithSegment:
                     outbox.sent(send_with_fd(self._sock, chunk[0]))
-                else:
+                elif frame.segment is not None:
                     outbox.sent(self._sock.sendmsg(chunk))
+                else:
+                    outbox.sent(os.writev(self._answers, chunk))
         self._send_records()
+
+    def _write(self, data: bytes) -> None:
+        """Write an answer, all of it: a signal may come in the middle of a long one."""
+        count = os.write(self._answers, data)
+        while count < len(data):
+            count += os.write(self._answers, memoryview(data)[count:])
 
     def send_record(self, body: bytes) -> bool:
         """
@@ -435,7 +449,7 @@ class Worker:
         while self._records and self._sending.acquire(blocking=False):
             try:
                 while self._records:
-                    self._sock.sendall(self._records.popleft())
+                    self._write(self._records.popleft())
             finally:
                 self._sending.release()
 
@@ -523,7 +537,13 @@ class LateFinder:
 
 
 def run(
-    config: dict[str, Any], wire: int, tokens: int, out: int, err: int, asks: int = -1
+    config: dict[str, Any],
+    wire: int,
+    tokens: int,
+    answers: int,
+    out: int,
+    err: int,
+    asks: int = -1,
 ) -> NoReturn:
     """
     Be a worker until the token pipe is closed. Called in a process just forked.
@@ -533,14 +553,15 @@ def run(
             "client": see the supervisor.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
+        answers: That of the pipe that takes the answers.
         out: Where standard output goes.
         err: Where standard error goes.
         asks: Where to ask the client for modules; -1 if it is not to be asked.
     """
     status = 1
     try:
-        wire, tokens = _prepare(config, wire, tokens, out, err)
-        worker = Worker(wire, tokens)
+        _prepare(config, out, err)
+        worker = Worker(_move_up(wire), _move_up(tokens), _move_up(answers))
         os.register_at_fork(after_in_child=worker.close_in_child)
         if asks >= 0:
             finder = LateFinder(_move_up(asks))
@@ -567,8 +588,8 @@ def run(
         os._exit(status)
 
 
-def _prepare(config: dict[str, Any], wire: int, tokens: int, out: int, err: int) -> tuple[int, int]:
-    """Make this process what tasks expect; return where wire and token pipe are now."""
+def _prepare(config: dict[str, Any], out: int, err: int) -> None:
+    """Make this process what tasks expect."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -594,7 +615,6 @@ def _prepare(config: dict[str, Any], wire: int, tokens: int, out: int, err: int)
     if random is not None:
         # It was imported before the fork: without this all workers draw the same numbers.
         random.seed()
-    return _move_up(wire), _move_up(tokens)
 
 
 def _send_logs(worker: Worker, level: int) -> None:

@@ -1,4 +1,4 @@
-"""The supervisor's end of a worker: its wire, its token pipe, its output."""
+"""The supervisor's end of a worker: its wire, its pipes, its output."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from remote_executor.core.pool import PoolWorker
     from remote_executor.wire.frames import Frame
 
-__all__ = ["Output", "TokenPipes", "WorkerProcess"]
+__all__ = ["Output", "TokenPipes", "WorkerProcess", "make_room"]
 
 OUTPUT_CHUNK = 64 * 1024
 LONGEST_LINE = 8 * 1024
 STDERR_KEPT = 8 * 1024
+ANSWERS_ROOM = 256 * 1024
+"""Bytes of answers that a worker may be ahead of us, where that can be asked for."""
+
+MOST_READS = 64
+"""So many reads, 4 KiB at least as a rule, are enough for all that the pipe can hold."""
 
 
 class Output:
@@ -43,7 +48,7 @@ class Output:
 
     def __init__(self, process: WorkerProcess, fd: int, which: int) -> None:
         os.set_blocking(fd, False)
-        process.printing.register(fd, select.POLLIN)
+        process.beside.register(fd, select.POLLIN)
         self.process = process
         self.fd = fd
         self.which = which
@@ -84,33 +89,41 @@ class Output:
     def close(self) -> None:
         """Read no more."""
         if self.fd >= 0:
-            self.process.printing.unregister(self.fd)
+            self.process.beside.unregister(self.fd)
             os.close(self.fd)
             self.fd = -1
 
 
 class WorkerProcess:
     """
-    A worker's process and the ways to it.
+    A worker's process and the ways to it: see :mod:`remote_executor.server.worker`.
 
     Attributes:
+        wire: The descriptor of our end of the wire.
+        answers: The read end of the pipe that brings its answers, -1 once it is closed.
         pool: The pool's idea of it.
         number: What the zygote calls it before it has a pid.
         pid: Its process id, 0 until the zygote has told it.
         known: Numbers of the functions that it holds.
         holds: Tasks whose shared memory it may be using.
         doomed: Tasks that are being killed, and why.
-        drained: Whether the last reading of the wire found nothing more.
+        drained: Whether the last call of :meth:`receive` found nothing more.
+        printed: Whether there was output to read when the last answers came.
         killed: Whether we want it dead.
-        hung_up: Whether it has closed the wire.
+        ended: Whether it has closed the wire or the pipe of its answers.
+        hung_up: Whether that is known, and nothing more comes.
         started: Whether it has said that it is ready.
     """
 
     __slots__ = (
+        "_reader",
         "_theirs",
+        "_wire_reader",
+        "answers",
+        "beside",
         "doomed",
         "drained",
-        "fd",
+        "ended",
         "holds",
         "hung_up",
         "killed",
@@ -120,12 +133,12 @@ class WorkerProcess:
         "outputs",
         "pid",
         "pool",
-        "printing",
-        "reader",
+        "printed",
         "sock",
         "started",
         "token_read",
         "token_write",
+        "wire",
         "writing",
     )
 
@@ -141,22 +154,31 @@ class WorkerProcess:
         self.started = False
         self.writing = False
         self.drained = False
+        self.ended = False
+        self.printed = False
         self.outbox = Outbox()
-        self.reader = FrameReader(WORKER_LIMIT)
-        self.reader.open_up(WORKER_LIMIT)
+        self._reader = FrameReader(WORKER_LIMIT)
+        self._reader.open_up(WORKER_LIMIT)
+        self._wire_reader = FrameReader(WORKER_LIMIT)
+        self._wire_reader.open_up(WORKER_LIMIT)
         self.outputs: list[Output] = []
-        self.printing = select.poll()
-        """Knows the outputs that are open."""
-        self.token_read = self.token_write = -1
+        self.beside = select.poll()
+        """Knows by what else something may come: the outputs that are open, and the wire."""
+        self.answers = self.token_read = self.token_write = -1
         self._theirs: list[int] = []
         self.sock, theirs = socket.socketpair()
-        self.fd = self.sock.fileno()
+        self.wire = self.sock.fileno()
         self.sock.setblocking(False)
+        self.beside.register(self.wire, select.POLLIN)
         self._theirs.append(theirs.detach())
         try:
             token_read, self.token_write = os.pipe()
             self._theirs.append(token_read)
             self.token_read = _second_reader(token_read)
+            self.answers, answers = os.pipe()
+            self._theirs.append(answers)
+            os.set_blocking(self.answers, False)
+            make_room(answers)
             for which in (1, 2):
                 read, write = os.pipe()
                 self._theirs.append(write)
@@ -169,7 +191,7 @@ class WorkerProcess:
         return f"<WorkerProcess {self.pid} {self.pool!r}>"
 
     def theirs(self) -> list[int]:
-        """Return the descriptors for the worker: wire, tokens, output, error, and those added."""
+        """Return the worker's descriptors: wire, tokens, answers, output, error, those added."""
         return self._theirs
 
     def add(self, fd: int) -> None:
@@ -183,20 +205,60 @@ class WorkerProcess:
         self._theirs = []
 
     def receive(self) -> list[Frame] | None:
-        """Return the frames that have come, or None at the end of the wire."""
-        try:
-            count = receive_with_fds(self.sock, self.reader.get_buffer(), self.reader.segments)
-        except BlockingIOError:
-            self.drained = True
-            return []
-        except OSError:
-            count = 0
-        self.drained = not count
-        return self.reader.filled(count) if count else None
+        """
+        Return the frames that have come, or None at the end.
 
-    def has_printed(self) -> bool:
-        """Whether there is output to read."""
-        return bool(self.printing.poll(0))
+        Most come by the pipe. Those with a segment come by the wire, and here they come after what
+        the worker has said before them by the pipe.
+        """
+        answers = self._receive_answers()
+        by_wire: list[Frame] | None = None
+        self.printed = False
+        # Now, and not later: what a task has printed came before its result, which is here.
+        for fd, _ in self.beside.poll(0):
+            if fd == self.wire:
+                by_wire = self._receive_by_wire()
+            else:
+                self.printed = True
+        self.drained = answers is None and by_wire is None
+        if self.drained and self.ended:
+            return None
+        frames = answers or []
+        if by_wire:
+            for _ in range(MOST_READS):
+                more = self._receive_answers()
+                if more is None:
+                    break
+                frames += more
+            frames += by_wire
+        return frames
+
+    def _receive_answers(self) -> list[Frame] | None:
+        """Read the pipe; return None if there was nothing."""
+        reader = self._reader
+        try:
+            count = os.readv(self.answers, [reader.get_buffer()])
+        except BlockingIOError:
+            return None
+        if not count:
+            self.ended = True
+            return None
+        return reader.filled(count)
+
+    def _receive_by_wire(self) -> list[Frame] | None:
+        """Read the wire; return None if there was nothing."""
+        reader = self._wire_reader
+        try:
+            count = receive_with_fds(self.sock, reader.get_buffer(), reader.segments)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            count = 0
+        if not count:
+            self.ended = True
+            self.beside.unregister(self.wire)
+            return None
+        return reader.filled(count)
 
     def flush(self) -> bool:
         """
@@ -256,6 +318,9 @@ class WorkerProcess:
             self.token_read = -1
         for output in self.outputs:
             output.close()
+        if self.answers >= 0:
+            os.close(self.answers)
+            self.answers = -1
         self.sock.close()
 
 
@@ -271,6 +336,16 @@ def _second_reader(fd: int) -> int:
     except OSError:
         os.set_blocking(fd, False)
         return os.dup(fd)
+
+
+def make_room(pipe: int) -> None:
+    """Let a pipe for answers hold more than by default, where it can."""
+    size = getattr(fcntl, "F_SETPIPE_SZ", None)  # only Linux has it
+    if size is not None:
+        try:
+            fcntl.fcntl(pipe, size, ANSWERS_ROOM)
+        except OSError:  # this user has too many pipes
+            pass
 
 
 class TokenPipes:

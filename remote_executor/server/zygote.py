@@ -6,7 +6,7 @@ connection, and forks workers on request. So a new worker has everything importe
 memory. It waits for their end, and it kills: workers, what they leave behind, and everything if
 the supervisor is gone. ::
 
-    supervisor -> zygote   {"start": token, "index": ...} + 4 or 5 descriptors {"kill": pid}
+    supervisor -> zygote   {"start": token, "index": ...} + 5 or 6 descriptors {"kill": pid}
     zygote -> supervisor   {"started": token, "pid": pid}    {"gone": pid, "status": exitcode}
                            {"trouble": text}
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Zygote", "await_zygote", "fork_zygote", "kill_with_descendants"]
 
-FDS_PER_WORKER = 4
+FDS_PER_WORKER = 5
 IDLE_SECONDS = 0.05
 """After so long without a request there is time for what later workers may need."""
 

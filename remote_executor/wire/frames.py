@@ -27,9 +27,17 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.errors import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["MAX_BUFFERS", "WORKER_LIMIT", "Buffer", "Frame", "FrameReader", "make_frame"]
+__all__ = [
+    "MAX_BUFFERS",
+    "WORKER_LIMIT",
+    "Buffer",
+    "Frame",
+    "FrameReader",
+    "make_frame",
+    "total_size",
+]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -176,6 +184,17 @@ def make_frame(
     if size <= LARGE:
         return Frame(kind, flags, aux, id, head + body, 24 + 8 * count, tuple(buffers))
     return Frame(kind, flags, aux, id, head, 24 + 8 * count, tuple(buffers), body)
+
+
+def total_size(frames: Iterable[Frame]) -> int:
+    """Return the sum of the frames' sizes; most are but a few bytes in one piece."""
+    size = 0
+    for frame in frames:
+        if frame.tail is None and not frame.buffers:
+            size += len(frame.raw)
+        else:
+            size += frame.size
+    return size
 
 
 def _new_buffers(sizes: Sequence[int]) -> tuple[Sequence[Buffer], object]:

@@ -22,10 +22,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from remote_executor.errors import LocalProtocolError, RemoteProtocolError
-from remote_executor.wire.frames import make_frame
+from remote_executor.wire.frames import make_frame, total_size
 from remote_executor.wire.messages import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from remote_executor.wire.frames import Frame
     from remote_executor.wire.outbox import Outbox
 
@@ -108,6 +110,16 @@ class Session:
         if self.outbox is not None:
             self.outbox.put(frame)
 
+    def send_all(self, frames: Sequence[Frame]) -> None:
+        """As :meth:`send`, for many frames in a fraction of the time."""
+        if self.state is SessionState.EXPIRED:
+            return
+        self._sent += len(frames)
+        self._unacked.extend(frames)
+        self.unacked_bytes += total_size(frames)
+        if self.outbox is not None:
+            self.outbox.put_all(frames)
+
     def acknowledged(self, count: int) -> list[Frame]:
         """
         Drop what the peer has had, and return it.
@@ -126,8 +138,7 @@ class Session:
             )
         unacked = self._unacked
         frames = [unacked.popleft() for _ in range(dropped)]
-        for frame in frames:
-            self.unacked_bytes -= frame.size
+        self.unacked_bytes -= total_size(frames)
         return frames
 
     # ---------------------------------------------------------------- receiving
@@ -186,8 +197,7 @@ class Session:
         self._acked_received = self.received_count
         self._unseen_bytes = 0
         self._ack_at = None
-        for frame in self._unacked:
-            outbox.put(frame)
+        outbox.put_all(self._unacked)
 
     def link_lost(self, now: float) -> None:
         """The link is gone; wait for the next one for at most the grace."""

@@ -108,18 +108,24 @@ class SessionHistory(RuleBasedStateMachine):
 
     @rule(role=roles, size=st.sampled_from([0, 9, 3000, LARGE + 1]), extra=st.integers(0, 2))
     def send(self, role, size, extra):
+        self.ends[role].session.send(self.make(role, size, extra))
+
+    @rule(role=roles, count=st.integers(100, 300), large=st.integers(0, 299))
+    def send_many(self, role, count, large):
+        frames = [
+            self.make(role, 3000, 1) if number == large else self.make(role, 0, 0)
+            for number in range(count)
+        ]
+        self.ends[role].session.send_all(frames)
+
+    def make(self, role, size, extra):
         end = self.ends[role]
         number = len(end.sent)
         buffers = [BYTES[number % 7 :][: 50_000 * part] for part in range(extra)]
         frame = make_frame(Kind.TASK, number, BYTES[number % 5 :][:size], buffers)
         if end.session.state is not SessionState.EXPIRED:
             end.sent.append(plain(frame))
-        end.session.send(frame)
-
-    @rule(role=roles, count=st.integers(100, 300))
-    def send_many(self, role, count):
-        for _ in range(count):
-            self.send(role, 0, 0)
+        return frame
 
     @rule(role=roles, most=counts)
     def write(self, role, most):

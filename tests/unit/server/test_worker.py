@@ -14,6 +14,7 @@ import pytest
 from remote_executor.payload import shared
 from remote_executor.payload.pickles import dump, load
 from remote_executor.server.worker import Worker, current
+from remote_executor.server.workers import make_room
 from remote_executor.wire.frames import FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind, decode_fields, encode_ids
 
@@ -24,7 +25,10 @@ class Desk:
     def __init__(self):
         self.sock, theirs = socket.socketpair()
         self.token_read, self.token_write = os.pipe()
-        self.worker = Worker(theirs.detach(), self.token_read)
+        self.answers, answers = os.pipe()
+        os.set_blocking(self.answers, False)
+        make_room(answers)
+        self.worker = Worker(theirs.detach(), self.token_read, answers)
         self.reader = FrameReader(1 << 30)
         self.reader.open_up(1 << 30)
 
@@ -55,17 +59,19 @@ class Desk:
         return self.frames()
 
     def frames(self):
-        self.sock.setblocking(False)
         frames = []
         while True:
             try:
-                frames += self.reader.filled(self.sock.recv_into(self.reader.get_buffer()))
+                count = os.readv(self.answers, [self.reader.get_buffer()])
             except BlockingIOError:
                 return frames
+            frames += self.reader.filled(count)
 
     def close(self):
         self.sock.close()
         self.worker._sock.close()
+        os.close(self.worker._answers)
+        os.close(self.answers)
         os.close(self.token_read)
         if self.token_write >= 0:
             os.close(self.token_write)

@@ -76,7 +76,7 @@ def test_the_pool_works_upon_the_pipes(process):
 
 def test_output_is_cut_at_line_ends(process):
     output = process.outputs[0]
-    write = process.theirs()[2]
+    write = process.theirs()[3]
     assert output.read() == b""
     assert output.empty
     os.write(write, b"one\ntwo\nthr")
@@ -94,8 +94,8 @@ def test_output_is_cut_at_line_ends(process):
 
 
 def test_the_last_words_on_standard_error_are_kept(process):
-    os.write(process.theirs()[2], b"out\n")
-    os.write(process.theirs()[3], b"first\n" + b"\xff last\n")
+    os.write(process.theirs()[3], b"out\n")
+    os.write(process.theirs()[4], b"first\n" + b"\xff last\n")
     for output in process.outputs:
         output.read()
     assert process.stderr(7) == "\ufffd last\n"
@@ -120,3 +120,77 @@ def test_the_wire(process):
     assert process.receive() is None
     assert process.receive() is None
     assert "WorkerProcess" in repr(process)
+
+
+def ids(frames):
+    return [frame.id for frame in frames]
+
+
+def say(fd, *numbers):
+    for number in numbers:
+        os.write(fd, make_frame(Kind.RESULT, number, b"value").raw)
+
+
+def test_what_was_said_by_the_pipe_before_a_frame_of_the_wire_comes_before_it(process):
+    wire, answers = process.theirs()[0], process.theirs()[2]
+    say(answers, 1)
+    say(wire, 3)
+    assert ids(process.receive()) == [1, 3]
+
+    class Beside:
+        """The worker goes on while we look."""
+
+        def poll(self, timeout):
+            say(answers, 5)
+            say(wire, 6)
+            return [(process.wire, select.POLLIN)]
+
+    say(answers, 4)
+    process.beside, kept = Beside(), process.beside
+    assert ids(process.receive()) == [4, 5, 6]
+    process.beside = kept
+    assert process.receive() == []
+
+
+@pytest.mark.parametrize("closed", [0, 2])
+def test_a_worker_that_closes_one_of_its_ends_is_at_its_end_once_all_is_read(process, closed):
+    wire, answers = process.theirs()[0], process.theirs()[2]
+    say(answers, 1)
+    say(wire, 2)
+    os.close(process.theirs().pop(closed))
+    assert ids(process.receive()) == [1, 2]
+    assert not process.drained
+    assert process.receive() is None
+    assert process.drained
+    assert process.receive() is None
+
+
+def test_it_is_known_whether_there_was_output_when_an_answer_came(process):
+    answers, out = process.theirs()[2], process.theirs()[3]
+    say(answers, 1)
+    assert ids(process.receive()) == [1]
+    assert not process.printed
+    os.write(out, b"words")
+    say(answers, 2)
+    assert ids(process.receive()) == [2]
+    assert process.printed
+    process.outputs[0].read()
+    say(answers, 3)
+    assert ids(process.receive()) == [3]
+    assert not process.printed
+
+
+def test_the_end_waits_for_the_rest_of_a_large_answer(process):
+    answers = process.theirs()[2]
+    parts = make_frame(Kind.FAILURE, 1, bytes(100_000)).parts()
+    os.write(answers, parts[0] + parts[1][:60_000])
+    assert process.receive() == []
+    assert not process.drained
+    assert process.receive() == []
+    assert process.drained
+    os.write(answers, parts[1][60_000:])
+    process.close_theirs()
+    while not (frames := process.receive()):
+        assert frames == []
+    assert ids(frames) == [1]
+    assert process.receive() is None

@@ -6,7 +6,7 @@ import pytest
 
 from remote_executor.wire.frames import LARGE, make_frame
 from remote_executor.wire.messages import Flag
-from remote_executor.wire.outbox import JOIN, STRIDE, Outbox, WithSegment
+from remote_executor.wire.outbox import CROWD, JOIN, STRIDE, TINY, Outbox, WithSegment
 from tests.support.wires import bytes_of, drain
 
 SMALL = [make_frame(35, number, b"x" * number) for number in range(5)]
@@ -62,6 +62,29 @@ def test_a_lone_small_piece_between_large_ones_is_not_copied():
     assert head is large.raw
     assert [first, between, last] == list(large.buffers)
     assert between is large.buffers[1]
+
+
+def test_frames_put_in_together_come_out_as_if_one_by_one():
+    with_segment = make_frame(35, 8, b"body", [b"b" * 10])
+    with_segment.set_segment("segment")
+    frames = [*SMALL, LARGE_ONE, *SMALL, with_segment, make_frame(35, 7, bytes(TINY)), *SMALL[:1]]
+    together = Outbox()
+
+    together.put_all(frames)
+
+    one_by_one = outbox_with(*frames)
+    assert together.size == one_by_one.size
+    assert drain(together) == drain(one_by_one)
+
+
+def test_tiny_frames_put_in_together_are_joined_but_not_without_limit():
+    frames = [make_frame(35, number) for number in range(CROWD + 1)]
+    outbox = Outbox()
+
+    outbox.put_all(frames)
+    outbox.put_all([])
+
+    assert list(outbox._parts) == [bytes_of(*frames[:CROWD]), bytes_of(frames[CROWD])]
 
 
 def test_one_write_takes_a_stride_and_leaves_the_rest():

@@ -48,6 +48,28 @@ def test_what_is_sent_is_written_and_kept(session, outbox):
     assert session.unacked_bytes == 48
 
 
+def test_many_are_sent_as_one_by_one(session, outbox):
+    frames = [task(1), make_frame(Kind.TASK, 2, b"body", [b"buffer"]), task(3)]
+    session.send_all(frames)
+    session.send_all([])
+
+    assert written(outbox) == [(Kind.TASK, 1), (Kind.TASK, 2), (Kind.TASK, 3)]
+    assert session.unacked_bytes == sum(frame.size for frame in frames)
+    assert session.acknowledged(3) == frames
+
+
+def test_many_wait_for_a_link_and_are_dropped_after_the_end():
+    session, outbox = Session(now=0.0, grace=GRACE), Outbox()
+    session.send_all([task(1), task(2)])
+    session.attach(outbox, 0)
+    assert written(outbox) == [(Kind.TASK, 1), (Kind.TASK, 2)]
+    session.link_lost(1.0)
+    session.tick(1.0 + GRACE)
+    session.send_all([task(3)])
+    assert session.unacked_bytes == 0
+    session.check()
+
+
 def test_what_is_acknowledged_is_dropped_and_returned(session):
     frames = [task(number, b"x" * number) for number in range(3)]
     for frame in frames:
