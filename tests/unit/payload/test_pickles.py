@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import sys
 
@@ -36,6 +37,28 @@ def test_plain_objects_come_back(dumper, obj):
 
     assert not buffers
     assert obj == load(body, buffers)
+
+
+class Celsius(float):
+    """A number that is more than one."""
+
+
+NUMBERS = [None, True, 0, -1, 2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 2**200]
+NUMBERS += [0.1, -0.0, 5e-324, 1.7e308, math.inf, -math.inf, Celsius(20.5), np.float64(2.5)]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_numbers_come_back_as_what_they_were(number):
+    body, buffers = dump_result(number)
+
+    found = load(body, buffers)
+
+    assert type(found) is type(number)
+    assert repr(found) == repr(number)
+
+
+def test_no_number_comes_back_as_none():
+    assert math.isnan(load(*dump_result(math.nan)))
 
 
 @pytest.mark.parametrize("dumper", DUMPS)
