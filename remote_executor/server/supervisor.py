@@ -31,8 +31,9 @@ from remote_executor.payload.libraries import installed
 from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.strangers import Strangers
+from remote_executor.server.token_pipe import TokenPipes
 from remote_executor.server.vigil import Vigil
-from remote_executor.server.workers import Output, TokenPipes, WorkerProcess
+from remote_executor.server.workers import Output, WorkerProcess
 from remote_executor.server.zygote import kill_with_descendants
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
@@ -729,7 +730,7 @@ class Supervisor:
 
     def _sharing(self, client: ClientSession) -> Sharing:
         def tell_worker(process: WorkerProcess, frame: Frame) -> None:
-            process.outbox.put(frame)
+            process.put(frame)
             self._unflushed_workers[process] = None
 
         return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
@@ -899,7 +900,7 @@ class Supervisor:
         if len(ids) == 1:
             worker = self.pool.begin(client.pool, ids[0], self.loop.now)
             if worker is not None:
-                self._give(worker.shell, ids)
+                self._give_alone(worker.shell, ids)
                 return
         self.pool.queue(client.pool, ids)
 
@@ -929,7 +930,7 @@ class Supervisor:
             for process in client.processes:
                 if frame.aux in process.known:
                     process.known.discard(frame.aux)
-                    process.outbox.put(frame)
+                    process.put(frame)
                     self._unflushed_workers[process] = None
         elif kind == Kind.OPTIONS:
             client.options[frame.id] = decode_fields(frame.body)
@@ -952,7 +953,7 @@ class Supervisor:
             client.asking.answered(frame)
         elif kind == Kind.RELOAD:
             for process in client.processes:
-                process.outbox.put(frame)
+                process.put(frame)
                 self._unflushed_workers[process] = None
         else:
             raise RemoteProtocolError(f"kind {kind} is not for a server")
@@ -1052,11 +1053,22 @@ class Supervisor:
                         self._give_blob(client, process, number)
             if frame.segment is not None:
                 client.sharing.given(process, frame)
-        process.outbox.put_all(frames)
+        process.put_tasks(frames)
         self._flush_worker(process)
-        process.write_tokens(ids)
+        process.tokens.write(ids)
+        self._given(process, len(ids))
+
+    def _give_alone(self, process: WorkerProcess, ids: list[int]) -> None:
+        """Give a worker that is idle its one task."""
+        client = self._clients[process.pool.session]
+        if ids[0] not in client.needs and process.give_alone(client.frames[ids[0]]):
+            self._given(process, 1)
+        else:
+            self._give(process, ids)
+
+    def _given(self, process: WorkerProcess, count: int) -> None:
         seconds = process.pool.session.seconds
-        self._quick = len(ids) == 1 and seconds is not None and seconds * 1e6 < QUICK_MICROS
+        self._quick = count == 1 and seconds is not None and seconds * 1e6 < QUICK_MICROS
         if self._begun_timer.when is None:
             self._begun_timer.at(self.loop.now + BEGUN_PERIOD)
 
@@ -1064,7 +1076,7 @@ class Supervisor:
         blob = client.blobs.get(number)
         if blob is not None:
             process.known.add(number)
-            process.outbox.put(blob)
+            process.put(blob)
 
     def _flush_worker(self, process: WorkerProcess) -> None:
         if process.answers < 0:
@@ -1146,7 +1158,7 @@ class Supervisor:
         for output in process.outputs:
             self._watch_output(output)
         if client.setup is not None:
-            process.outbox.put(client.setup)
+            process.put(client.setup)
             self._unflushed_workers[process] = None
         if config["modules"]:
             process.add(client.asking.open(process))
@@ -1165,7 +1177,7 @@ class Supervisor:
     def _stop(self, worker: PoolWorker) -> None:
         """Let a worker end by itself; kill it if it takes too long."""
         process: WorkerProcess = worker.shell
-        process.close_tokens()
+        process.tokens.close_writing()
         self.loop.timer(lambda _: self._kill(process)).at(self.loop.now + LINGER_SECONDS)
 
     def _kill(self, process: WorkerProcess) -> None:
@@ -1278,6 +1290,7 @@ class Supervisor:
                 # What a task has printed comes before its result, whatever the loop saw first.
                 for output in process.outputs:
                     self._read_output(output)
+            process.answered(ids[-1])
             strange = self.pool.done(process.pool, ids, micros, self.loop.now)
             if strange or len(ids) < len(frames):
                 frames = [

@@ -7,7 +7,7 @@ one only after it has read that task's id from the pipe, so that until then the 
 it back by reading the id first. The third, also a pipe, takes the *answers*. ::
 
     wire         T17 T18 T19 T20      19 was taken back: it is dropped when 20 is looked for
-    token pipe   17  18  20           ids that may be begun, in order
+    token pipe   17  18  20           ids that may be begun, in order; see token_pipe.py
     answers      R17 R18              a small frame costs a fourth of what it would by a socket
 
 A result is written with one call as soon as it is there. What the kernel has taken outlives us.
@@ -45,8 +45,16 @@ from remote_executor.payload.pickles import dump_result, load
 from remote_executor.payload.pythons import abroad
 from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
+from remote_executor.server.token_pipe import LONE
 from remote_executor.server.vigil import Vigil
-from remote_executor.wire.frames import HEADER, LARGE, WORKER_LIMIT, FrameReader, make_frame
+from remote_executor.wire.frames import (
+    HEADER,
+    LARGE,
+    WORKER_LIMIT,
+    Frame,
+    FrameReader,
+    make_frame,
+)
 from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids
 from remote_executor.wire.outbox import Outbox, WithSegment
 
@@ -54,7 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from remote_executor.net.segments import Segment
-    from remote_executor.wire.frames import Buffer, Frame
+    from remote_executor.wire.frames import Buffer
 
 __all__ = ["Current", "Worker", "current", "run", "worker_index"]
 
@@ -216,18 +224,21 @@ class Worker:
             if not token:
                 return
             id = from_bytes(token, "little")
-            while True:
-                if not frames:
-                    self._receive()
-                    continue
-                frame = frames.popleft()
-                if frame.kind != TASK:
-                    self._other(frame)
-                elif frame.id == id:
-                    break
-                elif frame.segment is not None:
-                    self._send(Kind.RELEASE, frame.id, b"")
-            current.task = id
+            if id >= LONE:
+                frame = self._read_lone(id - LONE)
+            else:
+                while True:
+                    if not frames:
+                        self._receive()
+                        continue
+                    frame = frames.popleft()
+                    if frame.kind != TASK:
+                        self._other(frame)
+                    elif frame.id == id:
+                        break
+                    elif frame.segment is not None:
+                        self._send(Kind.RELEASE, frame.id, b"")
+            current.task = frame.id
             if frame.flags & BATCH:
                 self._run_batch(frame)
             else:
@@ -240,6 +251,22 @@ class Worker:
             if self._mappings:
                 for key in self._mappings.released():
                     self._send(Kind.RELEASE, cast("int", key), b"")
+
+    def _read_lone(self, size: int) -> Frame:
+        """Read a task that has come with its token; all before it has been read from the wire."""
+        data = b""
+        while len(data) < size:
+            try:
+                piece = os.read(self._tokens, size - len(data))
+            except BlockingIOError:
+                # The supervisor has it in its hands, since it looks who has begun.
+                self._waiter.poll()
+                continue
+            if not piece:
+                os._exit(0)  # there is no supervisor any more
+            data += piece
+        kind, flags, _, aux, id, _ = HEADER.unpack_from(data)
+        return Frame(kind, flags, aux, id, data, HEADER.size)
 
     def _listen(self) -> None:
         """

@@ -6,11 +6,10 @@ import fcntl
 import os
 import select
 import socket
-import struct
-from termios import FIONREAD
 from typing import TYPE_CHECKING
 
 from remote_executor.net.streams import receive_with_fds, send_with_fd
+from remote_executor.server.token_pipe import LONE_MOST, TokenPipe
 from remote_executor.wire.frames import WORKER_LIMIT, FrameReader
 from remote_executor.wire.outbox import Outbox, WithSegment
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from remote_executor.core.pool import PoolWorker
     from remote_executor.wire.frames import Frame
 
-__all__ = ["Output", "TokenPipes", "WorkerProcess", "make_room"]
+__all__ = ["Output", "WorkerProcess", "make_room"]
 
 OUTPUT_CHUNK = 64 * 1024
 LONGEST_LINE = 8 * 1024
@@ -99,12 +98,14 @@ class WorkerProcess:
     A worker's process and the ways to it: see :mod:`remote_executor.server.worker`.
 
     Attributes:
+        tokens: The pipe that says which tasks it may begin.
         wire: The descriptor of our end of the wire.
         answers: The read end of the pipe that brings its answers, -1 once it is closed.
         pool: The pool's idea of it.
         number: What the zygote calls it before it has a pid.
         pid: Its process id, 0 until the zygote has told it.
         known: Numbers of the functions that it holds.
+        settled: Whether it has read all that was put on the wire.
         holds: Tasks whose shared memory it may be using.
         doomed: Tasks that are being killed, and why.
         drained: Whether the last call of :meth:`receive` found nothing more.
@@ -116,6 +117,7 @@ class WorkerProcess:
     """
 
     __slots__ = (
+        "_last",
         "_reader",
         "_theirs",
         "_wire_reader",
@@ -134,10 +136,10 @@ class WorkerProcess:
         "pid",
         "pool",
         "printed",
+        "settled",
         "sock",
         "started",
-        "token_read",
-        "token_write",
+        "tokens",
         "wire",
         "writing",
     )
@@ -156,6 +158,9 @@ class WorkerProcess:
         self.drained = False
         self.ended = False
         self.printed = False
+        self.settled = False
+        self._last = 0
+        """The id of the task that was put on the wire last; 0 if something else was."""
         self.outbox = Outbox()
         self._reader = FrameReader(WORKER_LIMIT)
         self._reader.open_up(WORKER_LIMIT)
@@ -164,7 +169,8 @@ class WorkerProcess:
         self.outputs: list[Output] = []
         self.beside = select.poll()
         """Knows by what else something may come: the outputs that are open, and the wire."""
-        self.answers = self.token_read = self.token_write = -1
+        self.tokens = TokenPipe()
+        self.answers = -1
         self._theirs: list[int] = []
         self.sock, theirs = socket.socketpair()
         self.wire = self.sock.fileno()
@@ -172,9 +178,7 @@ class WorkerProcess:
         self.beside.register(self.wire, select.POLLIN)
         self._theirs.append(theirs.detach())
         try:
-            token_read, self.token_write = os.pipe()
-            self._theirs.append(token_read)
-            self.token_read = _second_reader(token_read)
+            self._theirs.append(self.tokens.open())
             self.answers, answers = os.pipe()
             self._theirs.append(answers)
             os.set_blocking(self.answers, False)
@@ -203,6 +207,29 @@ class WorkerProcess:
         for fd in self._theirs:
             os.close(fd)
         self._theirs = []
+
+    def put(self, frame: Frame) -> None:
+        """Put a frame on the wire that is no task."""
+        self.outbox.put(frame)
+        self._last, self.settled = 0, False
+
+    def put_tasks(self, frames: Sequence[Frame]) -> None:
+        """Put tasks on the wire; their tokens are to follow."""
+        self.outbox.put_all(frames)
+        self._last, self.settled = frames[-1].id, False
+
+    def answered(self, id: int) -> None:
+        """Take note of an answer: what was put on the wire before that task has been read."""
+        if id == self._last:
+            self.settled = True
+
+    def give_alone(self, frame: Frame) -> bool:
+        """Give it a task while it is idle, past the wire; return False if that cannot be."""
+        plain = frame.tail is None and not frame.buffers and frame.segment is None
+        if not (plain and self.settled and len(frame.raw) <= LONE_MOST and frame.aux in self.known):
+            return False
+        self.tokens.write_lone(frame)
+        return True
 
     def receive(self) -> list[Frame] | None:
         """
@@ -284,24 +311,6 @@ class WorkerProcess:
             outbox.clear()  # it is dead; the zygote will say so
         return True
 
-    def write_tokens(self, ids: Sequence[int]) -> None:
-        """Let the worker begin these tasks."""
-        if self.token_write < 0:
-            return
-        try:
-            if len(ids) == 1:
-                os.write(self.token_write, ids[0].to_bytes(8, "little"))
-            else:
-                os.write(self.token_write, struct.pack(f"<{len(ids)}Q", *ids))
-        except BrokenPipeError:
-            pass  # only if we closed our own read end, too
-
-    def close_tokens(self) -> None:
-        """Have the worker end once it has nothing to do."""
-        if self.token_write >= 0:
-            os.close(self.token_write)
-            self.token_write = -1
-
     def stderr(self, limit: int) -> str:
         """Return the last characters of its standard error."""
         for output in self.outputs:
@@ -312,30 +321,13 @@ class WorkerProcess:
     def close(self) -> None:
         """Close our ends; the loop has forgotten them."""
         self.close_theirs()
-        self.close_tokens()
-        if self.token_read >= 0:
-            os.close(self.token_read)
-            self.token_read = -1
+        self.tokens.close()
         for output in self.outputs:
             output.close()
         if self.answers >= 0:
             os.close(self.answers)
             self.answers = -1
         self.sock.close()
-
-
-def _second_reader(fd: int) -> int:
-    """
-    Open a pipe's read end a second time, not blocking.
-
-    A plain dup shares the flag with the worker's end. Where the pipe cannot be opened anew, the
-    worker has to live with that: it polls.
-    """
-    try:
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        os.set_blocking(fd, False)
-        return os.dup(fd)
 
 
 def make_room(pipe: int) -> None:
@@ -346,31 +338,3 @@ def make_room(pipe: int) -> None:
             fcntl.fcntl(pipe, size, ANSWERS_ROOM)
         except OSError:  # this user has too many pipes
             pass
-
-
-class TokenPipes:
-    """The pool's way to the token pipes: see :class:`remote_executor.core.pool.Tokens`."""
-
-    def reclaim(self, worker: PoolWorker) -> list[int]:
-        """Take back all tokens that the worker has not read, in order."""
-        process: WorkerProcess | None = worker.shell
-        if process is None or process.token_read < 0:
-            return []
-        try:
-            data = os.read(process.token_read, 65536)
-        except BlockingIOError:
-            return []
-        return list(struct.unpack(f"<{len(data) // 8}Q", data))
-
-    def restore(self, worker: PoolWorker, ids: Sequence[int]) -> None:
-        """Give back tokens that were reclaimed."""
-        if ids:
-            worker.shell.write_tokens(ids)
-
-    def unread(self, worker: PoolWorker) -> int:
-        """Return how many tokens the worker has not read."""
-        process: WorkerProcess | None = worker.shell
-        if process is None or process.token_read < 0:
-            return 0
-        size: int = struct.unpack("i", fcntl.ioctl(process.token_read, FIONREAD, b"\0" * 4))[0]
-        return size // 8

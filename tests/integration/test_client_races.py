@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from remote_executor import FarmExecutor
 from remote_executor.client.futures import GUARD, FarmFuture
-from remote_executor.task_errors import NoServerError
+from remote_executor.task_errors import NoServerError, TaskKilled
 from tests.support import tasks
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
@@ -63,6 +64,26 @@ def test_a_future_that_ran_on_a_lost_server_can_be_cancelled():
     assert future.cancelled()
     assert told == [future]
     assert futures.wait([future], 0).done == {future}
+
+
+def test_single_tasks_that_are_cancelled_or_killed_as_they_begin():
+    """A lone task is with the supervisor or with the worker, at any moment in between."""
+    with FarmExecutor(2) as executor:
+        futures.wait([executor.submit(tasks.nap, 0.02) for _ in range(4)], LIMIT)
+        for number in range(400):
+            future = executor.submit(operator.neg, number)
+            until = time.perf_counter() + number % 20 * 1e-5
+            while time.perf_counter() < until:
+                pass
+            ended = False
+            if number % 3 == 0:
+                assert executor.submit(operator.neg, 1).result(LIMIT) == -1
+            else:
+                ended = future.cancel() if number % 3 == 1 else executor.kill(future)
+            try:
+                assert future.result(LIMIT) == -number
+            except (futures.CancelledError, TaskKilled):
+                assert ended
 
 
 def test_a_callback_that_exits_does_not_end_the_executor(ex):

@@ -13,6 +13,7 @@ import pytest
 
 from remote_executor.payload import shared
 from remote_executor.payload.pickles import dump, load
+from remote_executor.server.token_pipe import LONE
 from remote_executor.server.worker import Worker, current
 from remote_executor.server.workers import make_room
 from remote_executor.wire.frames import FrameReader, make_frame
@@ -110,6 +111,33 @@ def test_a_task_that_came_twice_runs_once(desk):
     for id in (1, 2, 1, 3):
         desk.task(id, 1, id)
     assert [frame.id for frame in desk.run(1, 3)] == [1, 3]
+
+
+def test_a_lone_task_comes_with_its_token(desk):
+    desk.blob(1, operator.neg)
+    desk.task(1, 1, 1)
+    body, _ = dump(((5,), {}))
+    raw = make_frame(Kind.TASK, 2, body, aux=1).raw
+    os.write(desk.token_write, (1).to_bytes(8, "little"))
+    os.write(desk.token_write, (LONE + len(raw)).to_bytes(8, "little") + raw)
+    desk.task(3, 1, 3)
+    frames = desk.run(3)
+    assert [(frame.id, load(frame.body)) for frame in frames] == [(1, -1), (2, -5), (3, -3)]
+
+
+def test_a_lone_task_may_be_in_the_supervisors_hands_for_a_moment(desk):
+    """The supervisor has read the pipe to see who has begun, and puts the frame back."""
+    raw = make_frame(Kind.TASK, 2, b"body", aux=1).raw
+    pieces = [raw[:10], raw[10:]]
+
+    class Waiter:
+        def poll(self):
+            os.write(desk.token_write, pieces.pop(0))
+
+    desk.worker._waiter = Waiter()
+    frame = desk.worker._read_lone(len(raw))
+    assert (frame.kind, frame.id, frame.aux, frame.body) == (Kind.TASK, 2, 1, b"body")
+    assert not pieces
 
 
 def test_no_tokens_no_tasks(desk):

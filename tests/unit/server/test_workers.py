@@ -7,8 +7,9 @@ import select
 
 import pytest
 
-from remote_executor.core.pool import Pool, PoolSession, PoolWorker
-from remote_executor.server.workers import LONGEST_LINE, TokenPipes, WorkerProcess
+from remote_executor.core.pool import PoolSession, PoolWorker
+from remote_executor.server.token_pipe import LONE, LONE_MOST
+from remote_executor.server.workers import LONGEST_LINE, WorkerProcess
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.messages import Kind
 
@@ -19,59 +20,6 @@ def process():
     pool.shell = process = WorkerProcess(pool, 1)
     yield process
     process.close()
-
-
-def claim(process):
-    return int.from_bytes(os.read(process.theirs()[1], 8), "little")
-
-
-def test_a_token_is_either_here_or_there(process):
-    pipes, worker = TokenPipes(), process.pool
-    process.write_tokens([1, 2, 3, 2**63])
-    assert pipes.unread(worker) == 4
-    assert claim(process) == 1
-    assert pipes.reclaim(worker) == [2, 3, 2**63]
-    assert pipes.reclaim(worker) == []
-    assert pipes.unread(worker) == 0
-    pipes.restore(worker, [2, 3])
-    pipes.restore(worker, [])
-    assert claim(process) == 2
-    assert pipes.reclaim(worker) == [3]
-
-
-def test_the_worker_waits_for_tokens_and_sees_their_end(process):
-    fd = process.theirs()[1]
-    assert not select.select([fd], [], [], 0)[0]
-    process.write_tokens([5])
-    process.close_tokens()
-    process.close_tokens()
-    assert claim(process) == 5
-    assert os.read(fd, 8) == b""
-    process.write_tokens([6])  # nobody takes it any more
-    assert TokenPipes().reclaim(process.pool) == []
-
-
-def test_a_worker_without_a_process_has_no_tokens(process):
-    worker = PoolWorker(PoolSession("s", 1, None), 0, 0.0)
-    assert TokenPipes().reclaim(worker) == []
-    assert TokenPipes().unread(worker) == 0
-    process.close()
-    assert TokenPipes().reclaim(process.pool) == []
-
-
-def test_the_pool_works_upon_the_pipes(process):
-    pool = Pool(1, TokenPipes())
-    session = pool.open("s", 1)
-    pool.queue(session, [1, 2, 3])
-    (start,) = pool.assign(0.0)
-    start.worker.shell = process
-    pool.ready(start.worker)
-    (give,) = pool.assign(0.0)
-    process.write_tokens(give.ids)
-    assert claim(process) == 1
-    assert pool.take_back(session, [1, 2]) == [2]
-    assert pool.gone(start.worker) == [1]
-    pool.check()
 
 
 def test_output_is_cut_at_line_ends(process):
@@ -194,3 +142,42 @@ def test_the_end_waits_for_the_rest_of_a_large_answer(process):
         assert frames == []
     assert ids(frames) == [1]
     assert process.receive() is None
+
+
+def alone(process, frame):
+    """Offer a task to an idle worker; return what is in its token pipe, if it was taken."""
+    if not process.give_alone(frame):
+        return None
+    token = int.from_bytes(os.read(process.theirs()[1], 8), "little")
+    return os.read(process.theirs()[1], token - LONE)
+
+
+def test_an_idle_worker_that_has_read_the_wire_is_given_a_task_past_it(process):
+    lone = make_frame(Kind.TASK, 9, b"call", aux=3)
+    process.known.add(3)
+    assert alone(process, lone) is None  # nothing is known of what it has read
+    process.put_tasks([make_frame(Kind.TASK, 1), make_frame(Kind.TASK, 2)])
+    process.answered(1)
+    assert alone(process, lone) is None
+    process.answered(2)
+    assert alone(process, lone) == lone.raw
+    process.answered(9)
+    assert alone(process, lone) == lone.raw
+    process.put(make_frame(Kind.RELOAD, 0, b"modules"))
+    process.answered(9)
+    assert alone(process, lone) is None
+
+
+def test_only_a_small_plain_task_of_a_known_function_goes_alone(process):
+    process.known.add(3)
+    process.put_tasks([make_frame(Kind.TASK, 1)])
+    process.answered(1)
+    room = LONE_MOST - 24
+    with_segment = make_frame(Kind.TASK, 2, b"", aux=3)
+    with_segment.segment = "segment"
+    assert alone(process, make_frame(Kind.TASK, 2, bytes(room), aux=3)) is not None
+    assert alone(process, make_frame(Kind.TASK, 2, bytes(room + 1), aux=3)) is None
+    assert alone(process, make_frame(Kind.TASK, 2, bytes(100_000), aux=3)) is None
+    assert alone(process, make_frame(Kind.TASK, 2, b"", [b"buffer"], aux=3)) is None
+    assert alone(process, make_frame(Kind.TASK, 2, b"", aux=4)) is None
+    assert alone(process, with_segment) is None
