@@ -31,7 +31,7 @@ from remote_executor.payload.libraries import installed
 from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.strangers import Strangers
-from remote_executor.server.token_pipe import TokenPipes
+from remote_executor.server.token_pipe import LONE, TokenPipes
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, WorkerProcess
 from remote_executor.server.zygote import kill_with_descendants
@@ -868,8 +868,8 @@ class Supervisor:
         for frame in frames:
             if frame.kind == TASK:
                 id = frame.id
-                if id in tasks:
-                    raise RemoteProtocolError(f"task {id} came twice")
+                if id in tasks or id >= LONE:
+                    raise RemoteProtocolError(f"task {id} came twice, or has no id")
                 tasks[id] = frame
                 if frame.flags & OPTIONED:
                     self._optioned(client, id)
@@ -1053,7 +1053,7 @@ class Supervisor:
                         self._give_blob(client, process, number)
             if frame.segment is not None:
                 client.sharing.given(process, frame)
-        process.put_tasks(frames)
+        process.put_tasks(frames, ids)
         self._flush_worker(process)
         process.tokens.write(ids)
         self._given(process, len(ids))
@@ -1254,6 +1254,7 @@ class Supervisor:
                     frames[index] = client.sharing.result(process, frame)
         except (RemoteProtocolError, OSError, ValueError) as exc:
             self.log("warning", f"! worker {process.pid} sent nonsense: {exc}")
+            process.drained = True  # what it sends next would be no better
             frames = None
         if frames is None:
             # It has closed one of its ends: it is dying, or a task has done it.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import struct
 from termios import FIONREAD
 from typing import TYPE_CHECKING
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["LONE", "LONE_MOST", "TokenPipe", "TokenPipes"]
 
 LONE = 1 << 63
-"""Added to the size of a lone task's frame. Ids are smaller."""
+"""Added to the size of a lone task's frame. Ids are smaller: the supervisor sees to that."""
 
-LONE_MOST = 2048
+LONE_MOST = min(2048, select.PIPE_BUF - 8)
 """Bytes of such a frame: it and its token must fit into what a pipe takes in one piece."""
 
 
@@ -109,7 +110,7 @@ class TokenPipe:
         lone, rest = self._lone, len(data) - 8 * self._behind
         self._behind = 0
         if lone is not None and rest > 0:
-            if rest == len(lone.raw):
+            if rest <= len(lone.raw):
                 self._put(data[:rest])  # the worker has read the size, and wants this now
             else:
                 self._lone, self._reclaimed = None, lone

@@ -11,7 +11,7 @@ it back by reading the id first. The third, also a pipe, takes the *answers*. ::
     answers      R17 R18              a small frame costs a fourth of what it would by a socket
 
 A result is written with one call as soon as it is there. What the kernel has taken outlives us.
-One that is in shared memory goes by the wire, for a pipe takes no descriptors along.
+A large one goes by the wire, and so does one in shared memory, whose descriptor goes along.
 
 Bodies: TASK is the pickle of ``(args, kwargs)``, with BATCH a list of items, each an argument or,
 with STAR, a tuple of arguments. RESULT is the pickle of the value, of a BATCH the list of values.
@@ -47,14 +47,7 @@ from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
 from remote_executor.server.token_pipe import LONE
 from remote_executor.server.vigil import Vigil
-from remote_executor.wire.frames import (
-    HEADER,
-    LARGE,
-    WORKER_LIMIT,
-    Frame,
-    FrameReader,
-    make_frame,
-)
+from remote_executor.wire.frames import HEADER, WORKER_LIMIT, Frame, FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids
 from remote_executor.wire.outbox import Outbox, WithSegment
 
@@ -73,6 +66,9 @@ HIGH = 200
 
 MOST_FREE = 128 * 1024 * 1024
 """Bytes of shared memory that a worker keeps for its next large results."""
+
+PIPED = 16 * 1024
+"""Answers of more bytes go by the wire."""
 
 MOST_MICROS = 2**32 - 1
 
@@ -177,7 +173,7 @@ class Worker:
             self._sock.close()
             os.close(self._tokens)
             os.close(self._answers)
-            self._tokens = -1
+            self._tokens = self._answers = -1
         current.task = None
 
     # ------------------------------------------------------------------- the loop
@@ -364,7 +360,7 @@ class Worker:
             self._fail(frame, exc, start, unloaded)
             return
         micros = int((perf_counter() - start) * 1e6)
-        if buffers or len(body) > LARGE or micros > MOST_MICROS:
+        if buffers or len(body) > PIPED or micros > MOST_MICROS:
             self._send(RESULT, frame.id, body, buffers, micros)
         else:
             with self._sending:
@@ -437,12 +433,13 @@ class Worker:
                 self._lent[id] = segment
                 frame.set_segment(segment)
         outbox.put(frame)
+        by_wire = frame.segment is not None or outbox.size > PIPED
         with self._sending:
             while outbox.size:
                 chunk = outbox.chunk()
                 if type(chunk[0]) is WithSegment:
                     outbox.sent(send_with_fd(self._sock, chunk[0]))
-                elif frame.segment is not None:
+                elif by_wire:
                     outbox.sent(self._sock.sendmsg(chunk))
                 else:
                     outbox.sent(os.writev(self._answers, chunk))

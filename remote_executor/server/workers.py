@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import socket
@@ -19,16 +18,16 @@ if TYPE_CHECKING:
     from remote_executor.core.pool import PoolWorker
     from remote_executor.wire.frames import Frame
 
-__all__ = ["Output", "WorkerProcess", "make_room"]
+__all__ = ["Output", "WorkerProcess"]
 
 OUTPUT_CHUNK = 64 * 1024
 LONGEST_LINE = 8 * 1024
 STDERR_KEPT = 8 * 1024
-ANSWERS_ROOM = 256 * 1024
-"""Bytes of answers that a worker may be ahead of us, where that can be asked for."""
 
 MOST_READS = 64
-"""So many reads, 4 KiB at least as a rule, are enough for all that the pipe can hold."""
+"""So many reads, 4 KiB at least as a rule, are enough for all that a pipe can hold."""
+
+NO_TASK = -1
 
 
 class Output:
@@ -117,6 +116,7 @@ class WorkerProcess:
     """
 
     __slots__ = (
+        "_highest",
         "_last",
         "_reader",
         "_theirs",
@@ -159,8 +159,10 @@ class WorkerProcess:
         self.ended = False
         self.printed = False
         self.settled = False
-        self._last = 0
-        """The id of the task that was put on the wire last; 0 if something else was."""
+        self._last = NO_TASK
+        """The task that was put on the wire last, if it is there only once."""
+        self._highest = NO_TASK
+        """The highest id that was put on the wire."""
         self.outbox = Outbox()
         self._reader = FrameReader(WORKER_LIMIT)
         self._reader.open_up(WORKER_LIMIT)
@@ -182,7 +184,6 @@ class WorkerProcess:
             self.answers, answers = os.pipe()
             self._theirs.append(answers)
             os.set_blocking(self.answers, False)
-            make_room(answers)
             for which in (1, 2):
                 read, write = os.pipe()
                 self._theirs.append(write)
@@ -211,12 +212,17 @@ class WorkerProcess:
     def put(self, frame: Frame) -> None:
         """Put a frame on the wire that is no task."""
         self.outbox.put(frame)
-        self._last, self.settled = 0, False
+        self._last, self.settled = NO_TASK, False
 
-    def put_tasks(self, frames: Sequence[Frame]) -> None:
-        """Put tasks on the wire; their tokens are to follow."""
+    def put_tasks(self, frames: Sequence[Frame], ids: Sequence[int]) -> None:
+        """Put tasks on the wire, whose ids these are; their tokens are to follow."""
         self.outbox.put_all(frames)
-        self._last, self.settled = frames[-1].id, False
+        highest = max(ids)
+        # One that was taken from this worker and given back to it is there twice, and the worker
+        # runs the first that it finds. Ids of tasks that were never here before are higher.
+        fresh = ids[-1] == highest > self._highest
+        self._last, self.settled = highest if fresh else NO_TASK, False
+        self._highest = max(highest, self._highest)
 
     def answered(self, id: int) -> None:
         """Take note of an answer: what was put on the wire before that task has been read."""
@@ -235,18 +241,15 @@ class WorkerProcess:
         """
         Return the frames that have come, or None at the end.
 
-        Most come by the pipe. Those with a segment come by the wire, and here they come after what
-        the worker has said before them by the pipe.
+        Most come by the pipe. Large ones come by the wire, and here they come after what the worker
+        has said before them by the pipe.
         """
         answers = self._receive_answers()
         by_wire: list[Frame] | None = None
-        self.printed = False
-        # Now, and not later: what a task has printed came before its result, which is here.
-        for fd, _ in self.beside.poll(0):
-            if fd == self.wire:
-                by_wire = self._receive_by_wire()
-            else:
-                self.printed = True
+        # Now that results are here: what their tasks have printed came before them.
+        beside = [fd for fd, _ in self.beside.poll(0)]
+        if self.wire in beside:
+            by_wire = self._receive_by_wire()
         self.drained = answers is None and by_wire is None
         if self.drained and self.ended:
             return None
@@ -258,6 +261,8 @@ class WorkerProcess:
                     break
                 frames += more
             frames += by_wire
+            beside = [fd for fd, _ in self.beside.poll(0)]
+        self.printed = any(fd != self.wire for fd in beside)
         return frames
 
     def _receive_answers(self) -> list[Frame] | None:
@@ -279,7 +284,7 @@ class WorkerProcess:
             count = receive_with_fds(self.sock, reader.get_buffer(), reader.segments)
         except BlockingIOError:
             return None
-        except ConnectionError:
+        except OSError:  # it is broken, or brings descriptors that nobody wants
             count = 0
         if not count:
             self.ended = True
@@ -328,13 +333,3 @@ class WorkerProcess:
             os.close(self.answers)
             self.answers = -1
         self.sock.close()
-
-
-def make_room(pipe: int) -> None:
-    """Let a pipe for answers hold more than by default, where it can."""
-    size = getattr(fcntl, "F_SETPIPE_SZ", None)  # only Linux has it
-    if size is not None:
-        try:
-            fcntl.fcntl(pipe, size, ANSWERS_ROOM)
-        except OSError:  # this user has too many pipes
-            pass

@@ -12,6 +12,7 @@ import random
 import signal
 import socket
 import struct
+import sys
 import time
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 from remote_executor.net.tokens import load_token
 from remote_executor.payload.pickles import dump, load
 from remote_executor.server.serve import start_server
+from remote_executor.server.worker import Worker
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids, encode_ids
 from tests.support import tasks
@@ -473,6 +475,40 @@ def test_a_task_that_closes_all_descriptors_kills_its_worker_alone(client):
     assert client.run(tasks.add, 1, 1) == 2
 
 
+def misuse_the_wire(descriptors):
+    """Find the worker's own wire, and send descriptors that belong to no frame, then go."""
+    frame = sys._getframe()
+    while not isinstance(frame.f_locals.get("self"), Worker):
+        frame = frame.f_back
+    wire = frame.f_locals["self"]._sock
+    wire.send(make_frame(Kind.RESULT, 7, bytes(1000)).raw[:24])
+    for _ in range(descriptors):
+        socket.send_fds(wire, [b"x"], [0])
+    os._exit(3)
+
+
+def babble():
+    """Find the way of the answers, and send what is none for as long as it is open."""
+    frame = sys._getframe()
+    while not isinstance(frame.f_locals.get("self"), Worker):
+        frame = frame.f_back
+    while True:
+        os.write(frame.f_locals["self"]._answers, b"\xff" * 4096)
+
+
+@pytest.mark.parametrize(("task", "args"), [(misuse_the_wire, (80,)), (babble, ())])
+def test_a_task_that_misuses_its_workers_descriptors_ends_that_worker_alone(task, args):
+    with embedded(2) as client:
+        client.blob(1, task)
+        client.blob(2, tasks.nap)
+        client.task(1, 1, *args)
+        client.task(2, 2, 0.5)
+        assert client.died(1)["reason"] == "died"
+        assert client.result(2) is None
+        assert client.run(tasks.add, 1, 1) == 2
+        client.goodbye()
+
+
 def test_a_task_may_fork(client):
     child = client.run(tasks.fork_grandchild, 0.0)
     assert child > 0
@@ -531,6 +567,23 @@ def test_output_precedes_the_result_of_its_task(client):
         client.task(id, 1, f"task {id}")
         client.result(id)
         assert f"task {id}\n".encode() in output(client, 1)
+
+
+def test_output_precedes_its_result_also_between_large_results(client):
+    client.blob(1, tasks.print_words)
+    client.blob(2, bytes)
+    for start in range(0, 400, 20):
+        for id in range(start, start + 20, 2):
+            client.task(id, 1, f"task {id}")
+            client.task(id + 1, 2, 40_000)
+        for id in range(start, start + 20, 2):
+            client.until(lambda: any(f.kind == Kind.RESULT and f.id == id for f in client.frames))  # noqa: B023
+    said = b""
+    for frame in client.frames:
+        if frame.kind == Kind.OUTPUT:
+            said += frame.body
+        elif frame.kind == Kind.RESULT and frame.id % 2 == 0:
+            assert f"task {frame.id}\n".encode() in said
 
 
 def test_much_output_neither_fills_memory_nor_stops_anything():
@@ -847,6 +900,10 @@ def test_nonsense_from_a_client_costs_it_its_link(server, kind, body):
         client.blob(1, tasks.add)
         client.task(1, 1, 1, 1)
         client.task(1, 1, 1, 1)
+        client.eof()
+    with remote(server.address, token) as client:
+        client.blob(1, tasks.add)
+        client.task(1 << 63, 1, 1, 1)
         client.eof()
     with remote(server.address, token) as client:
         assert client.run(tasks.add, 1, 1) == 2

@@ -170,6 +170,15 @@ def test_a_lone_task_that_the_worker_begins_to_read_stays_with_it(pipe):
     assert pipe.reclaim() == [10]
 
 
+def test_the_rest_of_a_lone_task_stays_with_who_has_read_a_part(pipe):
+    pipe.write_lone(LONE_TASK)
+    pipe.claim()
+    begun = os.read(pipe.theirs, 5)
+    assert pipe.unread() == 0
+    assert pipe.reclaim() == []
+    assert begun + os.read(pipe.theirs, 4096) == LONE_TASK.raw
+
+
 def test_one_lone_task_after_the_other(pipe):
     for behind in ((), (8,)):
         pipe.write_lone(LONE_TASK)

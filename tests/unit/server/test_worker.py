@@ -14,8 +14,7 @@ import pytest
 from remote_executor.payload import shared
 from remote_executor.payload.pickles import dump, load
 from remote_executor.server.token_pipe import LONE
-from remote_executor.server.worker import Worker, current
-from remote_executor.server.workers import make_room
+from remote_executor.server.worker import PIPED, Worker, current
 from remote_executor.wire.frames import FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind, decode_fields, encode_ids
 
@@ -28,7 +27,7 @@ class Desk:
         self.token_read, self.token_write = os.pipe()
         self.answers, answers = os.pipe()
         os.set_blocking(self.answers, False)
-        make_room(answers)
+        self.by_wire = []
         self.worker = Worker(theirs.detach(), self.token_read, answers)
         self.reader = FrameReader(1 << 30)
         self.reader.open_up(1 << 30)
@@ -60,13 +59,20 @@ class Desk:
         return self.frames()
 
     def frames(self):
+        self.sock.setblocking(False)
+        reader = FrameReader(1 << 30)
+        reader.open_up(1 << 30)
+        frames = self._read(self.reader, lambda buffer: os.readv(self.answers, [buffer]))
+        self.by_wire = self._read(reader, self.sock.recv_into)
+        return frames
+
+    def _read(self, reader, receive):
         frames = []
         while True:
             try:
-                count = os.readv(self.answers, [self.reader.get_buffer()])
+                frames += reader.filled(receive(reader.get_buffer()))
             except BlockingIOError:
                 return frames
-            frames += self.reader.filled(count)
 
     def close(self):
         self.sock.close()
@@ -173,11 +179,13 @@ def test_functions_are_forgotten_in_their_turn(desk):
     assert (one.kind, two.kind) == (Kind.RESULT, Kind.FAILURE)
 
 
-def test_a_large_result(desk):
+@pytest.mark.parametrize("size", [PIPED + 1, 100_000])
+def test_a_large_result_goes_by_the_wire(desk, size):
     desk.blob(1, operator.mul)
-    desk.task(1, 1, "x", 100_000)
-    (frame,) = desk.run(1)
-    assert load(frame.body) == "x" * 100_000
+    desk.task(1, 1, "x", size)
+    assert desk.run(1) == []
+    (frame,) = desk.by_wire
+    assert load(frame.body) == "x" * size
 
 
 @pytest.mark.parametrize(

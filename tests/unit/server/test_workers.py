@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
+import socket
 
 import pytest
 
 from remote_executor.core.pool import PoolSession, PoolWorker
+from remote_executor.net.streams import MOST_FDS
 from remote_executor.server.token_pipe import LONE, LONE_MOST
 from remote_executor.server.workers import LONGEST_LINE, WorkerProcess
 from remote_executor.wire.frames import make_frame
@@ -86,16 +87,22 @@ def test_what_was_said_by_the_pipe_before_a_frame_of_the_wire_comes_before_it(pr
     assert ids(process.receive()) == [1, 3]
 
     class Beside:
-        """The worker goes on while we look."""
+        """The worker goes on while we look: it prints, too."""
 
         def poll(self, timeout):
-            say(answers, 5)
-            say(wire, 6)
-            return [(process.wire, select.POLLIN)]
+            found = kept.poll(timeout)
+            if not found:
+                say(wire, 7)
+                os.write(process.theirs()[3], b"words")
+                say(answers, 5)
+                say(wire, 6)
+                found = kept.poll(timeout)
+            return found[:1]
 
     say(answers, 4)
     process.beside, kept = Beside(), process.beside
-    assert ids(process.receive()) == [4, 5, 6]
+    assert ids(process.receive()) == [4, 5, 7, 6]
+    assert process.printed
     process.beside = kept
     assert process.receive() == []
 
@@ -152,11 +159,52 @@ def alone(process, frame):
     return os.read(process.theirs()[1], token - LONE)
 
 
+def put(process, *ids):
+    process.put_tasks([make_frame(Kind.TASK, id) for id in ids], ids)
+
+
+def test_an_answer_to_a_task_that_was_here_before_does_not_say_what_has_been_read(process):
+    put(process, 4, 5)
+    process.put(make_frame(Kind.RELOAD, 0, b"modules"))
+    put(process, 5)  # it was taken back, and comes once more
+    process.answered(5)
+    assert not process.settled
+    put(process, 6, 3)
+    process.answered(3)
+    assert not process.settled
+    put(process, 7)
+    process.answered(7)
+    assert process.settled
+
+
+def test_no_id_stands_for_something_else(process):
+    put(process, 0)
+    process.answered(0)
+    assert process.settled
+    process.put(make_frame(Kind.FORGET, 0))
+    process.answered(0)
+    assert not process.settled
+
+
+def test_a_wire_that_brings_descriptors_and_no_frames_is_at_its_end(process):
+    wire, answers = process.theirs()[0], process.theirs()[2]
+    os.write(wire, make_frame(Kind.RESULT, 2, bytes(10_000)).raw[:24])
+    with socket.socket(fileno=os.dup(wire)) as sock:
+        for _ in range(MOST_FDS + 2):
+            socket.send_fds(sock, [b"x"], [wire])
+    say(answers, 1)
+    found = []
+    while (frames := process.receive()) is not None:
+        found += ids(frames)
+    assert found == [1]
+    assert process.drained
+
+
 def test_an_idle_worker_that_has_read_the_wire_is_given_a_task_past_it(process):
     lone = make_frame(Kind.TASK, 9, b"call", aux=3)
     process.known.add(3)
     assert alone(process, lone) is None  # nothing is known of what it has read
-    process.put_tasks([make_frame(Kind.TASK, 1), make_frame(Kind.TASK, 2)])
+    put(process, 1, 2)
     process.answered(1)
     assert alone(process, lone) is None
     process.answered(2)
@@ -170,7 +218,7 @@ def test_an_idle_worker_that_has_read_the_wire_is_given_a_task_past_it(process):
 
 def test_only_a_small_plain_task_of_a_known_function_goes_alone(process):
     process.known.add(3)
-    process.put_tasks([make_frame(Kind.TASK, 1)])
+    put(process, 1)
     process.answered(1)
     room = LONE_MOST - 24
     with_segment = make_frame(Kind.TASK, 2, b"", aux=3)
