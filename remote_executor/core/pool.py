@@ -584,6 +584,16 @@ class Pool:
                     least = len(worker.assigned)
         return least
 
+    def is_provided_for(self) -> bool:
+        """Whether each busy worker has a task that takes a while, and another one after that."""
+        found = False
+        for session in self.sessions:
+            for worker in session.busy:
+                found = True
+                if (session.seconds or 0.0) < SHORT_SECONDS or len(worker.assigned) < 2:
+                    return False
+        return found
+
     def assign(self, now: float) -> list[Action]:
         """
         Decide what to do after what was told since the last call.

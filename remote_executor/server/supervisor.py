@@ -532,6 +532,10 @@ class Supervisor:
         try:
             while not self._over:
                 ready = self._await()
+                if pool.is_provided_for():
+                    # Who has just woken us has begun its next task, or wants to: out of its way.
+                    time.sleep(COALESCE_SECONDS)
+                    ready = loop.poll(0.0)
                 self._frames = 0
                 loop.dispatch(ready)
                 self._settle(loop.now)

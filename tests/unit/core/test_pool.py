@@ -383,6 +383,42 @@ def test_one_more_slot_than_the_other_is_fair_enough():
     assert set(ids_given(shell.assign())) >= set(one.workers.values())
 
 
+# -------------------------------------------------------------------------- provision
+
+
+def test_nobody_is_provided_for_while_nothing_goes_on(shell):
+    assert not shell.pool.is_provided_for()
+    shell.warm(shell.open(), 2, seconds=0.02)
+    assert not shell.pool.is_provided_for()
+
+
+def test_provided_for_is_who_has_a_task_that_takes_a_while_and_another_one(shell):
+    session = shell.open()
+    shell.queue(session, 2)
+    shell.assign()
+    assert not shell.pool.is_provided_for()  # they are being started
+    shell.ready()
+    assert not shell.pool.is_provided_for()  # nobody knows how long they take
+    shell.drain(session, 0.02)
+    shell.warm(session, 2, seconds=0.02)
+    shell.queue(session, 4)
+    shell.assign()
+    assert shell.pool.is_provided_for()
+    shell.finish(session.workers[0], 0.02)
+    assert not shell.pool.is_provided_for()
+    shell.queue(session)
+    shell.assign()
+    assert shell.pool.is_provided_for()
+
+
+def test_who_has_short_tasks_wants_his_results_at_once(shell):
+    session = shell.open()
+    shell.warm(session, 2, seconds=0.0005)
+    shell.queue(session, 40)
+    shell.assign()
+    assert not shell.pool.is_provided_for()
+
+
 # ------------------------------------------------------------------------- stealing
 
 
