@@ -31,7 +31,7 @@ from remote_executor.payload.libraries import installed
 from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.strangers import Strangers
-from remote_executor.server.token_pipe import LONE, TokenPipes
+from remote_executor.server.token_pipe import ALONG, TokenPipes
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, WorkerProcess
 from remote_executor.server.zygote import kill_with_descendants
@@ -872,7 +872,7 @@ class Supervisor:
         for frame in frames:
             if frame.kind == TASK:
                 id = frame.id
-                if id in tasks or id >= LONE:
+                if id in tasks or id >= ALONG:
                     raise RemoteProtocolError(f"task {id} came twice, or has no id")
                 tasks[id] = frame
                 if frame.flags & OPTIONED:
@@ -904,7 +904,7 @@ class Supervisor:
         if len(ids) == 1:
             worker = self.pool.begin(client.pool, ids[0], self.loop.now)
             if worker is not None:
-                self._give_alone(worker.shell, ids)
+                self._give(worker.shell, ids)
                 return
         self.pool.queue(client.pool, ids)
 
@@ -1057,22 +1057,9 @@ class Supervisor:
                         self._give_blob(client, process, number)
             if frame.segment is not None:
                 client.sharing.given(process, frame)
-        process.put_tasks(frames, ids)
-        self._flush_worker(process)
-        process.tokens.write(ids)
-        self._given(process, len(ids))
-
-    def _give_alone(self, process: WorkerProcess, ids: list[int]) -> None:
-        """Give a worker that is idle its one task."""
-        client = self._clients[process.pool.session]
-        if ids[0] not in client.needs and process.give_alone(client.frames[ids[0]]):
-            self._given(process, 1)
-        else:
-            self._give(process, ids)
-
-    def _given(self, process: WorkerProcess, count: int) -> None:
+        self._want_writing(process, not process.give(frames))
         seconds = process.pool.session.seconds
-        self._quick = count == 1 and seconds is not None and seconds * 1e6 < QUICK_MICROS
+        self._quick = len(ids) == 1 and seconds is not None and seconds * 1e6 < QUICK_MICROS
         if self._begun_timer.when is None:
             self._begun_timer.at(self.loop.now + BEGUN_PERIOD)
 
@@ -1085,7 +1072,9 @@ class Supervisor:
     def _flush_worker(self, process: WorkerProcess) -> None:
         if process.answers < 0:
             return
-        writing = not process.flush()
+        self._want_writing(process, not process.flush())
+
+    def _want_writing(self, process: WorkerProcess, writing: bool) -> None:
         if writing != process.writing:
             process.writing = writing
             self._want_worker(process)
@@ -1295,7 +1284,7 @@ class Supervisor:
                 # What a task has printed comes before its result, whatever the loop saw first.
                 for output in process.outputs:
                     self._read_output(output)
-            process.answered(ids[-1])
+            process.tokens.answered(ids[-1])
             strange = self.pool.done(process.pool, ids, micros, self.loop.now)
             if strange or len(ids) < len(frames):
                 frames = [

@@ -5,20 +5,24 @@ The supervisor writes *tokens*. The worker reads one and begins that task. The s
 read end open as well: a task whose token it reads itself cannot begin any more. So a token is
 either here or there, never both. ::
 
-    17  18  19  20            ids of tasks whose frames come by the wire
-    LONE + 40  [21 ...]  22   a lone task: the size of its frame, then the frame
+    17  18  19                   ids of tasks whose frames come by the wire
+    ALONG + 40  5  [20 ...]  21  a token that takes its task along: the size of the frame, the mark,
+                                 the frame
 
-A task that comes alone, for an idle worker, takes its frame along. That is one small write and two
-small reads, where token and wire together take twice the time. Whoever takes tokens back between
-the two reads finds the second half of it, and puts that back.
+A small task that is given singly goes along with its token. That is one write and two reads, where
+token and wire together take twice the time. The *mark* is how many frames had been put on the wire
+before: the worker reads the wire up to there first.
+
+Whoever takes tokens back between the two reads finds the rest of one, and puts that back.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import struct
+from collections import deque
+from fcntl import ioctl
 from termios import FIONREAD
 from typing import TYPE_CHECKING
 
@@ -28,28 +32,30 @@ if TYPE_CHECKING:
     from remote_executor.core.pool import PoolWorker
     from remote_executor.wire.frames import Frame
 
-__all__ = ["LONE", "LONE_MOST", "TokenPipe", "TokenPipes"]
+__all__ = ["ALONG", "MARK", "TokenPipe", "TokenPipes"]
 
-LONE = 1 << 63
-"""Added to the size of a lone task's frame. Ids are smaller: the supervisor sees to that."""
+ALONG = 1 << 63
+"""Added to the size of a frame that comes along. Ids are smaller: the supervisor sees to that."""
 
-LONE_MOST = min(2048, select.PIPE_BUF - 8)
-"""Bytes of such a frame: it and its token must fit into what a pipe takes in one piece."""
+MARK = struct.Struct("<Q")
+
+MOST_ALONG = min(2048, select.PIPE_BUF // 2)
+"""Bytes of tokens with frames in the pipe: the smallest pipe has room for them and all others."""
 
 
 class TokenPipe:
     """The supervisor's side of one worker's pipe. Call :meth:`open` first."""
 
-    __slots__ = ("_behind", "_lone", "_read", "_reclaimed", "_write")
+    __slots__ = ("_along", "_read", "_recent", "_reclaimed", "_write")
 
     def __init__(self) -> None:
         self._read = self._write = -1
-        self._lone: Frame | None = None
-        """The last lone task, as long as the worker may not have read it."""
-        self._behind = 0
-        """How many tokens were written after it."""
-        self._reclaimed: Frame | None = None
-        """The lone task that :meth:`reclaim` has just returned."""
+        self._recent: deque[tuple[int, bytes]] = deque()
+        """Ids and tokens in order, from the first with a frame on that may not have been read."""
+        self._along = 0
+        """The bytes of those with frames."""
+        self._reclaimed: dict[int, bytes] = {}
+        """Those with frames that :meth:`reclaim` has just returned."""
 
     def open(self) -> int:
         """
@@ -73,23 +79,37 @@ class TokenPipe:
         """Let the worker begin these tasks."""
         if self._write < 0:
             return
+        if self._recent:
+            self._recent.extend((id, id.to_bytes(8, "little")) for id in ids)
         if len(ids) == 1:
             self._put(ids[0].to_bytes(8, "little"))
         else:
             self._put(struct.pack(f"<{len(ids)}Q", *ids))
-        self._behind += len(ids)
 
-    def write_lone(self, frame: Frame) -> None:
+    def write_along(self, frame: Frame, mark: int) -> bool:
         """
-        Give an idle worker a task, and let it begin.
+        Let the worker begin a task whose frame goes along, if it is a small one.
 
         Args:
-            frame: Plain bytes, at most :data:`LONE_MOST`.
+            frame: The task.
+            mark: How many frames have been put on the wire.
+
+        Returns:
+            Whether it went.
         """
-        if self._write < 0:
-            return
-        self._lone, self._behind = frame, 0
-        self._put((LONE + len(frame.raw)).to_bytes(8, "little") + frame.raw)
+        raw = frame.raw
+        plain = frame.tail is None and not frame.buffers and frame.segment is None
+        if not plain or self._along + len(raw) > MOST_ALONG or self._write < 0:
+            return False
+        token = (ALONG + len(raw)).to_bytes(8, "little") + MARK.pack(mark) + raw
+        self._write_token(frame.id, token, token)
+        return True
+
+    def _write_token(self, id: int, token: bytes, rest: bytes) -> None:
+        """Write what is left of a token that takes its task along."""
+        self._recent.append((id, token))
+        self._along += len(token)
+        self._put(rest)
 
     def _put(self, data: bytes) -> None:
         try:
@@ -97,9 +117,23 @@ class TokenPipe:
         except BrokenPipeError:
             pass  # only if we closed our own read end, too
 
+    def answered(self, id: int) -> None:
+        """Take note that a task is done: its token has been read, and all before it."""
+        recent = self._recent
+        if not any(found == id for found, _ in recent):
+            return
+        while recent:
+            found, token = recent.popleft()
+            if len(token) > 8:
+                self._along -= len(token)
+            if found == id:
+                break
+        if not self._along:
+            recent.clear()
+
     def reclaim(self) -> list[int]:
         """Take back all that the worker has not read; return the ids, in order."""
-        self._reclaimed = None
+        self._reclaimed = {}
         if self._read < 0:
             return []
         try:
@@ -107,37 +141,50 @@ class TokenPipe:
         except BlockingIOError:
             return []
         ids: list[int] = []
-        lone, rest = self._lone, len(data) - 8 * self._behind
-        self._behind = 0
-        if lone is not None and rest > 0:
-            if rest <= len(lone.raw):
-                self._put(data[:rest])  # the worker has read the size, and wants this now
-            else:
-                self._lone, self._reclaimed = None, lone
-                ids.append(lone.id)
-            data = data[rest:]
-        else:
-            self._lone = None
-        return [*ids, *struct.unpack(f"<{len(data) // 8}Q", data)]
+        end = len(data)
+        recent, self._recent, self._along = self._recent, deque(), 0
+        while recent and end:
+            id, token = recent.pop()
+            if end < len(token):
+                # The worker has read how long it is, and wants the rest now.
+                self._write_token(id, token, data[:end])
+                end = 0
+                break
+            end -= len(token)
+            ids.append(id)
+            if len(token) > 8:
+                self._reclaimed[id] = token
+        ids.reverse()
+        return [*struct.unpack(f"<{end // 8}Q", data[:end]), *ids]
 
     def restore(self, ids: Sequence[int]) -> None:
         """Give back some of what :meth:`reclaim` has just returned, in order."""
-        lone, self._reclaimed = self._reclaimed, None
-        if lone is not None and ids and ids[0] == lone.id:
-            self.write_lone(lone)
-            ids = ids[1:]
-        if ids:
-            self.write(ids)
+        reclaimed, self._reclaimed = self._reclaimed, {}
+        plain: list[int] = []
+        for id in ids:
+            token = reclaimed.get(id)
+            if token is None:
+                plain.append(id)
+                continue
+            if plain:
+                self.write(plain)
+                plain = []
+            self._write_token(id, token, token)
+        if plain:
+            self.write(plain)
 
     def unread(self) -> int:
         """Return how many tasks the worker has not begun to read."""
         if self._read < 0:
             return 0
-        size: int = struct.unpack("i", fcntl.ioctl(self._read, FIONREAD, b"\0" * 4))[0]
-        rest = size - 8 * self._behind
-        if self._lone is not None and rest > 0:
-            return self._behind + (rest > len(self._lone.raw))
-        return size // 8
+        size: int = struct.unpack("i", ioctl(self._read, FIONREAD, b"\0" * 4))[0]
+        count = 0
+        for _, token in reversed(self._recent):
+            if size < len(token):
+                return count
+            size -= len(token)
+            count += 1
+        return count + size // 8
 
     def close_writing(self) -> None:
         """Have the worker end once it has nothing to do."""

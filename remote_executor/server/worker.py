@@ -45,7 +45,7 @@ from remote_executor.payload.pickles import dump_result, load
 from remote_executor.payload.pythons import abroad
 from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
-from remote_executor.server.token_pipe import LONE
+from remote_executor.server.token_pipe import ALONG, MARK
 from remote_executor.server.vigil import Vigil
 from remote_executor.wire.frames import HEADER, WORKER_LIMIT, Frame, FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids
@@ -80,6 +80,9 @@ RELEASE = int(Kind.RELEASE)
 RELOAD = int(Kind.RELOAD)
 RESULT = int(Kind.RESULT)
 FAILURE = int(Kind.FAILURE)
+DONE = 0
+"""In place of a frame's kind, once it was taken out of its turn."""
+
 BATCH = int(Flag.BATCH)
 STAR = int(Flag.STAR)
 BLOB_PURE = int(Flag.PURE)
@@ -134,6 +137,7 @@ class Worker:
         "_mappings",
         "_reader",
         "_records",
+        "_seen",
         "_segments",
         "_sending",
         "_shared",
@@ -155,6 +159,8 @@ class Worker:
         self._reader = FrameReader(WORKER_LIMIT)
         self._reader.open_up(WORKER_LIMIT)
         self._frames: deque[Frame] = deque()
+        self._seen = 0
+        """How many frames have come by the wire, those that wait in ``_frames`` included."""
         self._functions = FunctionTable()
         self._has_large = False
         """Whether there ever were shared objects or large captured arrays."""
@@ -220,8 +226,8 @@ class Worker:
             if not token:
                 return
             id = from_bytes(token, "little")
-            if id >= LONE:
-                frame = self._read_lone(id - LONE)
+            if id >= ALONG:
+                frame = self._read_along(id - ALONG)
             else:
                 while True:
                     if not frames:
@@ -232,8 +238,8 @@ class Worker:
                         self._other(frame)
                     elif frame.id == id:
                         break
-                    elif frame.segment is not None:
-                        self._send(Kind.RELEASE, frame.id, b"")
+                    else:
+                        self._drop(frame)
             current.task = frame.id
             if frame.flags & BATCH:
                 self._run_batch(frame)
@@ -248,9 +254,10 @@ class Worker:
                 for key in self._mappings.released():
                     self._send(Kind.RELEASE, cast("int", key), b"")
 
-    def _read_lone(self, size: int) -> Frame:
-        """Read a task that has come with its token; all before it has been read from the wire."""
+    def _read_along(self, size: int) -> Frame:
+        """Read a task that has come with its token, and before that what the wire has for it."""
         data = b""
+        size += MARK.size
         while len(data) < size:
             try:
                 piece = os.read(self._tokens, size - len(data))
@@ -261,8 +268,25 @@ class Worker:
             if not piece:
                 os._exit(0)  # there is no supervisor any more
             data += piece
-        kind, flags, _, aux, id, _ = HEADER.unpack_from(data)
-        return Frame(kind, flags, aux, id, data, HEADER.size)
+        (mark,) = MARK.unpack_from(data)
+        frames = self._frames
+        while self._seen - len(frames) < mark:
+            if not frames:
+                self._receive()
+                continue
+            frame = frames.popleft()
+            if frame.kind != TASK:
+                self._other(frame)
+            else:
+                # Tokens come in order: it was taken back, or it would have run before.
+                self._drop(frame)
+        kind, flags, _, aux, id, _ = HEADER.unpack_from(data, MARK.size)
+        return Frame(kind, flags, aux, id, data[MARK.size :], HEADER.size)
+
+    def _drop(self, frame: Frame) -> None:
+        """Forget a task that was taken back."""
+        if frame.segment is not None:
+            self._send(Kind.RELEASE, frame.id, b"")
 
     def _listen(self) -> None:
         """
@@ -276,7 +300,7 @@ class Worker:
         both.register(self._sock, select.POLLIN)
         while all(fd != self._tokens for fd, _ in both.poll()):
             self._receive()
-            while self._frames and self._frames[0].kind in (BLOB, FORGET, RELEASE):
+            while self._frames and self._frames[0].kind in (BLOB, FORGET, RELEASE, DONE):
                 self._other(self._frames.popleft())
 
     def _receive(self) -> None:
@@ -285,7 +309,9 @@ class Worker:
         count = receive_with_fds(self._sock, reader.get_buffer(), reader.segments)
         if not count:
             os._exit(0)  # there is no supervisor any more
-        self._frames.extend(reader.filled(count))
+        frames = reader.filled(count)
+        self._seen += len(frames)
+        self._frames.extend(frames)
 
     def _buffers(self, frame: Frame) -> Sequence[Buffer]:
         """Return what a task's pickle refers to."""
@@ -298,9 +324,10 @@ class Worker:
         """Take back the segments that the supervisor says are free."""
         while self._lent and select.select([self._sock], [], [], 0)[0]:
             self._receive()
-        for frame in [frame for frame in self._frames if frame.kind == RELEASE]:
-            self._frames.remove(frame)
-            self._other(frame)
+        for frame in self._frames:
+            if frame.kind == RELEASE:
+                self._other(frame)
+                frame.kind = DONE  # it keeps its place, for the marks
 
     def _other(self, frame: Frame) -> None:
         kind = frame.kind

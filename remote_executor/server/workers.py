@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from remote_executor.net.streams import receive_with_fds, send_with_fd
-from remote_executor.server.token_pipe import LONE_MOST, TokenPipe
+from remote_executor.server.token_pipe import TokenPipe
 from remote_executor.wire.frames import WORKER_LIMIT, FrameReader
 from remote_executor.wire.outbox import Outbox, WithSegment
 
@@ -26,8 +26,6 @@ STDERR_KEPT = 8 * 1024
 
 MOST_READS = 64
 """So many reads, 4 KiB at least as a rule, are enough for all that a pipe can hold."""
-
-NO_TASK = -1
 
 
 class Output:
@@ -104,7 +102,6 @@ class WorkerProcess:
         number: What the zygote calls it before it has a pid.
         pid: Its process id, 0 until the zygote has told it.
         known: Numbers of the functions that it holds.
-        settled: Whether it has read all that was put on the wire.
         holds: Tasks whose shared memory it may be using.
         doomed: Tasks that are being killed, and why.
         drained: Whether the last call of :meth:`receive` found nothing more.
@@ -116,8 +113,7 @@ class WorkerProcess:
     """
 
     __slots__ = (
-        "_highest",
-        "_last",
+        "_put",
         "_reader",
         "_theirs",
         "_wire_reader",
@@ -136,7 +132,6 @@ class WorkerProcess:
         "pid",
         "pool",
         "printed",
-        "settled",
         "sock",
         "started",
         "tokens",
@@ -158,11 +153,8 @@ class WorkerProcess:
         self.drained = False
         self.ended = False
         self.printed = False
-        self.settled = False
-        self._last = NO_TASK
-        """The task that was put on the wire last, if it is there only once."""
-        self._highest = NO_TASK
-        """The highest id that was put on the wire."""
+        self._put = 0
+        """How many frames have been put on the wire."""
         self.outbox = Outbox()
         self._reader = FrameReader(WORKER_LIMIT)
         self._reader.open_up(WORKER_LIMIT)
@@ -212,30 +204,22 @@ class WorkerProcess:
     def put(self, frame: Frame) -> None:
         """Put a frame on the wire that is no task."""
         self.outbox.put(frame)
-        self._last, self.settled = NO_TASK, False
+        self._put += 1
 
-    def put_tasks(self, frames: Sequence[Frame], ids: Sequence[int]) -> None:
-        """Put tasks on the wire, whose ids these are; their tokens are to follow."""
+    def give(self, frames: Sequence[Frame]) -> bool:
+        """
+        Give it tasks, and let it begin.
+
+        Returns:
+            Whether all that goes by the wire was written.
+        """
+        if len(frames) == 1 and self.tokens.write_along(frames[0], self._put):
+            return not self.outbox.size or self.flush()
         self.outbox.put_all(frames)
-        highest = max(ids)
-        # One that was taken from this worker and given back to it is there twice, and the worker
-        # runs the first that it finds. Ids of tasks that were never here before are higher.
-        fresh = ids[-1] == highest > self._highest
-        self._last, self.settled = highest if fresh else NO_TASK, False
-        self._highest = max(highest, self._highest)
-
-    def answered(self, id: int) -> None:
-        """Take note of an answer: what was put on the wire before that task has been read."""
-        if id == self._last:
-            self.settled = True
-
-    def give_alone(self, frame: Frame) -> bool:
-        """Give it a task while it is idle, past the wire; return False if that cannot be."""
-        plain = frame.tail is None and not frame.buffers and frame.segment is None
-        if not (plain and self.settled and len(frame.raw) <= LONE_MOST and frame.aux in self.known):
-            return False
-        self.tokens.write_lone(frame)
-        return True
+        self._put += len(frames)
+        written = self.flush()
+        self.tokens.write([frame.id for frame in frames])
+        return written
 
     def receive(self) -> list[Frame] | None:
         """

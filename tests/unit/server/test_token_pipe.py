@@ -10,11 +10,16 @@ import pytest
 
 from remote_executor.core.pool import Pool, PoolSession, PoolWorker
 from remote_executor.server import token_pipe
-from remote_executor.server.token_pipe import LONE, TokenPipe, TokenPipes
+from remote_executor.server.token_pipe import ALONG, MARK, MOST_ALONG, TokenPipe, TokenPipes
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.messages import Kind
 
-LONE_TASK = make_frame(Kind.TASK, 7, b"the call", aux=1)
+
+def task(id):
+    return make_frame(Kind.TASK, id, b"the call", aux=1)
+
+
+TASK = task(7)
 
 
 class Pipe(TokenPipe):
@@ -28,8 +33,10 @@ class Pipe(TokenPipe):
     def claim(self):
         return int.from_bytes(os.read(self.theirs, 8), "little")
 
-    def read_lone(self):
-        return os.read(self.theirs, len(LONE_TASK.raw))
+    def read_rest(self):
+        """Read what comes after a token with a frame: the mark and the frame."""
+        rest = os.read(self.theirs, MARK.size + len(TASK.raw))
+        return MARK.unpack(rest[: MARK.size])[0], rest[MARK.size :]
 
     def is_empty(self):
         return not select.select([self.theirs], [], [], 0)[0]
@@ -72,7 +79,7 @@ def test_the_worker_waits_for_tokens_and_sees_their_end(pipe, worker):
     assert pipe.claim() == 5
     assert os.read(pipe.theirs, 8) == b""
     pipe.write([6])  # nobody takes it any more
-    pipe.write_lone(LONE_TASK)
+    assert not pipe.write_along(TASK, 0)
     assert pipe.reclaim() == []
 
 
@@ -114,49 +121,118 @@ def test_where_a_pipe_cannot_be_opened_twice_the_worker_polls(monkeypatch):
     os.close(pipe.theirs)
 
 
-# -------------------------------------------------------------------------- lone tasks
+# ---------------------------------------------------------- tasks that come with their token
 
 
-def test_a_lone_task_takes_its_frame_along(pipe):
-    pipe.write_lone(LONE_TASK)
+def test_a_small_task_comes_along_with_the_mark_of_the_wire(pipe):
+    assert pipe.write_along(TASK, 5)
     assert pipe.unread() == 1
-    assert pipe.claim() == LONE + len(LONE_TASK.raw)
+    assert pipe.claim() == ALONG + len(TASK.raw)
     assert pipe.unread() == 0
-    assert pipe.read_lone() == LONE_TASK.raw
+    assert pipe.read_rest() == (5, TASK.raw)
     assert pipe.unread() == 0
     assert pipe.reclaim() == []
 
 
+def frame_with_segment():
+    frame = make_frame(Kind.TASK, 7, b"body")
+    frame.segment = "segment"
+    return frame
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        make_frame(Kind.TASK, 7, bytes(MOST_ALONG - 23)),
+        make_frame(Kind.TASK, 7, bytes(100_000)),
+        make_frame(Kind.TASK, 7, b"body", [b"buffer"]),
+        frame_with_segment(),
+    ],
+)
+def test_what_is_large_or_in_pieces_goes_by_the_wire(pipe, frame):
+    assert not pipe.write_along(frame, 0)
+    assert pipe.is_empty()
+
+
+def test_only_so_much_comes_along_at_a_time(pipe):
+    count = 0
+    while pipe.write_along(task(count), 0):
+        count += 1
+    assert count * len(task(0).raw) <= MOST_ALONG < (count + 1) * len(task(0).raw) + 16 * count
+    pipe.write(list(range(count, count + 256)))
+    assert pipe.unread() == count + 256
+    for id in range(2):
+        assert pipe.claim() == ALONG + len(task(id).raw)
+        assert pipe.read_rest() == (0, task(id).raw)
+    pipe.answered(1)
+    assert pipe.write_along(task(count), 0)
+    assert pipe.reclaim() == [*range(2, count + 256), count]
+
+
+def test_answers_make_room_and_nothing_else_does(pipe):
+    """What an answer tells of others, and an answer to what came by the wire."""
+    pipe.write([1])
+    pipe.write_along(task(2), 0)
+    pipe.write([3])
+    pipe.write_along(task(4), 0)
+    assert pipe.claim() == 1
+    assert pipe.claim() == ALONG + len(TASK.raw)
+    pipe.read_rest()
+    pipe.answered(1)
+    assert pipe.unread() == 2
+    pipe.answered(2)
+    assert pipe.unread() == 2
+    assert pipe.claim() == 3
+    pipe.answered(3)
+    assert pipe.reclaim() == [4]
+    pipe.answered(4)
+    pipe.write([5, 6])
+    assert pipe.unread() == 2
+    assert pipe.reclaim() == [5, 6]
+
+
+@pytest.mark.parametrize("before", [(), (1,), (1, 2)])
 @pytest.mark.parametrize("behind", [(), (8,), (8, 9)])
-def test_a_lone_task_is_taken_back_and_restored_before_those_behind_it(pipe, behind):
-    pipe.write_lone(LONE_TASK)
-    pipe.write(behind or [3])
-    ids = [7, *(behind or [3])]
+def test_all_is_taken_back_and_restored_in_order(pipe, before, behind):
+    ids = [*before, 7, *behind]
+    if before:
+        pipe.write(before)
+    pipe.write_along(TASK, 3)
+    if behind:
+        pipe.write(behind)
     assert pipe.unread() == len(ids)
     assert pipe.reclaim() == ids
     assert pipe.is_empty()
     pipe.restore(ids)
     assert pipe.unread() == len(ids)
-    assert pipe.claim() == LONE + len(LONE_TASK.raw)
-    assert pipe.read_lone() == LONE_TASK.raw
-    assert pipe.reclaim() == ids[1:]
+    for id in before:
+        assert pipe.claim() == id
+    assert pipe.claim() == ALONG + len(TASK.raw)
+    assert pipe.read_rest() == (3, TASK.raw)
+    assert pipe.reclaim() == [*behind]
 
 
-def test_a_lone_task_that_is_not_restored_is_gone(pipe):
-    pipe.write_lone(LONE_TASK)
-    pipe.write([8, 9])
+def test_what_is_not_restored_is_gone(pipe):
+    pipe.write_along(TASK, 0)
+    pipe.write([8])
+    pipe.write_along(task(9), 0)
     assert pipe.reclaim() == [7, 8, 9]
-    pipe.restore([8])
-    assert pipe.reclaim() == [8]
+    pipe.restore([8, 9])
+    assert pipe.reclaim() == [8, 9]
     pipe.restore([8])
     assert pipe.claim() == 8
     assert pipe.is_empty()
+    assert pipe.reclaim() == []
 
 
-def test_a_lone_task_that_the_worker_begins_to_read_stays_with_it(pipe):
-    pipe.write_lone(LONE_TASK)
+@pytest.mark.parametrize("read", [0, 5, 8, 20])
+def test_the_rest_of_one_that_is_being_read_stays_with_the_worker(pipe, read):
+    pipe.write([1])
+    pipe.write_along(TASK, 3)
     pipe.write([8, 9])
-    assert pipe.claim() == LONE + len(LONE_TASK.raw)
+    assert pipe.claim() == 1
+    assert pipe.claim() == ALONG + len(TASK.raw)
+    begun = os.read(pipe.theirs, read) if read else b""
     assert pipe.unread() == 2
     assert pipe.reclaim() == [8, 9]
     pipe.restore([9])
@@ -164,29 +240,17 @@ def test_a_lone_task_that_the_worker_begins_to_read_stays_with_it(pipe):
     assert pipe.reclaim() == [9]
     assert pipe.unread() == 0
     assert pipe.reclaim() == []
-    assert pipe.read_lone() == LONE_TASK.raw
+    assert begun + os.read(pipe.theirs, 4096) == MARK.pack(3) + TASK.raw
     assert pipe.is_empty()
     pipe.write([10])
     assert pipe.reclaim() == [10]
 
 
-def test_the_rest_of_a_lone_task_stays_with_who_has_read_a_part(pipe):
-    pipe.write_lone(LONE_TASK)
-    pipe.claim()
-    begun = os.read(pipe.theirs, 5)
-    assert pipe.unread() == 0
-    assert pipe.reclaim() == []
-    assert begun + os.read(pipe.theirs, 4096) == LONE_TASK.raw
-
-
-def test_one_lone_task_after_the_other(pipe):
-    for behind in ((), (8,)):
-        pipe.write_lone(LONE_TASK)
-        for id in behind:
-            pipe.write([id])
+def test_one_after_the_other_keeps_nothing(pipe):
+    for id in range(100):
+        assert pipe.write_along(task(id), id)
         pipe.claim()
-        pipe.read_lone()
-        for id in behind:
-            assert pipe.claim() == id
-    pipe.write_lone(LONE_TASK)
-    assert pipe.reclaim() == [7]
+        assert pipe.read_rest() == (id, task(id).raw)
+        pipe.answered(id)
+        assert not pipe._recent
+        assert not pipe._along

@@ -7,13 +7,14 @@ import operator
 import os
 import pickle
 import socket
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from remote_executor.payload import shared
 from remote_executor.payload.pickles import dump, load
-from remote_executor.server.token_pipe import LONE
+from remote_executor.server.token_pipe import ALONG, MARK
 from remote_executor.server.worker import PIPED, Worker, current
 from remote_executor.wire.frames import FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind, decode_fields, encode_ids
@@ -119,29 +120,55 @@ def test_a_task_that_came_twice_runs_once(desk):
     assert [frame.id for frame in desk.run(1, 3)] == [1, 3]
 
 
-def test_a_lone_task_comes_with_its_token(desk):
+def along(frame, mark):
+    """Return a token that takes its task along."""
+    return (ALONG + len(frame.raw)).to_bytes(8, "little") + MARK.pack(mark) + frame.raw
+
+
+def call(id, number, *args):
+    return make_frame(Kind.TASK, id, dump((args, {}))[0], aux=number)
+
+
+def test_a_task_may_come_with_its_token(desk):
     desk.blob(1, operator.neg)
     desk.task(1, 1, 1)
-    body, _ = dump(((5,), {}))
-    raw = make_frame(Kind.TASK, 2, body, aux=1).raw
-    os.write(desk.token_write, (1).to_bytes(8, "little"))
-    os.write(desk.token_write, (LONE + len(raw)).to_bytes(8, "little") + raw)
+    os.write(desk.token_write, (1).to_bytes(8, "little") + along(call(2, 1, 5), 2))
     desk.task(3, 1, 3)
     frames = desk.run(3)
     assert [(frame.id, load(frame.body)) for frame in frames] == [(1, -1), (2, -5), (3, -3)]
 
 
-def test_a_lone_task_may_be_in_the_supervisors_hands_for_a_moment(desk):
-    """The supervisor has read the pipe to see who has begun, and puts the frame back."""
-    raw = make_frame(Kind.TASK, 2, b"body", aux=1).raw
-    pieces = [raw[:10], raw[10:]]
+def test_what_was_on_the_wire_before_its_mark_comes_first_and_nothing_else(desk):
+    desk.blob(1, operator.neg)
+    desk.task(2, 1, 1)  # taken back: there is no token for it
+    desk.blob(1, operator.pos)
+    os.write(desk.token_write, along(call(5, 1, 7), 3))
+    desk.blob(1, abs)
+    desk.task(6, 1, -8)
+    frames = desk.run(6)
+    assert [(frame.id, load(frame.body)) for frame in frames] == [(5, 7), (6, 8)]
+
+
+def test_it_waits_for_what_is_still_to_come_by_the_wire(desk):
+    os.write(desk.token_write, along(call(5, 1, 7), 1))
+    later = threading.Timer(0.1, desk.blob, [1, operator.neg])
+    later.start()
+    (frame,) = desk.run()
+    later.join()
+    assert load(frame.body) == -7
+
+
+def test_the_second_half_of_a_token_may_be_in_the_supervisors_hands_for_a_moment(desk):
+    """The supervisor has read the pipe to see who has begun, and puts it back."""
+    token = along(make_frame(Kind.TASK, 2, b"body", aux=1), 0)
+    pieces = [token[8:20], token[20:]]
 
     class Waiter:
         def poll(self):
             os.write(desk.token_write, pieces.pop(0))
 
     desk.worker._waiter = Waiter()
-    frame = desk.worker._read_lone(len(raw))
+    frame = desk.worker._read_along(len(token) - 16)
     assert (frame.kind, frame.id, frame.aux, frame.body) == (Kind.TASK, 2, 1, b"body")
     assert not pieces
 

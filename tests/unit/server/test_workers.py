@@ -9,7 +9,7 @@ import pytest
 
 from remote_executor.core.pool import PoolSession, PoolWorker
 from remote_executor.net.streams import MOST_FDS
-from remote_executor.server.token_pipe import LONE, LONE_MOST
+from remote_executor.server.token_pipe import ALONG, MARK
 from remote_executor.server.workers import LONGEST_LINE, WorkerProcess
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.messages import Kind
@@ -151,39 +151,48 @@ def test_the_end_waits_for_the_rest_of_a_large_answer(process):
     assert process.receive() is None
 
 
-def alone(process, frame):
-    """Offer a task to an idle worker; return what is in its token pipe, if it was taken."""
-    if not process.give_alone(frame):
-        return None
-    token = int.from_bytes(os.read(process.theirs()[1], 8), "little")
-    return os.read(process.theirs()[1], token - LONE)
+def given(process):
+    """Return what a worker finds in its token pipe: ids, and of tasks that come along the mark."""
+    data = os.read(process.theirs()[1], 4096)
+    found = []
+    while data:
+        token = int.from_bytes(data[:8], "little")
+        data = data[8:]
+        if token >= ALONG:
+            size = token - ALONG
+            found.append((*MARK.unpack(data[: MARK.size]), data[MARK.size :][:size]))
+            data = data[MARK.size + size :]
+        else:
+            found.append(token)
+    return found
 
 
-def put(process, *ids):
-    process.put_tasks([make_frame(Kind.TASK, id) for id in ids], ids)
+def test_a_task_that_is_given_singly_goes_along_with_its_token(process):
+    wire = process.theirs()[0]
+    first, one, two, lone = (make_frame(Kind.TASK, id, b"call", aux=3) for id in (1, 2, 3, 4))
+    blob = make_frame(Kind.BLOB, 0, b"function", aux=3)
+    process.put(blob)
+    assert process.give([first])
+    assert given(process) == [(1, first.raw)]
+    assert os.read(wire, 1000) == blob.raw  # and what it needs has gone before
+    assert process.give([one, two])
+    assert process.give([lone])
+    assert given(process) == [2, 3, (3, lone.raw)]
+    assert os.read(wire, 1000) == one.raw + two.raw
 
 
-def test_an_answer_to_a_task_that_was_here_before_does_not_say_what_has_been_read(process):
-    put(process, 4, 5)
-    process.put(make_frame(Kind.RELOAD, 0, b"modules"))
-    put(process, 5)  # it was taken back, and comes once more
-    process.answered(5)
-    assert not process.settled
-    put(process, 6, 3)
-    process.answered(3)
-    assert not process.settled
-    put(process, 7)
-    process.answered(7)
-    assert process.settled
+def test_a_large_task_goes_by_the_wire_also_singly(process):
+    wire = process.theirs()[0]
+    large = make_frame(Kind.TASK, 5, bytes(4000))
+    assert process.give([large])
+    assert given(process) == [5]
+    assert os.read(wire, 10_000) == large.raw
 
 
-def test_no_id_stands_for_something_else(process):
-    put(process, 0)
-    process.answered(0)
-    assert process.settled
-    process.put(make_frame(Kind.FORGET, 0))
-    process.answered(0)
-    assert not process.settled
+def test_the_rest_of_what_a_task_needs_is_to_be_written_later(process):
+    process.put(make_frame(Kind.BLOB, 0, bytes(4_000_000), aux=3))
+    assert not process.give([make_frame(Kind.TASK, 1, b"call", aux=3)])
+    assert process.outbox.size
 
 
 def test_a_wire_that_brings_descriptors_and_no_frames_is_at_its_end(process):
@@ -198,34 +207,3 @@ def test_a_wire_that_brings_descriptors_and_no_frames_is_at_its_end(process):
         found += ids(frames)
     assert found == [1]
     assert process.drained
-
-
-def test_an_idle_worker_that_has_read_the_wire_is_given_a_task_past_it(process):
-    lone = make_frame(Kind.TASK, 9, b"call", aux=3)
-    process.known.add(3)
-    assert alone(process, lone) is None  # nothing is known of what it has read
-    put(process, 1, 2)
-    process.answered(1)
-    assert alone(process, lone) is None
-    process.answered(2)
-    assert alone(process, lone) == lone.raw
-    process.answered(9)
-    assert alone(process, lone) == lone.raw
-    process.put(make_frame(Kind.RELOAD, 0, b"modules"))
-    process.answered(9)
-    assert alone(process, lone) is None
-
-
-def test_only_a_small_plain_task_of_a_known_function_goes_alone(process):
-    process.known.add(3)
-    put(process, 1)
-    process.answered(1)
-    room = LONE_MOST - 24
-    with_segment = make_frame(Kind.TASK, 2, b"", aux=3)
-    with_segment.segment = "segment"
-    assert alone(process, make_frame(Kind.TASK, 2, bytes(room), aux=3)) is not None
-    assert alone(process, make_frame(Kind.TASK, 2, bytes(room + 1), aux=3)) is None
-    assert alone(process, make_frame(Kind.TASK, 2, bytes(100_000), aux=3)) is None
-    assert alone(process, make_frame(Kind.TASK, 2, b"", [b"buffer"], aux=3)) is None
-    assert alone(process, make_frame(Kind.TASK, 2, b"", aux=4)) is None
-    assert alone(process, with_segment) is None
