@@ -585,7 +585,9 @@ class Pool:
         return least
 
     def is_provided_for(self) -> bool:
-        """Whether each busy worker has a task that takes a while, and another one after that."""
+        """Whether all slots are held, by tasks that take a while and have successors waiting."""
+        if self.holding < self.slots:
+            return False
         found = False
         for session in self.sessions:
             for worker in session.busy:

@@ -40,7 +40,7 @@ ALONG = 1 << 63
 MARK = struct.Struct("<Q")
 
 MOST_ALONG = min(2048, select.PIPE_BUF // 2)
-"""Bytes of tokens with frames in the pipe: the smallest pipe has room for them and all others."""
+"""Bytes of tokens with frames in the pipe: one of two pages has room for them and all others."""
 
 
 class TokenPipe:
@@ -99,9 +99,11 @@ class TokenPipe:
         """
         raw = frame.raw
         plain = frame.tail is None and not frame.buffers and frame.segment is None
-        if not plain or self._along + len(raw) > MOST_ALONG or self._write < 0:
+        if not plain or len(raw) > MOST_ALONG or self._write < 0:
             return False
         token = (ALONG + len(raw)).to_bytes(8, "little") + MARK.pack(mark) + raw
+        if self._along + len(token) > MOST_ALONG:
+            return False
         self._write_token(frame.id, token, token)
         return True
 
@@ -155,7 +157,7 @@ class TokenPipe:
             if len(token) > 8:
                 self._reclaimed[id] = token
         ids.reverse()
-        return [*struct.unpack(f"<{end // 8}Q", data[:end]), *ids]
+        return [*struct.unpack_from(f"<{end // 8}Q", data), *ids]
 
     def restore(self, ids: Sequence[int]) -> None:
         """Give back some of what :meth:`reclaim` has just returned, in order."""
@@ -219,7 +221,10 @@ class TokenPipes:
 
     def reclaim(self, worker: PoolWorker) -> list[int]:
         """Take back all tokens that the worker has not read, in order."""
-        return [] if worker.shell is None else worker.shell.tokens.reclaim()
+        if worker.shell is None:
+            return []
+        # A task that forges answers for tasks that have not begun must not confuse more than those.
+        return [id for id in worker.shell.tokens.reclaim() if id in worker.assigned]
 
     def restore(self, worker: PoolWorker, ids: Sequence[int]) -> None:
         """Give back tokens that were reclaimed."""

@@ -411,6 +411,17 @@ def test_provided_for_is_who_has_a_task_that_takes_a_while_and_another_one(shell
     assert shell.pool.is_provided_for()
 
 
+def test_while_a_slot_is_free_somebody_may_want_it_at_once():
+    shell = Shell(slots=3)
+    one, two = shell.open(limit=1), shell.open(limit=1)
+    shell.warm(one, 1, seconds=0.02)
+    shell.warm(two, 1, seconds=0.02)
+    for session in (one, two):
+        shell.queue(session, 4)
+    shell.assign()
+    assert not shell.pool.is_provided_for()
+
+
 def test_who_has_short_tasks_wants_his_results_at_once(shell):
     session = shell.open()
     shell.warm(session, 2, seconds=0.0005)
