@@ -5,7 +5,7 @@ How long the tests wait, and how much they try.
 A limit says when a test gives up; nothing waits that long where all goes well.
 
 ``REMOTE_EXECUTOR_ALL_PARAMETERS=1`` runs twice as many random histories as usual, and on engines of
-others all parameter sets of each test. ``.ci/run`` sets it where it does not run README's command.
+others all parameter sets of each test.
 """
 
 from __future__ import annotations
