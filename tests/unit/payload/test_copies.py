@@ -49,7 +49,9 @@ def test_copies_that_were_only_read_are_kept_for_the_next_call():
     del views
 
     copies.rest()
+    assert id(copies._last) == first
 
+    assert bytes(copies.fresh()[1]) == b"tail"
     assert id(copies._last) == first
 
 
