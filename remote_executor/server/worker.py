@@ -208,7 +208,7 @@ class Worker:
 
     def serve(self) -> None:
         """Run tasks until the token pipe is closed."""
-        frames, tokens = self._frames, self._tokens
+        tokens = self._tokens
         read, from_bytes = os.read, int.from_bytes
         wait, look = self._waiter.poll, partial(self._waiter.poll, 0)
         vigil = Vigil()
@@ -229,24 +229,17 @@ class Worker:
             if id >= ALONG:
                 frame = self._read_along(id - ALONG)
             else:
-                while True:
-                    if not frames:
-                        self._receive()
-                        continue
-                    frame = frames.popleft()
-                    if frame.kind != TASK:
-                        self._other(frame)
-                    elif frame.id == id:
-                        break
-                    else:
-                        self._drop(frame)
+                while (found := self._next(id)) is None:
+                    pass
+                frame = found
+                del found  # the next may take long to come
             current.task = frame.id
             if frame.flags & BATCH:
                 self._run_batch(frame)
             else:
                 self._run(frame)
             current.task = None
-            del frame  # the next may take long to come
+            del frame  # as above
             if self._has_large:
                 self._functions.end_task()
                 self._shared.end_task()
@@ -269,24 +262,23 @@ class Worker:
                 os._exit(0)  # there is no supervisor any more
             data += piece
         (mark,) = MARK.unpack_from(data)
-        frames = self._frames
-        while self._seen - len(frames) < mark:
-            if not frames:
-                self._receive()
-                continue
-            frame = frames.popleft()
-            if frame.kind != TASK:
-                self._other(frame)
-            else:
-                # Tokens come in order: it was taken back, or it would have run before.
-                self._drop(frame)
+        while self._seen - len(self._frames) < mark:
+            self._next(None)  # tokens come in order, so any task there was taken back
         kind, flags, _, aux, id, _ = HEADER.unpack_from(data, MARK.size)
         return Frame(kind, flags, aux, id, data[MARK.size :], HEADER.size)
 
-    def _drop(self, frame: Frame) -> None:
-        """Forget a task that was taken back."""
-        if frame.segment is not None:
+    def _next(self, id: int | None) -> Frame | None:
+        """Do what comes next by the wire; return it if it is that task. Others were taken back."""
+        while not self._frames:
+            self._receive()
+        frame = self._frames.popleft()
+        if frame.kind != TASK:
+            self._other(frame)
+        elif frame.id == id:
+            return frame
+        elif frame.segment is not None:
             self._send(Kind.RELEASE, frame.id, b"")
+        return None
 
     def _listen(self) -> None:
         """
