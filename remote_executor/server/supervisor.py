@@ -873,7 +873,7 @@ class Supervisor:
             if frame.kind == TASK:
                 id = frame.id
                 if id in tasks or id >= ALONG:
-                    raise RemoteProtocolError(f"task {id} came twice, or has no id")
+                    raise RemoteProtocolError(f"task {id} came twice, or its id is too large")
                 tasks[id] = frame
                 if frame.flags & OPTIONED:
                     self._optioned(client, id)

@@ -21,7 +21,7 @@ STRIDE = 256 * 1024
 
 TINY = 1024
 CROWD = 256
-"""So many frames below ``TINY`` bytes are at most joined as soon as they are put in."""
+"""Frames below ``TINY`` bytes that are put in together are joined at once, so many at a time."""
 
 
 class WithSegment(bytes):

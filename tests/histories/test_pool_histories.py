@@ -245,7 +245,9 @@ class PoolHistory(RuleBasedStateMachine):
         in_pipes = [id for w, pipe in self.pipes.pipes.items() if w.session.open for id in pipe]
         assert len(in_pipes) == len(set(in_pipes))
         assert self.pool.slack() >= 0
-        assert self.pool.is_provided_for() in (True, False)
+        if self.pool.is_provided_for():
+            assert self.pool.slack() >= 2
+            assert self.pool.holding == self.pool.slots
         assert len(repr(self.pool)) < 200
         assert len(self.pool.status()) == len(self.sessions)
 

@@ -82,6 +82,7 @@ def test_single_tasks_that_are_cancelled_or_killed_as_they_begin():
                 ended = future.cancel() if number % 3 == 1 else executor.kill(future)
             try:
                 assert future.result(LIMIT) == -number
+                assert not ended or number % 3 == 2  # to be killed may come too late
             except (futures.CancelledError, TaskKilled):
                 assert ended
 

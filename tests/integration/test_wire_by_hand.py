@@ -577,7 +577,7 @@ def test_output_precedes_its_result_also_between_large_results(client):
             client.task(id, 1, f"task {id}")
             client.task(id + 1, 2, 40_000)
         for id in range(start, start + 20, 2):
-            client.until(lambda: any(f.kind == Kind.RESULT and f.id == id for f in client.frames))  # noqa: B023
+            client.until(lambda id=id: (Kind.RESULT, id) in [(f.kind, f.id) for f in client.frames])
     said = b""
     for frame in client.frames:
         if frame.kind == Kind.OUTPUT:

@@ -7,7 +7,6 @@ import operator
 import os
 import pickle
 import socket
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -149,12 +148,16 @@ def test_what_was_on_the_wire_before_its_mark_comes_first_and_nothing_else(desk)
     assert [(frame.id, load(frame.body)) for frame in frames] == [(5, 7), (6, 8)]
 
 
-def test_it_waits_for_what_is_still_to_come_by_the_wire(desk):
+def test_it_waits_for_what_is_still_to_come_by_the_wire(desk, monkeypatch):
+    receive = Worker._receive
+
+    def receive_late(worker):
+        desk.blob(1, operator.neg)
+        receive(worker)
+
+    monkeypatch.setattr(Worker, "_receive", receive_late)
     os.write(desk.token_write, along(call(5, 1, 7), 1))
-    later = threading.Timer(0.1, desk.blob, [1, operator.neg])
-    later.start()
     (frame,) = desk.run()
-    later.join()
     assert load(frame.body) == -7
 
 
