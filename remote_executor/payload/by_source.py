@@ -16,12 +16,6 @@ from enum import Enum
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
-from cloudpickle.cloudpickle import (
-    _find_imported_submodules,
-    _get_or_create_tracker_id,
-    _should_pickle_by_reference,
-)
-
 from remote_executor.errors import CannotShip, PayloadError
 from remote_executor.payload import mains, source
 from remote_executor.payload.by_value import (
@@ -33,6 +27,11 @@ from remote_executor.payload.by_value import (
     code_token,
 )
 from remote_executor.payload.captures import LRU_CACHE, facts, is_code
+from remote_executor.payload.code.cloudpickle_inside import (
+    goes_by_name,
+    imported_submodules,
+    tracker_of,
+)
 from remote_executor.payload.finder import check_syntax, class_source, function_recipe
 from remote_executor.payload.pickles import keeper, plainly
 from remote_executor.payload.pythons import abroad, python_words
@@ -82,7 +81,7 @@ class _BySource:
         return super().reducer_override(obj)  # type: ignore[misc]
 
     def _goes_by_name(self, cls: type) -> bool:
-        return cls.__module__ == "builtins" or _should_pickle_by_reference(cls)
+        return cls.__module__ == "builtins" or goes_by_name(cls)
 
     # ---------------------------------------------------------------- functions
 
@@ -106,7 +105,7 @@ class _BySource:
             _contents(cells.values()),
             mains.main_name(func),
             self._named(func.__globals__, named, func),
-            _find_imported_submodules(func.__code__, values),
+            imported_submodules(func.__code__, values),
         )
         args = recipe, self._space(func.__globals__), cells
         return source.make_function, args, state, None, None, source.fill_function
@@ -140,7 +139,7 @@ class _BySource:
             for name in home.split(".")[1:-1]:
                 outer = getattr(outer, name)
             return getattr, (outer, cls.__name__)
-        tracker = _get_or_create_tracker_id(cls)
+        tracker = tracker_of(cls)
         found = class_source(cls, lambda code: facts(code).names)
         if found is None:
             return mains.rebuild_class, (*_by_call(cls, tracker), tracker, home, code_token(cls))
@@ -217,7 +216,7 @@ def _decorated(func: FunctionType) -> tuple[Any, ...] | None:
                 isinstance(decorator, FunctionType)
                 and func.__code__ in decorator.__code__.co_consts
                 and decorator.__code__.co_argcount == 1
-                and _should_pickle_by_reference(decorator)
+                and goes_by_name(decorator)
             ):
                 return decorator, (values[0],)
     if name.partition(".")[0] in sys.stdlib_module_names:

@@ -5,8 +5,7 @@ They are cloudpickle's, with four changes: functions of ``__main__`` share one n
 worker (see :mod:`remote_executor.payload.mains`); what came from the client goes back to it by
 name; functions under ``lru_cache`` travel too; a Future or an Executor is refused in clear words.
 
-Only this module and ``mains`` know cloudpickle's inside. It is imported when the first object
-needs it.
+It imports cloudpickle, and so it is imported when the first object needs it.
 """
 
 from __future__ import annotations
@@ -20,13 +19,6 @@ from collections.abc import Callable, Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
-import cloudpickle
-from cloudpickle.cloudpickle import (
-    _class_setstate,
-    _get_or_create_tracker_id,
-    _should_pickle_by_reference,
-)
-
 from remote_executor.payload import mains
 from remote_executor.payload.captures import (
     LRU_CACHE,
@@ -37,6 +29,8 @@ from remote_executor.payload.captures import (
     method_by_dispatch,
     same_bytes,
 )
+from remote_executor.payload.code import cloudpickle_inside
+from remote_executor.payload.code.cloudpickle_inside import goes_by_name, tracker_of
 from remote_executor.payload.pickles import keeper, plainly
 
 __all__ = [
@@ -222,11 +216,11 @@ def key_of(snapshot: memoryview) -> bytes:
     return key
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(cloudpickle_inside.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is LRU_CACHE:
             return self._lru_cache_reduce(obj)
-        if is_dispatcher(obj) and not _should_pickle_by_reference(obj):
+        if is_dispatcher(obj) and not goes_by_name(obj):
             return self._dispatcher_reduce(obj)
         attribute = method_by_dispatch(obj)
         if attribute is not None:
@@ -271,7 +265,7 @@ class WorkerPickler(_Pickler):
             self.visit.classes.append(obj)
             maker, args, state = reduced[:3]
             args = (maker, args, args[-2], mains.main_name(obj), code_token(obj))
-            return mains.rebuild_class, args, state, None, None, _class_setstate
+            return mains.rebuild_class, args, state, None, None, cloudpickle_inside.fill_class
         return reduced
 
     def _dispatcher_reduce(self, obj: Any) -> tuple[Any, ...]:
@@ -339,7 +333,7 @@ class ClientPickler(_Pickler):
         if is_class or isinstance(obj, (FunctionType, LRU_CACHE)):
             home = mains.arrived.get(obj)
             if home is not None:
-                return mains.known, (_get_or_create_tracker_id(obj) if is_class else None, home)
+                return mains.known, (tracker_of(obj) if is_class else None, home)
         reduced = super().reducer_override(obj)
         if is_class and type(reduced) is tuple and len(reduced) == 6:
             maker, args, state = reduced[:3]

@@ -135,10 +135,10 @@ def fill_function(function: FunctionType, state: tuple[Any, ...]) -> None:
             that are code as ``(name, token, value)``, those that are data as
             ``(name, token, body, buffers)``.
     """
-    from cloudpickle.cloudpickle import _function_setstate
+    from remote_executor.payload.code import cloudpickle_inside
 
     plain, home, code, data = state
-    _function_setstate(function, plain)
+    cloudpickle_inside.fill_function(function, plain)
     if home is not None:
         arrived[function] = home
     bind(function.__globals__, code, data)
@@ -260,17 +260,17 @@ def known_class_or_new(maker: Callable[..., type], args: tuple[Any, ...], tracke
 
 def fill_new_class(cls: type, state: Any) -> None:
     """Fill a class just made. The attributes of one that was here before are its owner's."""
-    from cloudpickle.cloudpickle import _class_setstate
+    from remote_executor.payload.code import cloudpickle_inside
 
     if cls in _unfilled:
         _unfilled.discard(cls)
-        _class_setstate(cls, state)
+        cloudpickle_inside.fill_class(cls, state)
 
 
 def _tracked(tracker: str) -> Any:
-    from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID
+    from remote_executor.payload.code.cloudpickle_inside import tracked
 
-    return _DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)
+    return tracked(tracker)
 
 
 def main_name(obj: Any) -> str | None:

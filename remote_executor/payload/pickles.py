@@ -82,7 +82,7 @@ def needs_by_value(body: bytes) -> bool:
         return True
     cloudpickle = _modules.get("cloudpickle.cloudpickle")
     # The user may have asked for by-value pickling of whole modules.
-    return cloudpickle is not None and bool(cloudpickle._PICKLE_BY_VALUE_MODULES)
+    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
 def plainly(obj: object) -> tuple[bytes, Sequence[memoryview]] | None:
@@ -111,7 +111,7 @@ def plainly(obj: object) -> tuple[bytes, Sequence[memoryview]] | None:
     if body.find(_MAIN) >= 0:  # "in" costs five times as much: it tries an integer first
         return None
     cloudpickle = _modules.get("cloudpickle.cloudpickle")
-    if cloudpickle is not None and cloudpickle._PICKLE_BY_VALUE_MODULES:
+    if cloudpickle is not None and cloudpickle.list_registry_pickle_by_value():
         return None
     return body, buffers
 

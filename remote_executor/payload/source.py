@@ -296,7 +296,7 @@ def define(
     Raises:
         CannotShip: If this Python does not know its syntax.
     """
-    from cloudpickle.cloudpickle import _lookup_class_or_track
+    from remote_executor.payload.code.cloudpickle_inside import track
 
     bind(space, named)
     _fill_cells(contents)
@@ -310,7 +310,7 @@ def define(
         made = space.pop(name)
         if before is not _EMPTY:
             space[name] = before
-    return _lookup_class_or_track(tracker, made)
+    return track(tracker, made)
 
 
 def fill_class(cls: Any, state: tuple[Any, ...]) -> None:
@@ -338,10 +338,10 @@ def _same(one: object, other: object) -> bool:
 
 def define_enum(base: Any, name: str, members: list[tuple[str, Any]], more: dict[str, str]) -> Any:
     """Make an enum that was made by a call, not by a class statement."""
-    from cloudpickle.cloudpickle import _lookup_class_or_track
+    from remote_executor.payload.code.cloudpickle_inside import track
 
     tracker = more.pop("tracker")
-    return _lookup_class_or_track(tracker, base(name, members, **more))
+    return track(tracker, base(name, members, **more))
 
 
 def define_namedtuple(
@@ -350,12 +350,12 @@ def define_namedtuple(
     """Make a class that ``collections.namedtuple`` made at the client."""
     import collections
 
-    from cloudpickle.cloudpickle import _lookup_class_or_track
+    from remote_executor.payload.code.cloudpickle_inside import track
 
     make: Any = collections.namedtuple  # noqa: PYI024 - as the client made it
     made = make(name, fields, defaults=defaults, module=more["module"])
     made.__qualname__ = more["qualname"]
-    return _lookup_class_or_track(more["tracker"], made)
+    return track(more["tracker"], made)
 
 
 # ----------------------------------------------------- functions for the far side only

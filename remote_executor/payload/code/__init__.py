@@ -1,0 +1,1 @@
+"""Functions and classes: what they are made of, and what stands for them in a pickle."""
