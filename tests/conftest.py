@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from remote_executor.net.tokens import renew_token
 from remote_executor.server.serve import default_slots
 from tests.support import leaks
 from tests.support.scale import SCALE, scaled
@@ -48,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="remote-executor-tests-")  # mode 0700
     config.stash[_private] = folder
     os.environ["REMOTE_EXECUTOR_TOKEN_FILE"] = os.path.join(folder, "token")
+    renew_token()  # a file that is named is not made by the way
     for name in [name for name in os.environ if name.startswith(KEPT_OUT)]:
         del os.environ[name]
     leaks.set_mark()
@@ -111,7 +113,7 @@ def require_module_fixture() -> Callable[..., object]:
 
 @pytest.fixture(scope="session")
 def token_file() -> Path:
-    """Return the path of this run's token file, which the library makes on first use."""
+    """Return the path of this run's token file."""
     return Path(os.environ["REMOTE_EXECUTOR_TOKEN_FILE"])
 
 

@@ -2,7 +2,8 @@
 The user's token: the secret that clients and servers of one user share.
 
 It is a file of 64 hex digits that only its owner can read, made when it is first needed. Copy it
-to the other machines, with the same mode, or name another by ``REMOTE_EXECUTOR_TOKEN_FILE``.
+to the other machines, with the same mode, or name another by ``REMOTE_EXECUTOR_TOKEN_FILE``. A file
+that is named must be there: were it made, a path with a slip would look like a wrong token.
 
 To change it while farms are in use, :func:`renew_token` puts a new one in the first line and keeps
 the one before in the second: a client proves that it knows the first, a server accepts both.
@@ -10,12 +11,14 @@ the one before in the second: a client proves that it knows the first, a server 
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from remote_executor.wire.auth import Auth, Mechanism, TokenAuth
 
 __all__ = [
+    "LEAST_BYTES",
     "MOST_BYTES",
     "MOST_TOKENS",
     "Token",
@@ -30,6 +33,14 @@ __all__ = [
 MOST_BYTES = 4096
 """A longer file is not a token: somebody gave the wrong path."""
 
+LEAST_BYTES = 16
+"""
+A shorter secret is refused. Whoever answers in a server's place gets a proof to guess at, as fast
+as his machines can, without asking anybody.
+"""
+
+VARIABLE = "REMOTE_EXECUTOR_TOKEN_FILE"
+
 MOST_TOKENS = 2
 """The one in use, and the one before."""
 
@@ -40,13 +51,17 @@ class Token(Auth):
 
     Args:
         secrets: The secret, or two: the one in use, and the one before, which a server accepts as
-            well. None means the user's token file: where it is now, with what it holds when a
-            server starts or a client connects.
+            well; of 16 bytes at least. None means the user's token file: where it is now, with what
+            it holds when a server starts or a client connects.
+
+    Raises:
+        TypeError, ValueError: If a secret cannot be one; see :func:`secrets_of`.
     """
 
     def __init__(self, *secrets: str | bytes) -> None:
         self._secrets = secrets_of(secrets) if secrets else None
         self._path = token_path()
+        self._named = bool(os.environ.get(VARIABLE))
 
     def __repr__(self) -> str:
         what = f"file {self._path}" if self._secrets is None else f"{len(self._secrets)} given"
@@ -62,7 +77,7 @@ class Token(Auth):
         Raises:
             OSError, ValueError: As :func:`load_tokens`.
         """
-        return TokenAuth("client", (self._secrets or load_tokens(path=self._path))[:1])
+        return TokenAuth("client", (self._secrets or self._load())[:1])
 
     def server(self) -> Callable[[], Mechanism]:
         """
@@ -71,13 +86,16 @@ class Token(Auth):
         Raises:
             OSError, ValueError: As :func:`load_tokens`.
         """
-        secrets = self._secrets or load_tokens(path=self._path)
+        secrets = self._secrets or self._load()
         return lambda: TokenAuth("server", secrets)
+
+    def _load(self) -> tuple[bytes, ...]:
+        return load_tokens(not self._named, self._path)
 
 
 def token_path() -> str:
     """Return where the token is, or will be."""
-    named = os.environ.get("REMOTE_EXECUTOR_TOKEN_FILE")
+    named = os.environ.get(VARIABLE)
     if named:
         return named
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
@@ -89,7 +107,7 @@ def make_token() -> bytes:
     return os.urandom(32).hex().encode()
 
 
-def load_token(create: bool = True) -> bytes:
+def load_token(create: bool | None = None) -> bytes:
     """
     Return the user's token: the first line of the file.
 
@@ -102,22 +120,25 @@ def load_token(create: bool = True) -> bytes:
     return load_tokens(create)[0]
 
 
-def load_tokens(create: bool = True, path: str | None = None) -> tuple[bytes, ...]:
+def load_tokens(create: bool | None = None, path: str | None = None) -> tuple[bytes, ...]:
     """
     Return the tokens that a server of this user accepts: the one in use, then the one before.
 
     Args:
         create: Make one if there is none. If several processes do so at once, one of them wins and
-            all return the same.
+            all return the same. None means: unless ``REMOTE_EXECUTOR_TOKEN_FILE`` names the file.
         path: The file; None for that of :func:`token_path`.
 
     Raises:
-        FileNotFoundError: If there is none and none is to be made.
+        FileNotFoundError: If there is none and none is to be made, since a file is named that does
+            not exist, or a variable looks as if it were to name one.
         PermissionError: If others could read the file, or it belongs to somebody else.
         OSError: If it cannot be made.
         ValueError: If what is in the file cannot be a token.
     """
     path = path or token_path()
+    if create is None:
+        create = not os.environ.get(VARIABLE)
     if os.path.isdir(path):
         raise IsADirectoryError(
             f"the token file {path} is a folder: name a file by REMOTE_EXECUTOR_TOKEN_FILE"
@@ -126,7 +147,14 @@ def load_tokens(create: bool = True, path: str | None = None) -> tuple[bytes, ..
         return _read(path)
     except FileNotFoundError:
         if not create:
-            raise FileNotFoundError(f"there is no token file {path}") from None
+            raise FileNotFoundError(errno.ENOENT, _words_of_none(path)) from None
+    alike = _misspelt(os.environ)
+    if alike:
+        raise FileNotFoundError(
+            errno.ENOENT,
+            f"there is no token file {path}, and none is made while {alike} is set: did you mean "
+            f"{VARIABLE}?",
+        )
     try:
         _create(path)
     except OSError as exc:
@@ -136,6 +164,27 @@ def load_tokens(create: bool = True, path: str | None = None) -> tuple[bytes, ..
             "REMOTE_EXECUTOR_TOKEN_FILE, or give auth=",
         ) from exc
     return _read(path)
+
+
+def _words_of_none(path: str) -> str:
+    words = f"there is no token file {path}"
+    if path == os.environ.get(VARIABLE):
+        words += (
+            f", which {VARIABLE} names: correct it, copy the file there, or make one with "
+            "'remote-executor token new'"
+        )
+        if path.startswith("~"):
+            words += '; nothing replaces "~" here but a shell, before the variable is set'
+    return words
+
+
+def _misspelt(environ: Mapping[str, str]) -> str | None:
+    """Return a variable that was probably to name the token file, and does not."""
+    for name in sorted(environ):
+        letters = "".join(c for c in name.upper() if c.isalnum())
+        if name != VARIABLE and letters.startswith("REMOTEEXECUTOR") and "TOKEN" in letters:
+            return name
+    return None
 
 
 def renew_token() -> str:
@@ -169,7 +218,7 @@ def secrets_of(token: bytes | str | Sequence[bytes | str]) -> tuple[bytes, ...]:
         token: A secret, or several: the one in use first.
 
     Raises:
-        ValueError: If there are none, or more than two, or one is empty.
+        ValueError: If there are none, or more than two, or one is shorter than 16 bytes.
         TypeError: If one is neither bytes nor text.
     """
     given = [token] if isinstance(token, (bytes, str)) else list(token)
@@ -179,6 +228,11 @@ def secrets_of(token: bytes | str | Sequence[bytes | str]) -> tuple[bytes, ...]:
             raise TypeError(f"a token must be bytes or str, not {type(each).__name__}")
         if not each:
             raise ValueError("a token must not be empty")
+        if len(each) < LEAST_BYTES:
+            raise ValueError(
+                f"a secret of {len(each)} bytes can be guessed: it must have {LEAST_BYTES} at "
+                "least, best random ones ('remote-executor token show' prints such a secret)"
+            )
     if not 1 <= len(secrets) <= MOST_TOKENS:
         raise ValueError(f"there must be one token, or two, not {len(secrets)}")
     return secrets
@@ -200,7 +254,7 @@ def _read(path: str) -> tuple[bytes, ...]:
     if len(text) > MOST_BYTES:
         raise ValueError(f"the token file {path} is too long to be one")
     tokens = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not tokens or min(map(len, tokens)) < 16:
+    if not tokens or min(map(len, tokens)) < LEAST_BYTES:
         raise ValueError(f"the token file {path} holds no token: remove it to get a new one")
     if len(tokens) > MOST_TOKENS:
         raise ValueError(

@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from remote_executor.net.tokens import make_token
 from tests.bench import memory
 from tests.bench.groups import MEASURES
 from tests.bench.peers import PEERS
@@ -67,9 +68,12 @@ def _run(measure: str, peer: str, size: int, timeout: float) -> dict[str, float]
     # Not `-m tests.bench`: a spawned worker would import that main module again.
     code = f"from tests.bench.run import child; child({measure!r}, {peer!r}, {size})"
     with tempfile.TemporaryDirectory(prefix="remote-executor-bench-") as folder:
+        token = os.path.join(folder, "token")
+        with open(token, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(make_token())
         environment = {
             **os.environ,
-            "REMOTE_EXECUTOR_TOKEN_FILE": os.path.join(folder, "token"),
+            "REMOTE_EXECUTOR_TOKEN_FILE": token,
             memory.MARK: uuid.uuid4().hex,
         }
         environment.pop("REMOTE_EXECUTOR_ADDRESSES", None)

@@ -28,6 +28,7 @@ from remote_executor import (
     start_local_servers,
     start_server,
 )
+from remote_executor.net.tokens import renew_token
 from tests.support import tasks
 from tests.support.faults import Babbler, Proxy, free_port
 from tests.support.scale import scaled
@@ -500,7 +501,7 @@ def test_token_as_text():
             assert executor.submit(pow, 2, 3).result(LIMIT) == 8
 
 
-@pytest.mark.parametrize("token", [None, "wrong", "x" * 1000], ids=["none", "wrong", "long"])
+@pytest.mark.parametrize("token", [None, "a wrong one in words", "x" * 1000], ids=["none", "wrong", "long"])
 def test_wrong_token(guarded, token):
     """A2, A4, A7: an AuthenticationFailed in bounded time, no retry for ever, in clear words."""
     start = time.monotonic()
@@ -528,8 +529,8 @@ def test_admin_needs_the_token_too(guarded):
 
 def test_token_file(tmp_path):
     """A2: made at first use with mode 0600, the same for client and server."""
-    path = tmp_path / "deep" / "token"
-    env = {"REMOTE_EXECUTOR_TOKEN_FILE": str(path)}
+    path = tmp_path / "remote_executor" / "token"
+    env = {"REMOTE_EXECUTOR_TOKEN_FILE": "", "XDG_CONFIG_HOME": str(tmp_path)}
     code, out, err = command("token", "show", env=env)
 
     assert (code, err) == (0, "")
@@ -552,9 +553,27 @@ def test_token_file_that_others_can_read(tmp_path):
     assert "Traceback" not in err
 
 
+def test_a_token_file_that_is_not_there_is_an_error_not_a_new_token(tmp_path):
+    """Of a path with a slip nobody would know why the two ends do not know each other."""
+    missing = str(tmp_path / "tokne")
+    env = {"REMOTE_EXECUTOR_TOKEN_FILE": missing}
+    for line in (
+        ["token", "show"],
+        ["serve", "--port", "0"],
+        ["ping", "127.0.0.1:1"],
+        ["status", "127.0.0.1:1"],
+    ):
+        code, out, err = command(*line, env=env)
+        assert code == 1
+        if line[0] in ("token", "serve"):
+            assert f"no token file {missing}" in err
+        assert "Traceback" not in out + err
+        assert not os.path.exists(missing)
+
+
 def test_token_file_at_once_from_many_processes(tmp_path):
     """All see the same secret, whoever was first."""
-    env = environment(REMOTE_EXECUTOR_TOKEN_FILE=str(tmp_path / "token"))
+    env = environment(REMOTE_EXECUTOR_TOKEN_FILE="", XDG_CONFIG_HOME=str(tmp_path))
     line = [sys.executable, "-m", "remote_executor", "token", "show"]
     running = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=env) for _ in range(6)]
     found = {each.communicate(timeout=scaled(20))[0] for each in running}
@@ -592,6 +611,7 @@ def test_settings_are_those_of_the_start(tmp_path, monkeypatch):
     """A9: what changes afterwards does not touch a server that runs."""
     path = tmp_path / "token"
     monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(path))
+    renew_token()
     with start_server(workers=1) as handle:
         secret = path.read_bytes().strip()
         path.unlink()
@@ -634,7 +654,7 @@ def test_public_address_on_request():
 
 def test_errors_name_the_address(guarded):
     """A10: whoever proves himself knows to whom."""
-    with FarmExecutor(addresses=[guarded], auth="wrong") as executor:
+    with FarmExecutor(addresses=[guarded], auth="a wrong one in words") as executor:
         assert guarded in str(executor.submit(pow, 2, 3).exception(LIMIT))
 
 

@@ -70,8 +70,15 @@ def test_A8_A10_a_mechanism_is_given_the_servers_name():
 
 def test_A9_the_settings_of_an_executor_are_its_own():
     """What is given to one executor wins over the environment, and touches no other."""
-    with start_server(workers=1, auth=["new secret", "old secret"]) as server:
-        for auth in ("new secret", b"old secret", Token("new secret"), ["old secret"]):
+    with start_server(
+        workers=1, auth=["a new secret in words", "an old secret in words"]
+    ) as server:
+        for auth in (
+            "a new secret in words",
+            b"an old secret in words",
+            Token("a new secret in words"),
+            ["an old secret in words"],
+        ):
             with FarmExecutor(addresses=[server.address], auth=auth) as executor:
                 assert executor.submit(tasks.same, 1).result(LIMIT) == 1
         assert not ping(server.address, timeout=scaled(3))
@@ -86,5 +93,5 @@ def test_what_no_mechanism_can_be(auth):
 
 
 def test_nothing_secret_is_shown():
-    assert "secret" not in repr(Token("a secret", "another secret"))
+    assert "secret" not in repr(Token("a secret in words", "another secret in words"))
     assert "file" in repr(Token())

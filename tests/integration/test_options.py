@@ -472,7 +472,10 @@ def test_public_names():
 
 
 def test_a_server_that_comes_later_helps_where_all_had_refused():
-    with start_server(workers=1, auth="another") as strict, start_server(workers=1) as kind:
+    with (
+        start_server(workers=1, auth="another one in words") as strict,
+        start_server(workers=1) as kind,
+    ):
         with FarmExecutor(addresses=[strict.address]) as executor:
             assert isinstance(executor.submit(abs, -1).exception(LIMIT), ConnectionError)
             with pytest.raises(ConnectionError):
@@ -484,7 +487,10 @@ def test_a_server_that_comes_later_helps_where_all_had_refused():
 
 
 def test_without_the_last_server_that_takes_us_nothing_waits(caplog):
-    with start_server(workers=1, auth="another") as strict, start_server(workers=1) as kind:
+    with (
+        start_server(workers=1, auth="another one in words") as strict,
+        start_server(workers=1) as kind,
+    ):
         with FarmExecutor(addresses=[strict.address, kind.address]) as executor:
             assert executor.submit(abs, -1).result(LIMIT) == 1
             wait_until(lambda: "refused" in {server.state for server in executor.status().servers})

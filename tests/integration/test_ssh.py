@@ -927,9 +927,9 @@ def test_without_a_tunnel_a_stranger_at_the_port_is_refused(node):
     with spawn(node, tunnel=False) as executor:
         ((peer, _),) = executor._driver.peers()
         address = peer.way._address
-        with FarmExecutor(addresses=[address], auth="another", tls=True) as stranger:
+        with FarmExecutor(addresses=[address], auth="another one in words", tls=True) as stranger:
             with pytest.raises(AuthenticationFailed):
                 stranger.submit(abs, -1).result(scaled(20))
-        with FarmExecutor(addresses=[address], auth="another", tls=False) as stranger:
+        with FarmExecutor(addresses=[address], auth="another one in words", tls=False) as stranger:
             with pytest.raises(ConnectionFailed):
                 stranger.submit(abs, -1).result(scaled(20))

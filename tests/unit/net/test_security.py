@@ -10,8 +10,11 @@ import pytest
 from remote_executor.net.addresses import parse_address
 from remote_executor.net.security import auth_of, client_tls, is_exposed, server_tls, tls_of
 from remote_executor.net.tls import TLS
-from remote_executor.net.tokens import Token
+from remote_executor.net.tokens import Token, renew_token
 from remote_executor.wire.auth import Auth, NoAuth, binding_of
+
+NEW, OLD = "a new secret in words", "an old secret in words"
+SECRET = "a secret in some words"
 
 NEAR = [parse_address(text) for text in ("127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/s")]
 FAR = [parse_address(text) for text in ("node1:1", "0.0.0.0:1", "[::]:1", "192.0.2.1:1")]
@@ -31,11 +34,11 @@ class Encrypts(Auth):
 
 def test_A14_nothing_is_encrypted_nearby_and_everything_elsewhere():
     for address in NEAR:
-        assert not client_tls(address, Token("x"), None)
-        assert not server_tls(address, Token("x"), None, False)
+        assert not client_tls(address, Token(SECRET), None)
+        assert not server_tls(address, Token(SECRET), None, False)
     for address in FAR:
-        assert client_tls(address, Token("x"), None) is True
-        assert server_tls(address, Token("x"), None, False) is True
+        assert client_tls(address, Token(SECRET), None) is True
+        assert server_tls(address, Token(SECRET), None, False) is True
         assert not client_tls(address, Encrypts(), None)
         assert not server_tls(address, Encrypts(), None, False)
 
@@ -43,20 +46,20 @@ def test_A14_nothing_is_encrypted_nearby_and_everything_elsewhere():
 def test_A14_plain_text_elsewhere_must_be_asked_for_aloud():
     for address in FAR:
         with pytest.raises(ValueError, match="--insecure"):
-            server_tls(address, Token("x"), False, False)
-        assert server_tls(address, Token("x"), False, True) is False
-        assert server_tls(address, Token("x"), None, True) is False
-        assert client_tls(address, Token("x"), False) is False
-        assert is_exposed(address, Token("x"), False)
+            server_tls(address, Token(SECRET), False, False)
+        assert server_tls(address, Token(SECRET), False, True) is False
+        assert server_tls(address, Token(SECRET), None, True) is False
+        assert client_tls(address, Token(SECRET), False) is False
+        assert is_exposed(address, Token(SECRET), False)
         assert server_tls(address, Encrypts(), False, False) is False
-    assert server_tls(NEAR[0], Token("x"), False, False) is False
+    assert server_tls(NEAR[0], Token(SECRET), False, False) is False
 
 
 @pytest.mark.parametrize("tls", [True, TLS(), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)])
 def test_who_asks_for_tls_gets_it_anywhere(tls):
     for address in (*NEAR, *FAR):
-        assert client_tls(address, Token("x"), tls_of(tls)) is tls
-        assert server_tls(address, Token("x"), tls_of(tls), True) is tls
+        assert client_tls(address, Token(SECRET), tls_of(tls)) is tls
+        assert server_tls(address, Token(SECRET), tls_of(tls), True) is tls
 
 
 # -- auth=
@@ -68,13 +71,14 @@ def talk(client, server):
     return server.done
 
 
-@pytest.mark.parametrize("given", ["new", b"new", ["new"], ("new", "old"), Token("new", b"old")])
+@pytest.mark.parametrize("given", [NEW, NEW.encode(), [NEW], (NEW, OLD), Token(NEW, OLD.encode())])
 def test_a_secret_is_enough(given):
-    assert talk(auth_of(given).client("h"), Token("new", "other").server()())
+    assert talk(auth_of(given).client("h"), Token(NEW, "another that is long").server()())
 
 
 def test_nothing_said_means_the_token_file(monkeypatch, tmp_path):
     monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(tmp_path / "token"))
+    renew_token()
     client, server = auth_of(None), auth_of(Token())
     monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(tmp_path / "other"))  # A9: too late
 
@@ -85,6 +89,7 @@ def test_nothing_said_means_the_token_file(monkeypatch, tmp_path):
 def test_A9_a_server_accepts_the_tokens_of_its_start(monkeypatch, tmp_path):
     path = tmp_path / "token"
     monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(path))
+    renew_token()
     auth = Token()
     make = auth.server()
     before = auth.client("h")
@@ -117,7 +122,7 @@ def test_by_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("REMOTE_EXECUTOR_AUTH", "password")
     with pytest.raises(ValueError, match="token or gssapi, not 'password'"):
         auth_of(None)
-    assert isinstance(auth_of("secret"), Token)
+    assert isinstance(auth_of(SECRET), Token)
 
 
 def test_kerberos_without_its_package_says_what_to_install(monkeypatch):

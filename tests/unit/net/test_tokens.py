@@ -11,6 +11,7 @@ import pytest
 
 from remote_executor.net import tokens
 from remote_executor.net.tokens import (
+    Token,
     load_token,
     load_tokens,
     make_token,
@@ -22,6 +23,14 @@ from remote_executor.net.tokens import (
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
+    monkeypatch.delenv("REMOTE_EXECUTOR_TOKEN_FILE", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path / "remote_executor" / "token"
+
+
+@pytest.fixture
+def named(tmp_path, monkeypatch):
+    """Return the path that the environment names; nothing is there."""
     path = tmp_path / "folder" / "token"
     monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(path))
     return path
@@ -137,6 +146,7 @@ def test_one_that_cannot_be_made_says_where_and_why(path, monkeypatch):
 def test_a_path_without_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", "token")
+    renew_token()
     assert load_token() == load_token()
 
 
@@ -193,14 +203,77 @@ def test_more_than_two_are_too_many(path):
 
 
 def test_what_an_argument_means():
-    assert secrets_of("words and words") == (b"words and words",)
-    assert secrets_of(b"bytes") == (b"bytes",)
-    assert secrets_of(["new", b"old"]) == (b"new", b"old")
+    assert secrets_of("words and a word") == (b"words and a word",)
+    assert secrets_of(b"bytes and bytes!") == (b"bytes and bytes!",)
+    assert secrets_of(["n" * 16, b"o" * 16]) == (b"n" * 16, b"o" * 16)
     for wrong in ("", [], ["a", ""], ["a", "b", "c"]):
         with pytest.raises(ValueError, match="token"):
             secrets_of(wrong)
     with pytest.raises(TypeError, match="bytes or str"):
         secrets_of([1])
+
+
+@pytest.mark.parametrize(
+    "given", ["x", b"x", "fifteen letters", ["long enough, this one", "short"], Token]
+)
+def test_a_secret_that_can_be_guessed_is_refused(given):
+    with pytest.raises(ValueError, match="it must have 16 at least"):
+        Token("guess me") if given is Token else secrets_of(given)
+    assert secrets_of("é" * 8) == ("é".encode() * 8,)  # bytes count, not letters
+
+
+@pytest.mark.parametrize(
+    "load", [load_token, load_tokens, lambda: Token().client("h"), lambda: Token().server()]
+)
+def test_a_file_that_is_named_is_not_made_by_the_way(named, load):
+    """A slip in the path must not look like a wrong token at the other end."""
+    with pytest.raises(
+        FileNotFoundError, match="REMOTE_EXECUTOR_TOKEN_FILE names: correct it"
+    ) as e:
+        load()
+    assert str(named) in str(e.value)
+    assert not named.parent.exists()
+
+
+def test_a_token_that_was_named_at_its_making_stays_named(named, monkeypatch):
+    auth = Token()
+    monkeypatch.delenv("REMOTE_EXECUTOR_TOKEN_FILE")
+    with pytest.raises(FileNotFoundError, match="no token file"):
+        auth.client("h")
+    assert not named.parent.exists()
+
+
+def test_a_named_file_is_made_by_who_asks_for_a_new_token(named):
+    renew_token()
+    assert len(load_token()) == 64
+
+
+def test_a_home_that_nobody_filled_in_is_told(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", "~/token")
+    with pytest.raises(FileNotFoundError, match='nothing replaces "~"'):
+        load_token()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "REMOTE_EXECUTOR_TOKENFILE",
+        "REMOTE_EXECUTOR_TOKEN",
+        "REMOTE_EXECUTOR_TOKEN_FLIE",
+        "REMOTE_EXECUTOR_TOKEN_PATH",
+        "REMOTEEXECUTOR_TOKEN_FILE",
+        "remote_executor_token_file",
+    ],
+)
+def test_a_variable_with_a_slip_makes_no_new_token(path, monkeypatch, name):
+    monkeypatch.setenv(name, "/etc/farm/token")
+    with pytest.raises(FileNotFoundError, match=f"{name} is set: did you mean"):
+        load_token()
+    assert not path.exists()
+    write(path, b"ab" * 32)
+    assert load_token() == b"ab" * 32  # nothing is made, so nothing is lost
 
 
 def test_a_folder_is_no_token_file(tmp_path):
