@@ -8,7 +8,23 @@ from typing import Any
 
 from remote_executor.errors import AddressError
 
-__all__ = ["HostLike", "SSHHost", "parse_host", "parse_hosts", "split_jumps"]
+__all__ = [
+    "HostLike",
+    "SSHHost",
+    "parse_host",
+    "parse_hosts",
+    "split_jumps",
+    "why_unfit_for_shell",
+]
+
+SHELL_SIGNS = frozenset("'\"`$\\;&<>|(){}*?!#~^")
+"""
+What a shell does not take as it stands. ssh_config hands names on to one, in ``ProxyCommand`` and
+``Match exec``, and quotes nothing; OpenSSH has refused such names since 9.6 (CVE-2023-51385).
+"""
+
+USER_SIGNS = SHELL_SIGNS - frozenset("$\\")
+"""Of users a few more are met: ``DOMAIN\\me``, and ``host$`` for the account of a machine."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,14 @@ def _check(host: SSHHost) -> None:
             raise AddressError(str(host.name), f"{what} cannot be {value!r}")
     if host.user is not None and (host.user[0] == "-" or any(c in " @" for c in host.user)):
         raise AddressError(name, f"{host.user!r} is not the name of a user")
+    unfit = why_unfit_for_shell(name, host.user)
+    if unfit is not None:
+        raise AddressError(name, unfit)
+    if host.proxy is not None:
+        try:
+            split_jumps(host.proxy)
+        except AddressError as exc:
+            raise AddressError(name, f"proxy cannot be {host.proxy!r}: {exc.reason}") from None
     for what, most in (("port", 65535), ("workers", 1_000_000)):
         value = getattr(host, what)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
@@ -110,6 +134,33 @@ def _check(host: SSHHost) -> None:
         for pair in pairs:
             if not all(isinstance(each, str) and "\0" not in each for each in pair):
                 raise TypeError("env must map str to str")
+
+
+def why_unfit_for_shell(name: str, user: str | None) -> str | None:
+    """
+    Tell why a host's or a user's name must not reach a shell.
+
+    Args:
+        name: The host's.
+        user: The user's, if it is known.
+
+    Returns:
+        The reason; None if both may.
+    """
+    odd = sorted(set(name) & SHELL_SIGNS)
+    if odd:
+        return f"the name of a host cannot have {' '.join(odd)} in it, which a shell would act upon"
+    if name[:1] == "-" or not name.isprintable() or " " in name:
+        return f"{name!r} is not the name of a host"
+    if user is None:
+        return None
+    odd = sorted(set(user) & USER_SIGNS)
+    if odd or "$" in user[:-1] or user[-1:] == "\\":
+        signs = " ".join(odd) or ("$" if "$" in user[:-1] else "a backslash at its end")
+        return f"the name of a user cannot have {signs} in it, which a shell would act upon"
+    if user[:1] == "-" or not user.isprintable() or " " in user:
+        return f"{user!r} is not the name of a user"
+    return None
 
 
 def parse_host(given: HostLike) -> SSHHost:

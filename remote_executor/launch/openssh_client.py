@@ -55,6 +55,7 @@ OPTIONS = (
     "RemoteCommand=none",
     "PermitLocalCommand=no",
     "ForwardX11=no",
+    "ForwardAgent=no",  # who is root there could log in as the user elsewhere
 )
 
 
@@ -71,7 +72,8 @@ def ssh_command(
         host_keys: "strict" or "accept-new".
         forward: What ``-L`` is told.
     """
-    words = [program, "-T"]
+    # -k: no ticket of Kerberos goes along either. As an option it is unknown to some builds.
+    words = [program, "-T", "-k"]
     if config is not None:
         words += ["-F", config]
     strict = "yes" if host_keys == "strict" else "accept-new"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import paramiko
 
 from remote_executor.errors import LaunchFailed
-from remote_executor.launch.hosts import split_jumps
+from remote_executor.launch.hosts import split_jumps, why_unfit_for_shell
 from remote_executor.launch.ssh import NotForwarded, ServerGone, Unsteady
 from remote_executor.launch.ssh_config import expand, include_paths, read_file
 from remote_executor.launch.stages import Progress
@@ -92,6 +92,11 @@ class ParamikoClient:
             jumps = split_jumps(host.proxy if host.proxy is not None else settings.proxy_jump)
             if depth > MOST_JUMPS:
                 raise ValueError("the jump hosts jump over each other without end")
+            if settings.proxy_command is not None and host.proxy is None:
+                # What the configuration makes of the names stands in the command now, unquoted.
+                unfit = why_unfit_for_shell(settings.name, settings.user)
+                if unfit is not None:
+                    raise ValueError(f"ProxyCommand is not run: {unfit}")
         except (ValueError, OSError, ImportError, paramiko.SSHException) as exc:
             raise progress.failure(str(exc)) from exc
         before: ParamikoConnection | None = None

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from remote_executor.errors import AddressError
-from remote_executor.launch.hosts import SSHHost, parse_host, parse_hosts, split_jumps
+from remote_executor.launch.hosts import (
+    SSHHost,
+    parse_host,
+    parse_hosts,
+    split_jumps,
+    why_unfit_for_shell,
+)
 
 NOTHING = SSHHost("default")
 
@@ -57,6 +63,43 @@ def test_hosts_that_can_be_meant(text, user, name, port, again):
 def test_hosts_that_cannot_be_meant(text):
     with pytest.raises(AddressError):
         parse_host(text)
+
+
+SIGNS = "'\"`$\\;&<>|(){}*?!#~^"
+
+
+@pytest.mark.parametrize("sign", [*SIGNS, "\n", "\x1b", "\0", " "])
+def test_what_a_shell_would_act_upon_is_in_no_name(sign):
+    """ssh_config puts names into commands, unquoted: ProxyCommand, Match exec."""
+    for given in (f"a{sign}b", f"{sign}b"):
+        with pytest.raises(AddressError):
+            SSHHost(given)
+        with pytest.raises(AddressError):
+            SSHHost("node1", proxy=f"jump,x{given}")
+        if sign not in "\\$":  # which have their places in users; see below
+            with pytest.raises(AddressError):
+                SSHHost("node1", user=given)
+    assert why_unfit_for_shell(f"a{sign}b", None) is not None
+
+
+@pytest.mark.parametrize("user", ["me", "DOMAIN\\me", "node1$", "a.b-c_d+e", "jürgen"])
+def test_users_that_are_met(user):
+    assert SSHHost("node1", user=user).user == user
+
+
+@pytest.mark.parametrize("user", ["-oX", "a\\", "$HOME", "$(id)", "a$b"])
+def test_users_that_a_shell_would_act_upon(user):
+    with pytest.raises(AddressError):
+        SSHHost("node1", user=user)
+    assert why_unfit_for_shell("node1", user) is not None
+
+
+@pytest.mark.parametrize("proxy", ["-oProxyCommand=x", "a,,b", "me@", "a b", "a;id"])
+def test_a_proxy_is_a_list_of_hosts_before_anything_is_started(proxy):
+    with pytest.raises(AddressError, match="proxy cannot be"):
+        SSHHost("node1", proxy=proxy)
+    for fine in ("none", "a", "me@a:22,b", "ssh://me@a:22"):
+        assert SSHHost("node1", proxy=fine).proxy == fine
 
 
 @pytest.mark.parametrize("given", [5, None, b"node1", ("node1", 22)])

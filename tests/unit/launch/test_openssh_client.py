@@ -33,6 +33,12 @@ def test_nothing_is_asked_and_a_dead_connection_is_found_out():
     )
 
 
+def test_neither_agent_nor_ticket_goes_along():
+    """Whatever the user's configuration says: nothing there needs them."""
+    assert "ForwardAgent=no" in options(SSHHost("node1"))
+    assert "-k" in words(SSHHost("node1"))
+
+
 @pytest.mark.parametrize(("host_keys", "value"), [("strict", "yes"), ("accept-new", "accept-new")])
 def test_host_keys(host_keys, value):
     assert f"StrictHostKeyChecking={value}" in options(SSHHost("node1"), host_keys=host_keys)
