@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from typing import Any
 
 from remote_executor.net.addresses import Address
@@ -24,6 +25,8 @@ class Door:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._listener: socket.socket | None = None
+        self._made: tuple[int, int] | None = None
+        """Device and inode of the Unix socket that we listen on."""
 
     def __repr__(self) -> str:
         return f"<Door {self.address} {'open' if self.is_open else 'closed'}>"
@@ -45,11 +48,13 @@ class Door:
         except OSError as exc:
             words = f"cannot listen on {self.address}: {exc.strerror}"
             if exc.errno == errno.EADDRINUSE:
-                words += " (another program has it; port 0 is any free one)"
+                words += f" ({_who_has_it(self.address)})"
             raise OSError(exc.errno, words) from exc
         if self.address.kind == "tcp":
             port = self._listener.getsockname()[1]
             self.address = Address("tcp", self.address.host, port)
+        else:
+            self._made = _identity(self.address.path)
 
     def fileno(self) -> int:
         """Return the descriptor to wait for, while it is open."""
@@ -65,9 +70,11 @@ class Door:
         """Leave the address to whoever wants it. It may be closed already."""
         listener, self._listener = self._listener, None
         if listener is not None:
-            if self.address.kind == "unix":
-                # First, while nobody else takes it for the socket of a dead server.
+            # First, while nobody else takes it for the socket of a dead server; and only if nobody
+            # has put anything else in its place meanwhile.
+            if self._made is not None and _identity(self.address.path) == self._made:
                 _unlink(self.address.path)
+            self._made = None
             listener.close()
 
 
@@ -88,7 +95,9 @@ def _listen(address: Address) -> socket.socket:
 
 
 def _is_stale(path: str) -> bool:
-    """Whether a dead server has left this socket behind."""
+    """Whether a dead server has left this socket behind. What is no socket is somebody's file."""
+    if _identity(path) is None:
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
@@ -97,6 +106,23 @@ def _is_stale(path: str) -> bool:
         except OSError:
             pass
     return False
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return a Unix socket's device and inode; None if there is none, or something else."""
+    try:
+        status = os.lstat(path)  # not where a link leads to: the link would be deleted
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISSOCK(status.st_mode) else None
+
+
+def _who_has_it(address: Address) -> str:
+    if address.kind == "tcp":
+        return "another program has it; port 0 is any free one"
+    if _identity(address.path) is None:
+        return "there is something that is no socket, and is left alone: name another path"
+    return "another program listens there"
 
 
 def _unlink(path: str) -> None:

@@ -501,7 +501,9 @@ def test_token_as_text():
             assert executor.submit(pow, 2, 3).result(LIMIT) == 8
 
 
-@pytest.mark.parametrize("token", [None, "a wrong one in words", "x" * 1000], ids=["none", "wrong", "long"])
+@pytest.mark.parametrize(
+    "token", [None, "a wrong one in words", "x" * 1000], ids=["none", "wrong", "long"]
+)
 def test_wrong_token(guarded, token):
     """A2, A4, A7: an AuthenticationFailed in bounded time, no retry for ever, in clear words."""
     start = time.monotonic()
