@@ -18,6 +18,8 @@ import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from remote_executor.payload.secret_files import why_secret
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import CodeType, ModuleType
@@ -160,10 +162,13 @@ class RemoteFinder:
             path: The file in the package's folder, with slashes.
 
         Raises:
-            FileNotFoundError: If the client has no such file, or does not give it.
+            FileNotFoundError: If the client has no such file.
+            PermissionError: If it does not give it: with the reason.
         """
         answer = self._ask({"file": [package, path]})
         digest = answer[0]["file"] if answer is not None else None
+        if answer is not None and answer[0].get("withheld"):
+            raise PermissionError(13, str(answer[0]["withheld"]), path)
         if answer is None or digest is None:
             raise FileNotFoundError(2, "the client has no such file in this package", path)
         return checked(bytes(answer[1][0]), digest)
@@ -271,7 +276,8 @@ class RemoteLoader:
         Return a file beside the module, for ``pkgutil.get_data``.
 
         Raises:
-            FileNotFoundError: If the client has no such file, or does not give it.
+            FileNotFoundError: If the client has no such file.
+            PermissionError: If it does not give it: with the reason.
         """
         package = self.name if self._folders is not None else self.name.rpartition(".")[0]
         folder = os.path.dirname(self.path or "")
@@ -368,8 +374,23 @@ class RemotePath:
             yield RemotePath(self._finder, self._package, (*self._parts, name), files)
 
     def is_file(self) -> bool:
-        """Whether it is a file."""
-        return "/".join(self._parts) in self._listing()
+        """
+        Whether it is a file.
+
+        Raises:
+            PermissionError: If it is one that the client does not give. Were this False, a task
+                would go on without it, and nobody would know.
+        """
+        path = "/".join(self._parts)
+        if path in self._listing():
+            return True
+        if path and (path[0] == "." or "/." in path or why_secret(path) is not None):
+            try:
+                self._finder.read(self._package, path)
+            except FileNotFoundError:
+                return False
+            return True
+        return False
 
     def is_dir(self) -> bool:
         """Whether it is a folder, which has something in it."""

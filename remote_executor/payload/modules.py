@@ -14,7 +14,9 @@ The user's own modules, at the client: what a worker may have of them, and what 
 Served are sources (never bytecode, so that the Python there may be another) and files in the
 folders of packages, also in zip files. Only what is the user's own: neither Python's nor installed,
 and really, with all symbolic links followed, in the folder or zip file that its top-level package
-was found in. Nothing is imported to find it, so none of the user's code runs.
+was found in. Nothing is imported to find it, so none of the user's code runs. Files that look like
+secrets (see :mod:`remote_executor.payload.secret_files`) stay here, unless the user has named their
+package; who asks for one is told so, and the log has a line.
 
 To ask costs a round trip, so the answer also holds what the sources import, theirs in turn, and
 what this process has loaded of the same packages.
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zipimport import zipimporter
 
 from remote_executor.errors import RemoteProtocolError
+from remote_executor.payload.secret_files import is_environment_file, why_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -54,6 +57,9 @@ MOST_LOADED_BYTES = 1024 * 1024
 MOST_NAMES = 1000
 MOST_FILES = 20_000
 LONGEST_NAME = 1000
+MOST_WITHHELD = 1000
+"""Files of which it is remembered that the log has a line about them."""
+
 MOST_CACHED_BYTES = 64 * 1024 * 1024
 
 _NEVER = frozenset({"__main__", "__mp_main__", "remote_executor"})
@@ -110,6 +116,7 @@ class Modules:
             self._names = frozenset(names)
         self._files: dict[str, _File] = {}
         self._cached_bytes = 0
+        self._withheld: set[tuple[str, str]] = set()
 
     def __bool__(self) -> bool:
         """Whether anything may be served."""
@@ -142,7 +149,7 @@ class Modules:
         elif "list" in question:
             fields = {"files": self._list(question["list"])}
         elif "file" in question:
-            fields = {"file": self._file(question["file"], contents)}
+            fields = self._file(question["file"], contents)
         else:
             raise RemoteProtocolError("a server asks for it knows not what")
         return fields, contents
@@ -163,7 +170,7 @@ class Modules:
                 place, file = self._add(name, places, found, contents)
                 if place is not None and file is not None:
                     size += len(file.content)
-                    queue.extend(_imports(name, place, file))
+                    queue.extend(filter(self._may_come_ahead, _imports(name, place, file)))
         # What is loaded has loaded what it imports: there is no need to look for that.
         tops = {name.partition(".")[0] for name in names}
         most = len(found) + MOST_LOADED
@@ -171,7 +178,7 @@ class Modules:
         for name in list(sys.modules):
             if len(found) >= most or size >= MOST_LOADED_BYTES:
                 break
-            if name not in seen and name.partition(".")[0] in tops:
+            if name not in seen and name.partition(".")[0] in tops and self._may_come_ahead(name):
                 _, file = self._add(name, places, found, contents)
                 size += len(file.content) if file is not None else 0
         return list(found.values())
@@ -198,6 +205,14 @@ class Modules:
     def _is_named(self, name: str) -> bool:
         names = self._names
         return names is None or any(name == each or name.startswith(each + ".") for each in names)
+
+    def _is_said(self, name: str) -> bool:
+        """Whether the user himself has named a package, so that all that is in it may be served."""
+        return self._names is not None and self._is_named(name)
+
+    def _may_come_ahead(self, name: str) -> bool:
+        """Whether a module may be sent before a task wants it: ``app.credentials`` may not."""
+        return self._is_said(name) or why_secret(name.replace(".", "/")) is None
 
     def _may(self, name: str) -> bool:
         """Whether a module may be served: also the packages that one that was named is in."""
@@ -295,21 +310,41 @@ class Modules:
             files = _files_in_archive(place, place.archive)
         else:
             files = _files_in_folders(place)
-        return list(dict.fromkeys(islice(files, MOST_FILES)))
+        said = self._is_said(str(name))
+        shown = (path for path in files if _why_withheld(path, said) is None)
+        return list(dict.fromkeys(islice(shown, MOST_FILES)))
 
-    def _file(self, question: object, contents: dict[str, bytes]) -> str | None:
+    def _file(self, question: object, contents: dict[str, bytes]) -> dict[str, Any]:
+        """Return the digest of a file's content, or why there is none if there is a reason."""
         if not isinstance(question, list) or len(question) != 2:
             raise RemoteProtocolError("a server asks for a file and does not say which")
         name, path = question
         if not isinstance(path, str) or not _is_inside(path):
-            return None
+            return {"file": None}
         place = self._package(name)
-        content = _read_data(place, path) if place is not None else None
-        if content is None:
-            return None
+        found = _read_data(place, path) if place is not None else None
+        if found is None:
+            return {"file": None}
+        file, content = found
+        reason = _why_withheld(path, self._is_said(name), file, content)
+        if reason is not None:
+            return {"file": None, "withheld": self._withhold(name, path, reason)}
         digest = _digest(content)
         contents[digest] = content
-        return digest
+        return {"file": digest}
+
+    def _withhold(self, package: str, path: str, reason: str) -> str:
+        """Say that a file is not served, once in the log; return the words for whoever asks."""
+        words = (
+            f"the file {path!r} of package {package} is not served to workers: {reason}; "
+            f'modules=["{package}"] says that all files of it may be, but for hidden ones'
+        )
+        if (package, path) not in self._withheld and len(self._withheld) < MOST_WITHHELD:
+            import logging
+
+            self._withheld.add((package, path))
+            logging.getLogger("remote_executor.client").warning("%s", words)
+        return words
 
 
 def _archive_of(loader: object, folders: tuple[str, ...] | None) -> zipimporter | None:
@@ -335,6 +370,26 @@ def _read_zipped(archive: zipimporter, path: str) -> bytes | None:
         return None
 
 
+def _why_withheld(path: str, said: bool, file: str = "", content: bytes = b"") -> str | None:
+    """
+    Tell why a file of a package stays here.
+
+    Args:
+        path: Its path in the package, with slashes.
+        said: Whether the user has named the package.
+        file: Where a symbolic link leads to, if it is one.
+        content: What is in it, if that is known.
+    """
+    *folders, name = path.split("/")
+    if any(each.startswith(".") for each in folders):
+        return "it is in a hidden folder"
+    if name.startswith(".") and not is_environment_file(name):
+        return "it is a hidden file"
+    if said:
+        return None
+    return why_secret(path, content) or why_secret(os.path.basename(file))
+
+
 def _real_folders(place: _Place) -> tuple[str, ...]:
     return tuple(map(os.path.realpath, place.folders or ()))
 
@@ -344,10 +399,10 @@ def _files_in_folders(place: _Place) -> Iterator[str]:
     top = _real_folders(place)
     for folder in top:
         for where, folders, files in os.walk(folder):
-            folders[:] = [each for each in sorted(folders) if _is_data(each)]
+            folders[:] = [each for each in sorted(folders) if _is_part(each) and each[0] != "."]
             inside = os.path.relpath(where, folder).split(os.sep)
             for file in sorted(files):
-                if _is_data(file) and _is_own(os.path.join(where, file), top):
+                if _is_part(file) and _is_own(os.path.join(where, file), top):
                     yield "/".join([*(part for part in inside if part != "."), file])
 
 
@@ -367,8 +422,8 @@ def _files_in_archive(place: _Place, archive: zipimporter) -> Iterator[str]:
                 yield name[len(start) :]
 
 
-def _read_data(place: _Place, path: str) -> bytes | None:
-    """Read a file of a package, by its path with slashes."""
+def _read_data(place: _Place, path: str) -> tuple[str, bytes] | None:
+    """Read a file of a package, by its path with slashes; return where it really is, too."""
     top = _real_folders(place)
     for folder in place.folders or ():
         file = os.path.join(folder, *path.split("/"))
@@ -382,7 +437,7 @@ def _read_data(place: _Place, path: str) -> bytes | None:
             except OSError:  # perhaps in the next
                 pass
         if content is not None:
-            return content
+            return os.path.realpath(file), content
     return None
 
 
@@ -580,15 +635,15 @@ def _is_under(path: str, folder: str) -> bool:
     return path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
 
 
-def _is_data(name: str) -> bool:
-    return not name.startswith(".") and name != "__pycache__" and not name.endswith(".pyc")
+def _is_part(name: str) -> bool:
+    return name not in ("", ".", "..", "__pycache__") and not name.endswith(".pyc")
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a path with slashes stays in its folder, and away from hidden files."""
+    """Whether a path with slashes stays in its folder, and away from what Python makes itself."""
     if "\0" in path or "\\" in path or len(path) > 4 * LONGEST_NAME:
         return False
-    return all(part and _is_data(part) for part in path.split("/"))
+    return all(map(_is_part, path.split("/")))
 
 
 def _digest(content: bytes) -> str:

@@ -598,6 +598,36 @@ def f():
         assert run(executor, own.f) == ("ModuleNotFoundError", None)
 
 
+def test_a_secret_in_a_package_stays_at_home_and_that_is_said(project, addresses, caplog):
+    """The task's error says why, and so does a line of the client's log."""
+    folder = project(
+        own_kept__init="",
+        own_kept__data="""
+import pkgutil
+from importlib.resources import files
+def read(way):
+    if way == "get_data":
+        return pkgutil.get_data("own_kept", "credentials.json")
+    file = files("own_kept") / "credentials.json"
+    return getattr(file, way)()
+def names():
+    return sorted(each.name for each in files("own_kept").iterdir())
+""",
+    )
+    (folder / "own_kept" / "credentials.json").write_text("{}")
+    (folder / "own_kept" / "table.csv").write_text("1,2")
+    own = load("own_kept.data")
+    with FarmExecutor(addresses=addresses[:1]) as executor:
+        for way in ("get_data", "read_text", "read_bytes", "is_file"):
+            with pytest.raises(PermissionError, match=r"not served .* name is that of a secret"):
+                run(executor, own.read, way)
+        assert run(executor, own.names) == ["__init__.py", "data.py", "table.csv"]
+    assert caplog.text.count("'credentials.json' of package own_kept is not served") == 1
+    with FarmExecutor(addresses=addresses[:1], modules=["own_kept"]) as executor:
+        assert run(executor, own.read, "read_text") == "{}"
+        assert "credentials.json" in run(executor, own.names)
+
+
 def test_files_of_the_client_that_a_hostile_server_may_want(project, addresses):
     """Whatever a worker asks for, it gets sources and data of the user's packages only."""
     folder = project(

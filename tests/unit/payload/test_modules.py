@@ -458,6 +458,83 @@ def test_a_data_file_that_goes_away(package, monkeypatch):
     assert data("own", "data/table.csv") is None
 
 
+# -- files that look like secrets
+
+LISTED = ("notes.txt", "link.csv")
+"""Whose names alone are harmless."""
+
+SECRETS = ["credentials.json", "data/server.pem", "prod.key", "id_rsa", ".env", "users.sqlite"]
+KEY = "-----BEGIN PRIVATE KEY-----\n"
+
+
+@pytest.fixture
+def secrets(project):
+    return project(
+        {"own/__init__.py": "", "own/table.csv": "1,2\n", "own/notes.txt": KEY, "own/.git/x": "x"}
+        | {f"own/{path}": "x" for path in SECRETS}
+        | {"own/.hidden": "x"}
+    )
+
+
+@pytest.mark.parametrize("path", [*SECRETS, "notes.txt", ".hidden", ".git/x", "link.csv"])
+def test_what_looks_like_a_secret_stays_here_and_that_is_said(secrets, path, caplog):
+    (secrets / "own" / "link.csv").symlink_to("prod.key")
+    served = Modules()
+    for _ in range(3):
+        fields, contents = served.answer({"file": ["own", path]})
+        assert (fields["file"], contents) == (None, {})
+        assert repr(path) in fields["withheld"]
+        assert 'modules=["own"]' in fields["withheld"]
+    assert served.answer({"list": "own"})[0]["files"].count(path) == (path in LISTED)
+
+    (line,) = [record for record in caplog.records if record.name == "remote_executor.client"]
+    assert line.levelname == "WARNING"
+    assert repr(path) in line.getMessage()
+
+
+@pytest.mark.parametrize("path", [*SECRETS, "notes.txt"])
+@pytest.mark.parametrize("names", [["own"], ["own", "other"]])
+def test_who_names_the_package_has_all_of_it_served(secrets, path, names, caplog):
+    served = Modules(names)
+    fields, contents = served.answer({"file": ["own", path]})
+
+    assert list(contents) == [fields["file"]]
+    assert path in served.answer({"list": "own"})[0]["files"]
+    assert not caplog.records
+    for hidden in (".hidden", ".git/x"):
+        assert served.answer({"file": ["own", hidden]})[1] == {}
+
+
+def test_a_secret_that_is_not_there_is_only_missing(secrets, caplog):
+    assert Modules().answer({"file": ["own", "other.pem"]})[0] == {"file": None}
+    assert not caplog.records
+
+
+def test_what_is_said_of_secrets_is_bounded(secrets, caplog, monkeypatch):
+    monkeypatch.setattr(modules, "MOST_WITHHELD", 2)
+    served = Modules()
+    for path in SECRETS:
+        served.answer({"file": ["own", path]})
+    assert len(caplog.records) == 2
+
+
+def test_a_source_that_looks_like_a_secret_does_not_come_before_it_is_imported(project):
+    """It is code, which a task needs; but nobody gets it who did not ask."""
+    project(
+        {
+            "own/__init__.py": "from own import credentials, other\nfrom own.secrets import x\n",
+            "own/credentials.py": "",
+            "own/other.py": "",
+            "own/secrets/__init__.py": "x = 1",
+        }
+    )
+    assert found("own") == ["own", "own.other"]
+    __import__("own")
+    assert found("own") == ["own", "own.other"]
+    assert set(found("own.credentials")) == {"own.credentials", "own", "own.other"}
+    assert "own.credentials" in found("own", served=Modules(["own"]))
+
+
 # -- zip files
 
 
