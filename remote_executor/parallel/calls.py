@@ -169,7 +169,8 @@ def reduce_part(
         items: The part.
     """
     numpy = sys.modules.get("numpy")
-    if numpy is not None and type(items) is numpy.ndarray and key is None and not from_end:
+    is_array = type(items) is getattr(numpy, "ndarray", None)
+    if is_array and key is None and not from_end:
         found = _reduce_array(numpy, fn, initial, items)
         if found:
             return found[0]

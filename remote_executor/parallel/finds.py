@@ -295,8 +295,8 @@ def _item(items: Any, index: int) -> Any:
 def _without(items: Any, removed: bytes) -> Any:
     """Return the items without those that are flagged, in a sequence of their kind or a list."""
     keep = removed.translate(NOT)
-    numpy = sys.modules.get("numpy")
-    if hasattr(items, "iloc") or (numpy is not None and isinstance(items, numpy.ndarray)):
+    ndarray: Any = getattr(sys.modules.get("numpy"), "ndarray", ())
+    if hasattr(items, "iloc") or isinstance(items, ndarray):
         return items[sys.modules["numpy"].frombuffer(keep, "?")]
     left = itertools.compress(items, keep)
     if isinstance(items, str):

@@ -423,8 +423,8 @@ def pmap_into(
 
 def _target(target: Any, resize: bool) -> tuple[int, Callable[[int, Iterable[Any]], Any]]:
     """Return how many items a target has, and what collects results in a form that fits."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(target, numpy.ndarray):
+    ndarray: Any = getattr(sys.modules.get("numpy"), "ndarray", ())
+    if isinstance(target, ndarray):
         if not target.ndim or not target.flags.writeable:
             raise TypeError("the target must be an array that can be written to")
         stage: Any = partial(_stage_numpy, target)

@@ -210,10 +210,10 @@ def _has_length(items: range) -> bool:
 
 def _is_array(items: Any) -> bool:
     """Whether it is a numpy array with at least one dimension, or a pandas Series."""
-    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
-    if numpy is not None and type(items) is numpy.ndarray:
+    # Another thread may be importing them: what has no such type yet has made no such object.
+    if type(items) is getattr(sys.modules.get("numpy"), "ndarray", None):
         return bool(items.ndim)
-    return pandas is not None and type(items) is pandas.Series
+    return type(items) is getattr(sys.modules.get("pandas"), "Series", None)
 
 
 def columns_of(inputs: Sequence[Iterable[Any]], size: int | None = None) -> Columns:

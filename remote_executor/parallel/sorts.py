@@ -63,8 +63,8 @@ def psort(
     count = kernel.worker_count if parts is None else count_of(parts, "parts", 1)
     items = sequence_of(sequence, None, "the sequence")
     spans = list(part_bounds(len(items), count))
-    numpy = sys.modules.get("numpy")
-    is_row = numpy is not None and type(items) is numpy.ndarray and items.ndim == 1
+    ndarray = getattr(sys.modules.get("numpy"), "ndarray", None)
+    is_row = type(items) is ndarray and items.ndim == 1
     if is_row and key is None and items.dtype.kind in PLAIN_KINDS:
         return _sort_array(kernel, items, spans, reverse, timeout)
     places: list[int] = []

@@ -82,7 +82,8 @@ def needs_by_value(body: bytes) -> bool:
         return True
     cloudpickle = _modules.get("cloudpickle.cloudpickle")
     # The user may have asked for by-value pickling of whole modules.
-    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+    listed = getattr(cloudpickle, "list_registry_pickle_by_value", None)
+    return listed is not None and bool(listed())
 
 
 def plainly(obj: object) -> tuple[bytes, Sequence[memoryview]] | None:
@@ -111,8 +112,11 @@ def plainly(obj: object) -> tuple[bytes, Sequence[memoryview]] | None:
     if body.find(_MAIN) >= 0:  # "in" costs five times as much: it tries an integer first
         return None
     cloudpickle = _modules.get("cloudpickle.cloudpickle")
-    if cloudpickle is not None and cloudpickle.list_registry_pickle_by_value():
-        return None
+    if cloudpickle is not None:
+        # Another thread may be importing it: as long as the name is not there, nobody has asked.
+        listed = getattr(cloudpickle, "list_registry_pickle_by_value", None)
+        if listed is not None and listed():
+            return None
     return body, buffers
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import sys
+import types
 
 import cloudpickle
 import numpy as np
@@ -130,6 +131,14 @@ def test_a_module_that_the_user_registered_travels_by_value():
 
 def test_who_has_no_cloudpickle_loaded_needs_none(monkeypatch):
     monkeypatch.delitem(sys.modules, "cloudpickle.cloudpickle")
+
+    assert not needs_by_value(b"plain")
+    assert dump(1) == (pickle.dumps(1, 5), ())
+
+
+def test_one_thread_pickles_while_another_imports_cloudpickle(monkeypatch):
+    unfinished = types.ModuleType("cloudpickle.cloudpickle")
+    monkeypatch.setitem(sys.modules, "cloudpickle.cloudpickle", unfinished)
 
     assert not needs_by_value(b"plain")
     assert dump(1) == (pickle.dumps(1, 5), ())
