@@ -69,6 +69,7 @@ class Proxy:
         self.tamper: Callable[[bytes], bytes] | None = None
         self.tamper_back: Callable[[bytes], bytes] | None = None
         self._pairs: set[_Pair] = set()
+        self._stranded: set[_Pair] = set()
         self._flowing = True
         self._refusing = False
         self._trickle = 0
@@ -154,6 +155,14 @@ class Proxy:
 
         self._do(work)
 
+    def strand(self) -> None:
+        """Forward nothing more on the connections that are there now; new ones work."""
+
+        def work() -> None:
+            self._stranded |= self._pairs
+
+        self._do(work)
+
     def trickle(self, count: int) -> None:
         """Forward at most `count` bytes a millisecond and direction, until :meth:`flow`."""
 
@@ -214,7 +223,8 @@ class Proxy:
 
     def _step(self) -> None:
         for pair in self._pairs:
-            pair.watch(self._selector, self._flowing and not self._trickle)
+            flows = self._flowing and pair not in self._stranded
+            pair.watch(self._selector, flows and not self._trickle)
         trickling = self._flowing and self._trickle
         for key, _ in self._selector.select(_TRICKLE_TICK if trickling else self._next_due()):
             if key.fileobj is self._wakee:
@@ -228,7 +238,7 @@ class Proxy:
             work()
             done.set()
         if self._flowing:
-            for pair in list(self._pairs):
+            for pair in self._pairs - self._stranded:
                 self._pump(pair)
 
     def _next_due(self) -> float | None:
@@ -276,6 +286,7 @@ class Proxy:
 
     def _drop(self, pair: _Pair) -> None:
         self._pairs.discard(pair)
+        self._stranded.discard(pair)
         pair.close(self._selector)
 
     def _drop_all(self) -> None:
