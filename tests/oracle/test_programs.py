@@ -1,0 +1,127 @@
+"""What programs mean on a farm, by the measure of fork and of home."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from tests.oracle.catalog import Program, read_programs
+from tests.oracle.known import read_known, surprises
+from tests.oracle.runner import MODES, Oracle, Outcome, judge
+from tests.support.tools import INSISTED
+
+PROGRAMS = read_programs()
+KNOWN = read_known()
+AT_A_TIME = 3
+"""Programs that run at a time, since they wait for processes half of the time."""
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    with closing(Oracle(tmp_path_factory.mktemp("oracle"), PROGRAMS)) as oracle:
+        yield oracle
+
+
+@pytest.fixture(scope="module")
+def sampled(oracle, request):
+    """Return the verdicts of each program whose test runs, in one way, as futures."""
+    numbers = [
+        each.callspec.params["number"]
+        for each in request.session.items
+        if getattr(each, "originalname", "") == test_a_program_in_one_of_the_ways.__name__
+    ]
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        yield {
+            number: pool.submit(oracle.judge, PROGRAMS[number], [MODES[number % len(MODES)]])
+            for number in numbers
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+def check(judged):
+    """Fail if programs fared otherwise than is known; skip if a library is missing."""
+    odd = [text for program, verdicts in judged for text in surprises(program.id, verdicts, KNOWN)]
+    if odd:
+        pytest.fail("\n".join(odd), pytrace=False)
+    skipped = {
+        verdict.reason
+        for _, verdicts in judged
+        for verdict in verdicts.values()
+        if verdict.word == "skipped"
+    }
+    # Another Python has hardly ever all libraries.
+    lacking = {reason for reason in skipped if "is missing" in reason and "(Python" not in reason}
+    if lacking and "oracle" in INSISTED:
+        pytest.fail(f"{sorted(lacking)}, and REMOTE_EXECUTOR_TEST_EXTRAS insists on it")
+    if skipped and (len(judged) == 1 or lacking):
+        pytest.skip("; ".join(sorted(skipped)))
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)), ids=[each.id for each in PROGRAMS])
+def test_a_program_in_one_of_the_ways(sampled, number):
+    """A sample: each program in one way, a fourth of them in each."""
+    check([(PROGRAMS[number], sampled[number].result())])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_programs_in_all_ways(oracle):
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        check(list(zip(PROGRAMS, pool.map(oracle.judge, PROGRAMS), strict=True)))
+
+
+def test_the_list_of_what_is_known_names_programs_that_are_there():
+    assert {(id, mode) for id, mode in KNOWN} <= {
+        (program.id, mode) for program in PROGRAMS for mode in MODES
+    }
+
+
+# -- the judge
+
+
+def ended(*shown, error=None, refusal=False):
+    return Outcome(list(shown), error, refusal, "")
+
+
+def program(**settings):
+    return Program("kind", "name", "M = 1\n", **settings)
+
+
+def test_the_measure_is_fork_and_home_where_fork_refuses():
+    home, fork = ended("1"), ended("2")
+    assert judge(program(), home, fork, ended("2")).word == "right"
+    assert judge(program(), home, fork, ended("1")).word == "wrong"
+    assert judge(program(measure="home"), home, fork, ended("1")).word == "right"
+    refused = ended(error=("PicklingError", "lambda"), refusal=True)
+    assert judge(program(), home, refused, ended("1")).word == "right"
+    assert judge(program(also=["3, 4"]), home, fork, ended("3", "4")).word == "right"
+
+
+def test_a_refusal_must_name_what_is_refused():
+    right = ended("1", "2")
+    refused = ended("1", error=("PayloadError", "M cannot travel"), refusal=True)
+    assert judge(program(), right, right, refused).word == "refused"
+    assert judge(program(refuses="N"), right, right, refused).word == "wrong"
+    refused.error = ("PayloadError", "it cannot travel")
+    assert judge(program(), right, right, refused).word == "wrong"
+
+
+def test_a_refusal_after_a_wrong_value_is_wrong():
+    right = ended("1", "2")
+    refused = ended("3", error=("PayloadError", "M"), refusal=True)
+    assert judge(program(), right, right, refused).word == "wrong"
+
+
+def test_another_error_is_wrong():
+    right = ended("1")
+    for error in (("KeyError", "M"), ("ended", "by 9"), ("RemoteModuleNotFound", "'m'")):
+        assert judge(program(), right, right, ended(error=error)).word == "wrong"
+    missing = ended(error=("RemoteModuleNotFound", "'m'"))
+    assert judge(program(missing="m"), right, right, missing).word == "refused"
+
+
+def test_a_program_that_fails_at_home_proves_nothing():
+    failed = ended(error=("NameError", "M"))
+    assert judge(program(), failed, failed, failed).word == "wrong"
