@@ -37,11 +37,12 @@ from remote_executor.client.foreign import (
     in_their_words,
     of_other_libraries,
     survey,
-    traceback_text,
 )
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
+from remote_executor.client.refusals import anew, of_broken
 from remote_executor.client.reloads import reloads
+from remote_executor.client.results import open_failure, unloadable
 from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IOThread
 from remote_executor.core.known import Functions, needed_by
@@ -50,14 +51,11 @@ from remote_executor.core.sources import to_send
 from remote_executor.errors import CannotShip, ConnectionFailed, FarmError, PayloadError
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
-from remote_executor.payload.failures import decode_failure
 from remote_executor.payload.libraries import installed
 from remote_executor.payload.pickles import dump, holds_code, load
 from remote_executor.payload.pythons import alias_renamed, python_words
 from remote_executor.task_errors import (
-    InitializerFailed,
     NoServerError,
-    RemoteError,
     ServerLost,
     TaskKilled,
     TaskTimeout,
@@ -83,7 +81,6 @@ if TYPE_CHECKING:
     from remote_executor.payload.modules import Modules
     from remote_executor.payload.shared import Shared
     from remote_executor.wire.auth import Auth
-    from remote_executor.wire.frames import Buffer
     from remote_executor.wire.session import Session
 
 __all__ = ["AFTER_SHUTDOWN", "Driver", "Settings"]
@@ -926,12 +923,27 @@ class Driver:
         return f"[{peer.fields.get('host', peer.name)} {pid}{name}] "
 
     def _on_broken(self, peer: Peer, server: Server, frame: Frame) -> None:
-        summary, pickled = bytes(frame.body), bytes(frame.buffers[0] if frame.buffers else b"")
-        cause = decode_failure(summary, pickled)
-        log.critical("Exception in initializer:", exc_info=cause)
-        error = InitializerFailed(str(peer.fields.get("host", peer.name)), repr(cause))
-        error.__cause__ = cause
-        self._break(error)
+        host = str(peer.fields.get("host", peer.name))
+        error = of_broken(peer.name, host, frame, self.settings.setup is not None)
+        session = peer.session
+        # Later: its frames are being read, and the link ends with this.
+        self.loop.post(lambda: self._leave_out(peer, session, error))
+
+    def _leave_out(self, peer: Peer, session: Session | None, error: FarmError) -> None:
+        """Do without a server that has no workers for us; others may have some."""
+        server = self._peers.get(peer)
+        if server is None or peer.session is not session:
+            return  # it was removed, or lost, and begins anew
+        peer.refuse(error)
+        if self.broken is not None:
+            # It was the last one: all tasks are to hear why, those that it had as well.
+            self._fail_all(self.broken)
+        peer.lent.clear()
+        self._silent.discard(server)
+        self.scheduler.server_left_out(server)
+        self._fail_lost()
+        if not self.scheduler.slots():
+            self._expect_servers(self.loop.now)
 
     def _on_want(self, peer: Peer, server: Server, frame: Frame) -> None:
         assert peer.session is not None
@@ -982,10 +994,11 @@ class Driver:
                 scheduler.ended(server, task.id)
                 entries.append(task)
         for failed in entries:
+            # Each its own: whoever raises one adds frames and notes to it.
             if isinstance(failed, Feed):
-                self.deliver(failed.sink.failed, None, error)
+                self.deliver(failed.sink.failed, None, anew(error))
             else:
-                self._deliver_error(failed, error)
+                self._deliver_error(failed, anew(error))
         self._to_pack = []
 
     def _cancel_all(self) -> None:
@@ -1297,42 +1310,6 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
 
 def _holds_code(task: Task) -> bool:
     return holds_code(task.encoded.body) or holds_code(task.body or b"")
-
-
-def unloadable(
-    error: BaseException,
-    body: Buffer,
-    driver: Driver,
-    what: str = "the task's result",
-) -> FarmError:
-    """
-    Return the error of who waits for a value that cannot be rebuilt here.
-
-    Args:
-        error: What unpickling it raised.
-        body: Its pickle.
-        driver: Knows of the servers.
-        what: What it is, in the words of the error.
-
-    Returns:
-        Mostly a RemoteError, with both versions if libraries differ; a CannotShip if it is source
-        that this Python does not know.
-    """
-    if isinstance(error, CannotShip):
-        return error.with_traceback(None)
-    words = f"{what} cannot be unpickled here"
-    found = of_other_libraries(error, [body], driver.libraries(), words) or RemoteError(
-        type(error).__qualname__, f"{words}: {error}", traceback_text(error)
-    )
-    # The text of it stays. The frames hold all that came, and the future that is to have this.
-    found.__cause__ = error.with_traceback(None)
-    return found
-
-
-def open_failure(frame: Frame) -> BaseException:
-    """Rebuild the exception that a task raised."""
-    pickled = frame.buffers[0] if frame.buffers else b""
-    return decode_failure(bytes(frame.body), bytes(pickled))
 
 
 def _resolve(finished: list[tuple[Task, Frame]], driver: Driver) -> None:

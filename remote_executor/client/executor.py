@@ -14,7 +14,6 @@ import sys
 import time
 import weakref
 from concurrent.futures import Executor, Future, TimeoutError, wait
-from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 from remote_executor.client.current import AsKernel
@@ -22,6 +21,7 @@ from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
 from remote_executor.client.peer import BLOB_CACHE, Embedded, PeerState, Remote, Way
+from remote_executor.client.refusals import anew
 from remote_executor.client.reloads import reloads
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
@@ -73,7 +73,7 @@ class _Face(Executor):
         if error is not None:
             raise error
         if driver.broken is not None:
-            raise copy(driver.broken).with_traceback(None)
+            raise anew(driver.broken)
         if self._closed or driver.ending:
             raise RuntimeError(AFTER_SHUTDOWN)
         if driver.thread is None:
@@ -440,7 +440,7 @@ class _Face(Executor):
         with driver.mutex:
             while driver.scheduler.slots() < n:
                 if driver.broken is not None:
-                    raise copy(driver.broken).with_traceback(None)
+                    raise anew(driver.broken)
                 if driver.closed:
                     raise RuntimeError(AFTER_SHUTDOWN)
                 left = None if until is None else until - time.monotonic()

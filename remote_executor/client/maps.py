@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError, TimeoutError
 from itertools import chain, islice, repeat, starmap
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from remote_executor.client.driver import open_failure, unloadable
+from remote_executor.client.results import open_failure, unloadable
 from remote_executor.payload.pickles import load
 from remote_executor.payload.slices import Columns
 from remote_executor.wire.messages import Flag, Kind

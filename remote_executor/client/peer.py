@@ -682,9 +682,13 @@ class Peer:
         self._schedule()
 
     def refuse(self, error: FarmError) -> None:
-        """Do without this server, which has just been attached."""
+        """Do without this server, which is attached; it is told goodbye."""
         self._begun = False
+        if self.link is not None:
+            self.link.say_goodbye()
+            self.flush()
         self._refused(error)
+        self.session = None
 
     def _refused(self, error: FarmError) -> None:
         self._drop_link(str(error))

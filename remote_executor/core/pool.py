@@ -301,6 +301,8 @@ class Pool:
         # Sessions with work behind other work, while a worker or a slot is free.
         self._lagging: dict[PoolSession, None] = {}
         self._recheck: float | None = None
+        # Sessions that are to start no worker before a time, since the last ones failed.
+        self._paused: dict[PoolSession, float] = {}
         self._turns = 0
 
     def __repr__(self) -> str:
@@ -343,6 +345,7 @@ class Pool:
         del self.sessions[session]
         for table in (self._dirty, self._waiting, self._lagging):
             table.pop(session, None)
+        self._paused.pop(session, None)
         self._touch_all()
         return workers
 
@@ -541,6 +544,11 @@ class Pool:
         self._move(worker, GONE)
         return died
 
+    def pause(self, session: PoolSession, until: float) -> None:
+        """Start no worker for a session before ``until`` (monotonic seconds): those fail now."""
+        if session.open:
+            self._paused[session] = until
+
     def begun(self, now: float) -> tuple[list[tuple[PoolWorker, int, float]], bool]:
         """
         Find tasks that have been running for a while. Call it every 20 ms while it is due.
@@ -573,7 +581,10 @@ class Pool:
 
     def deadline(self) -> float | None:
         """When :meth:`assign` wants to be called even if nothing happens, in monotonic seconds."""
-        return self._recheck
+        if not self._paused:
+            return self._recheck
+        ends = min(self._paused.values())
+        return ends if self._recheck is None else min(ends, self._recheck)
 
     def slack(self) -> int:
         """Return how many tasks the worker has left that has the fewest."""
@@ -610,6 +621,8 @@ class Pool:
         if self._recheck is not None and now >= self._recheck:
             self._recheck = None
             self._dirty.update(self._lagging)
+        if self._paused:
+            self._end_pauses(now)
         if not self._dirty:
             return actions
         gives: dict[PoolWorker, list[int]] = {}
@@ -643,6 +656,12 @@ class Pool:
                     self._move(worker, IDLE)
         self._dry.clear()
 
+    def _end_pauses(self, now: float) -> None:
+        """Let sessions start workers again whose time has come."""
+        for session in [each for each, until in self._paused.items() if until <= now]:
+            del self._paused[session]
+            self._dirty[session] = None
+
     def _grant(self, gives: dict[PoolWorker, list[int]], actions: list[Action], now: float) -> None:
         """Give the free slots to the sessions that have work and hold the fewest."""
         while self.holding < self.slots and self._waiting:
@@ -662,6 +681,8 @@ class Pool:
             for index in best.pinned:
                 worker = best.workers.get(index)
                 if worker is None:
+                    if best in self._paused:
+                        continue
                     self._start(best, index, actions, now)
                     break
                 if worker.state is IDLE:
@@ -679,11 +700,12 @@ class Pool:
         queued = session.queued
         if queued and session.idle:
             return True
-        if queued > session.starting and len(session.workers) < session.limit:
+        paused = session in self._paused
+        if queued > session.starting and len(session.workers) < session.limit and not paused:
             return True
         for index in session.pinned:
             worker = session.workers.get(index)
-            if worker is None or worker.state is IDLE:
+            if not paused if worker is None else worker.state is IDLE:
                 return True
         return False
 
@@ -849,6 +871,8 @@ class Pool:
                 continue
             if len(session.workers) >= session.limit or session.starting >= len(late):
                 return
+            if session in self._paused:
+                return  # the end of the pause makes it dirty again
             if lag < SPREAD_SECONDS:
                 self._look_again(session, now + SPREAD_SECONDS)
                 return

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.core.queues import FairQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from remote_executor.core.known import Function
     from remote_executor.wire.frames import Buffer
@@ -403,8 +403,14 @@ class Scheduler:
         server.measure()
         self._recount()
 
-    def server_lost(self, server: Server) -> None:
-        """A server and all that was under way there are gone: try again elsewhere, or give up."""
+    def server_lost(self, server: Server, unharmed: Collection[Task] = ()) -> None:
+        """
+        A server and all that was under way there are gone: try again elsewhere, or give up.
+
+        Args:
+            server: Which.
+            unharmed: Tasks that have certainly not begun there.
+        """
         server.up = False
         server.asked = None
         lost = list(server.inflight.values())
@@ -417,13 +423,25 @@ class Scheduler:
         self._recount()
         for task in reversed(lost):
             del self.tasks[task.id]
-            task.lost_with += (server.name,)
-            if task.cancelling or task.retries <= 0 or not self._may_go(task):
+            tried = task not in unharmed
+            fails = task.cancelling or (tried and task.retries <= 0) or not self._may_go(task)
+            if tried or fails:
+                task.lost_with += (server.name,)
+            if fails:
                 self._settle(task)
                 self.failures.append(task)
             else:
-                task.retries -= 1
+                task.retries -= tried
                 self._again(task)
+
+    def server_left_out(self, server: Server) -> None:
+        """
+        A server has said that it does nothing for us any more.
+
+        What it had not begun by then it never will, so that this costs a task none of its tries.
+        """
+        waiting = {task for task in server.inflight.values() if task.state is SENT}
+        self.server_lost(server, waiting)
 
     def server_removed(self, server: Server) -> None:
         """Forget a server that holds no task."""

@@ -100,6 +100,10 @@ class Loop:
             self._poller.modify(fd, events)
             self._watched[fd] = events, *watched[1:]
 
+    def watches(self, fd: int) -> bool:
+        """Whether ``fd`` was given to :meth:`watch` and not forgotten."""
+        return fd in self._watched or fd in self._paused
+
     def forget(self, fd: int) -> None:
         """Stop watching ``fd``; do so before closing it."""
         if self._paused.pop(fd, None) is None:

@@ -14,16 +14,17 @@ loop is acted upon at its end: one write per worker, one per client.
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
-import signal
 import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
+from remote_executor.core.service import FailedStart, GiveUp, Starts, StartStage, errno_words
 from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
@@ -34,7 +35,7 @@ from remote_executor.server.strangers import Strangers
 from remote_executor.server.token_pipe import ALONG, TokenPipes
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, WorkerProcess
-from remote_executor.server.zygote import kill_with_descendants
+from remote_executor.server.zygote import NOT_PREPARED, kill_with_descendants
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
 from remote_executor.wire.messages import (
@@ -91,11 +92,8 @@ OUTPUT_SECONDS = 0.05
 STDERR_CHARACTERS = 2000
 LONGEST_TIMEOUT = 1e8
 LONGEST_GRACE = 1e7
-MOST_FAILED_STARTS = 3
-"""After so many workers in a row that ended before they were ready there is no use in more."""
-
-MOST_KILLED_STARTS = 20
-"""... if somebody killed them, since that need not happen to the next."""
+ZYGOTE_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
+"""What the control socket says if there is nobody at its other end; all else may pass."""
 
 BUSY_FRAMES = 48
 """A round with so many frames is a busy one."""
@@ -133,7 +131,8 @@ class ClientSession:
         setup: The SETUP frame.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
-        broken: Whether its initializer failed: it gets no workers any more.
+        broken: Whether it gets no workers any more: see ``starts``, or its initializer failed.
+        starts: Decides what follows when its workers do not start.
     """
 
     __slots__ = (
@@ -143,7 +142,6 @@ class ClientSession:
         "config",
         "connection",
         "ends",
-        "failed_starts",
         "frames",
         "id",
         "needs",
@@ -154,6 +152,7 @@ class ClientSession:
         "processes",
         "setup",
         "sharing",
+        "starts",
         "timeouts",
         "timer",
         "wire",
@@ -175,7 +174,7 @@ class ClientSession:
         self.processes: dict[WorkerProcess, None] = {}
         self.paused_answers: dict[WorkerProcess, None] = {}
         self.paused_outputs: dict[Output, None] = {}
-        self.failed_starts = 0
+        self.starts = Starts()
         self.broken = False
         self.timer: Any = None
         self.sharing: Sharing
@@ -1134,15 +1133,36 @@ class Supervisor:
         try:
             process = WorkerProcess(worker, self._number)
         except OSError as exc:
-            self.pool.gone(worker)
-            self.log("warning", f"! no worker can be started: {exc}")
-            if not client.processes:  # else those go on, and others may follow
-                self._failed_start(client, f"no worker can be started: {exc}")
+            self._not_made(worker, exc)
+            return
+        line = json.dumps(config).encode() + b"\n"
+        try:
+            self._watch_worker(client, process)
+            if config["modules"]:
+                process.add(client.asking.open(process))
+            sent = socket.send_fds(self._control, [line], process.theirs())
+        except OSError as exc:
+            client.asking.worker_gone(process)
+            self._unwatch_worker(process)
+            process.close()
+            if exc.errno in ZYGOTE_GONE:
+                self._over = True  # there are no workers without it
+            self._not_made(worker, exc)
             return
         worker.shell = process
         self._processes[process.number] = process
         client.processes[process] = None
+        if client.setup is not None:
+            process.put(client.setup)
+            self._unflushed_workers[process] = None
+        if sent < len(line):
+            try:
+                self._control.sendall(line[sent:])
+            except OSError:
+                self._over = True
+        process.close_theirs()
 
+    def _watch_worker(self, client: ClientSession, process: WorkerProcess) -> None:
         def readable() -> None:
             self._readable[process] = None
 
@@ -1150,19 +1170,19 @@ class Supervisor:
         self.loop.watch(process.wire, readable, lambda: self._flush_worker(process))
         for output in process.outputs:
             self._watch_output(output)
-        if client.setup is not None:
-            process.put(client.setup)
-            self._unflushed_workers[process] = None
-        if config["modules"]:
-            process.add(client.asking.open(process))
-        line = json.dumps(config).encode() + b"\n"
-        try:
-            sent = socket.send_fds(self._control, [line], process.theirs())
-            if sent < len(line):
-                self._control.sendall(line[sent:])
-        except OSError:
-            self._over = True  # the zygote is gone, and there are no workers without it
-        process.close_theirs()
+
+    def _unwatch_worker(self, process: WorkerProcess) -> None:
+        """Undo :meth:`_watch_worker`, however far it came."""
+        for fd in (process.answers, process.wire, *(output.fd for output in process.outputs)):
+            if self.loop.watches(fd):
+                self.loop.forget(fd)
+
+    def _not_made(self, worker: PoolWorker, error: OSError) -> None:
+        """There is no room for one more worker now: of descriptors, memory or processes."""
+        self.pool.gone(worker)
+        client = self._clients[worker.session]
+        reason = f"no worker can be made ({errno_words(error.errno)})"
+        self._failed_start(client, FailedStart(StartStage.MADE, reason, error.errno))
 
     def _watch_output(self, output: Output) -> None:
         self.loop.watch(output.fd, lambda: self._read_output(output))
@@ -1211,7 +1231,7 @@ class Supervisor:
     def _started_worker(self, message: dict[str, Any]) -> None:
         process = self._processes[message["started"]]
         if not message["pid"]:
-            self.log("warning", f"! a worker cannot be started: {message['error']}")
+            process.errno = message["errno"]
             self._gone(process, None)
             return
         process.pid = message["pid"]
@@ -1269,7 +1289,7 @@ class Supervisor:
                 micros += frame.aux
             elif kind == Kind.READY:
                 process.started = True
-                client.failed_starts = 0
+                client.starts.ready()
                 self.pool.ready(process.pool)
             elif kind == Kind.BROKEN:
                 process.started = True
@@ -1306,25 +1326,39 @@ class Supervisor:
                 self.unflushed[client.connection] = None
 
     def _broken(self, client: ClientSession, frame: Frame) -> None:
-        """The session's initializer failed: it gets no workers any more."""
+        """The session gets no workers any more: its client hears what had begun, then why."""
         if client.broken or self._sessions.get(client.id) is not client:
             return
         client.broken = True
+        for process in list(client.processes):
+            self._drain_answers(process)
+        self.pool.take_back(client.pool, list(client.pool.tasks))
+        begun = list(client.pool.tasks)
+        if begun:
+            # Of all others the client knows then that they never ran here.
+            self._send(client, make_frame(Kind.BEGUN, body=encode_ids(begun)))
         self._drop_workers(client)
         self._send(client, frame)
 
-    def _failed_start(self, client: ClientSession, text: str, status: int | None = None) -> None:
-        client.failed_starts += 1
-        most = MOST_KILLED_STARTS if status == -signal.SIGKILL else MOST_FAILED_STARTS
-        if client.setup is not None or client.failed_starts >= most:
-            fields = {
+    def _failed_start(self, client: ClientSession, failure: FailedStart) -> None:
+        """A worker of a session did not start: try again later, or tell the client."""
+        self.log("warning", f"! a worker for {client.pool.name} did not start: {failure.reason}")
+        initializer = client.setup is not None
+        others = sum(process.started for process in client.processes)
+        what = client.starts.failed(failure, initializer, others, self.loop.now)
+        if isinstance(what, GiveUp):
+            fields: dict[str, Any] = {
+                "stage": "initializer" if what.initializer else "start",
+                "host": self.host,
                 "type": "WorkerDied",
                 "module": "remote_executor.task_errors",
-                "message": text,
+                "message": what.reason,
                 "traceback": "",
                 "notes": [],
             }
             self._broken(client, make_frame(Kind.BROKEN, 0, encode_fields(fields), (b"",)))
+        elif what is not None:
+            self.pool.pause(client.pool, what.until)
 
     def _gone(self, process: WorkerProcess, status: int | None) -> None:
         """A worker's process has ended: take what it finished, then what it had not begun."""
@@ -1346,10 +1380,8 @@ class Supervisor:
         self._processes.pop(process.number, None)
         self._by_pid.pop(process.pid, None)
         if not process.started and not process.killed:
-            how = f"exit code {status}" if status is None or status >= 0 else f"signal {-status}"
             said = process.stderr(STDERR_CHARACTERS)
-            text = f"a worker ended before it was ready: {how}" + (said and f"\n{said}")
-            self._failed_start(client, text, status)
+            self._failed_start(client, failed_start(status, process.errno, said))
         if not client.processes and client.pool not in self.pool.sessions:
             self._clients.pop(client.pool, None)
         self._over_if_done()
@@ -1425,6 +1457,24 @@ class Supervisor:
                     self.loop.want(output.fd)
             if not client.paused_answers and not client.paused_outputs:
                 del self._throttled[client]
+
+
+def failed_start(status: int | None, number: int | None, said: str) -> FailedStart:
+    """
+    Return what is known of a worker that ended before it was ready.
+
+    Args:
+        status: The exit code of its process; None if there never was one.
+        number: The system's error number, if it refused the process.
+        said: What it wrote to its standard error.
+    """
+    if status is None:
+        reason = f"no process can be made for a worker ({errno_words(number)})"
+        return FailedStart(StartStage.MADE, reason, number)
+    how = f"exit code {status}" if status >= 0 else f"signal {-status}"
+    stage = StartStage.PREPARED if status == NOT_PREPARED else StartStage.INITIALIZED
+    reason = f"a worker ended before it was ready: {how}" + (said and f"\n{said}")
+    return FailedStart(stage, reason, status=status)
 
 
 def _version() -> str:

@@ -72,6 +72,7 @@ class TokenPipe:
             self._read = _second_reader(theirs)
         except OSError:
             os.close(theirs)
+            self.close_writing()
             raise
         return theirs
 

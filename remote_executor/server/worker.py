@@ -47,6 +47,7 @@ from remote_executor.server.imports import OnImport
 from remote_executor.server.managers import share_key
 from remote_executor.server.token_pipe import ALONG, MARK
 from remote_executor.server.vigil import Vigil
+from remote_executor.server.zygote import NOT_PREPARED
 from remote_executor.wire.frames import HEADER, WORKER_LIMIT, Frame, FrameReader, make_frame
 from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids
 from remote_executor.wire.outbox import Outbox, WithSegment
@@ -601,7 +602,7 @@ def run(
         err: Where standard error goes.
         asks: Where to ask the client for modules; -1 if it is not to be asked.
     """
-    status = 1
+    status = NOT_PREPARED
     try:
         _prepare(config, out, err)
         worker = Worker(_move_up(wire), _move_up(tokens), _move_up(answers))
@@ -618,6 +619,7 @@ def run(
         level = config.get("log_level")
         if isinstance(level, int):
             OnImport("logging", lambda: _send_logs(worker, level))
+        status = 1
         if not config["initializer"] or worker.set_up():
             worker.say_ready()
             worker.serve()

@@ -107,6 +107,7 @@ class WorkerProcess:
         drained: Whether the last call of :meth:`receive` found nothing more.
         printed: Whether there was output to read when the last answers came.
         killed: Whether we want it dead.
+        errno: Why the system has refused its process, if it has.
         ended: Whether it has closed the wire or the pipe of its answers.
         hung_up: Whether that is known, and nothing more comes.
         started: Whether it has said that it is ready.
@@ -122,6 +123,7 @@ class WorkerProcess:
         "doomed",
         "drained",
         "ended",
+        "errno",
         "holds",
         "hung_up",
         "killed",
@@ -147,6 +149,7 @@ class WorkerProcess:
         self.holds: list[int] = []
         self.doomed: dict[int, str] = {}
         self.killed = False
+        self.errno: int | None = None
         self.hung_up = False
         self.started = False
         self.writing = False
@@ -168,10 +171,10 @@ class WorkerProcess:
         self._theirs: list[int] = []
         self.sock, theirs = socket.socketpair()
         self.wire = self.sock.fileno()
-        self.sock.setblocking(False)
-        self.beside.register(self.wire, select.POLLIN)
         self._theirs.append(theirs.detach())
         try:
+            self.sock.setblocking(False)
+            self.beside.register(self.wire, select.POLLIN)
             self._theirs.append(self.tokens.open())
             self.answers, answers = os.pipe()
             self._theirs.append(answers)

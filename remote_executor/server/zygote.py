@@ -29,7 +29,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Zygote", "await_zygote", "fork_zygote", "kill_with_descendants"]
+__all__ = ["NOT_PREPARED", "Zygote", "await_zygote", "fork_zygote", "kill_with_descendants"]
+
+NOT_PREPARED = 71
+"""The exit code of a worker that ended before the user's initializer was called: EX_OSERR."""
 
 FDS_PER_WORKER = 5
 IDLE_SECONDS = 0.05
@@ -198,7 +201,7 @@ class Zygote:
         except OSError as exc:
             for fd in fds:
                 os.close(fd)
-            self._tell({"started": config["start"], "pid": 0, "error": str(exc)})
+            self._tell({"started": config["start"], "pid": 0, "errno": exc.errno})
             return
         if not pid:
             self._be_worker(config, fds)
@@ -216,7 +219,7 @@ class Zygote:
             for fd in (*self._own, *self._fds):
                 os.close(fd)
         except BaseException:
-            os._exit(1)
+            os._exit(NOT_PREPARED)
         worker.run(config, *fds)
 
     def _tell(self, message: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ class PoolHistory(RuleBasedStateMachine):
         self.next_id = 0
         self.open: dict[int, PoolSession] = {}
         self.settled: dict[int, str] = {}
+        self.paused_until: dict[PoolSession, float] = {}
         self.doomed: dict[PoolWorker, None] = {}  # no set: its order would differ from run to run
 
     # ------------------------------------------------------------- the shell's part
@@ -55,6 +56,7 @@ class PoolHistory(RuleBasedStateMachine):
                 self.pipes.give(worker, action.ids)
             elif isinstance(action, Start):
                 assert worker.state is WorkerState.STARTING
+                assert self.paused_until.get(worker.session, 0.0) <= self.now
                 self.starting.append(worker)
             else:
                 assert isinstance(action, Stop)
@@ -175,6 +177,16 @@ class PoolHistory(RuleBasedStateMachine):
     @rule(data=st.data())
     def worker_dies(self, data):
         self.bury(data.draw(st.sampled_from(self.workers + self.starting)))
+        self.assign()
+
+    @precondition(lambda self: self.starting)
+    @rule(data=st.data(), seconds=st.sampled_from([0.001, 0.1, 2.0]))
+    def worker_does_not_start(self, data, seconds):
+        worker = data.draw(st.sampled_from(self.starting))
+        self.bury(worker)
+        self.pool.pause(worker.session, self.now + seconds)
+        if worker.session.open:
+            self.paused_until[worker.session] = self.now + seconds
         self.assign()
 
     @precondition(lambda self: self.doomed)

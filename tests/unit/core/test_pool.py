@@ -944,3 +944,79 @@ def test_a_worker_that_has_run_dry_and_died_in_one_round(shell):
     assert shell.pool.gone(worker) == []
     assert shell.assign() == []
     assert shell.pool.holding == 0
+
+
+# ------------------------------------------------------------- workers that do not start
+
+
+def start_fails(shell, session, seconds):
+    worker = shell.started.pop()
+    shell.pool.gone(worker)
+    shell.pool.pause(session, shell.now + seconds)
+
+
+def test_after_a_start_that_failed_the_next_one_waits_for_the_end_of_the_pause(shell):
+    session = shell.open()
+    shell.queue(session, 3)
+    shell.assign()
+    shell.pool.gone(shell.started.pop())
+    start_fails(shell, session, 0.5)
+
+    assert shell.assign() == []
+    assert shell.pool.deadline() == shell.now + 0.5
+    assert shell.assign(after=0.4) == []
+    assert [type(action) for action in shell.assign(after=0.1)] == [Start, Start]
+    assert shell.pool.deadline() is None
+
+
+def test_meanwhile_the_workers_that_live_do_all(shell):
+    session = shell.open()
+    (worker,) = shell.warm(session, 1)
+    shell.queue(session, 10)
+    shell.assign()
+    start_fails(shell, session, 10.0)
+
+    shell.drain(session)
+
+    assert list(session.workers.values()) == [worker]
+    assert not session.tasks
+
+
+def test_and_another_session_has_the_slots(shell):
+    failing, other = shell.open(), shell.open(name="other")
+    shell.queue(failing, 5)
+    shell.assign()
+    shell.pool.gone(shell.started.pop())
+    start_fails(shell, failing, 10.0)
+    shell.queue(other, 5)
+
+    shell.assign()
+
+    assert {worker.session for worker in shell.started} == {other}
+    assert len(shell.started) == 2
+
+
+def test_a_task_for_a_worker_that_does_not_start_keeps_nobody_else_waiting(shell):
+    session = shell.open()
+    (worker,) = shell.warm(session, 1)
+    shell.pool.queue_pinned(session, 1000, 1)
+    shell.assign()
+    start_fails(shell, session, 10.0)
+    (id,) = shell.queue(session)
+
+    assert ids_given(shell.assign()) == {worker: [id]}
+    shell.finish(worker)
+    assert shell.assign() == []
+    assert [type(action) for action in shell.assign(after=10.0)] == [Start]
+
+
+def test_the_pause_of_a_session_ends_with_it(shell):
+    session = shell.open()
+    shell.queue(session)
+    shell.assign()
+    start_fails(shell, session, 10.0)
+
+    shell.pool.close(session)
+    shell.pool.pause(session, 20.0)
+
+    assert shell.pool.deadline() is None

@@ -378,6 +378,34 @@ def test_tasks_of_a_lost_server_go_to_another_in_their_order_as_new_attempts():
     assert farm.scheduler.unsettled == 0
 
 
+def test_a_server_that_is_left_out_costs_what_it_never_began_no_try():
+    farm = Farm(a=2, b=2)
+    first, second = farm.submit("once", "begun", retries=0)
+    farm.scheduler.server_lost(farm.b)
+    farm.fill()
+    farm.scheduler.begun(farm.a, [second.id])
+
+    farm.scheduler.server_left_out(farm.a)
+
+    assert farm.scheduler.failures == [second]
+    assert second.lost_with == ("a",)
+    farm.up("b", 2)
+    assert farm.sent() == {"b": ["once"]}
+    assert first.lost_with == ()
+
+
+def test_a_server_that_is_left_out_fails_what_was_for_it_alone():
+    farm = Farm(a=2)
+    task = farm.task("pinned", pinned=0)
+    farm.scheduler.pin(farm.a, task)
+
+    farm.scheduler.server_left_out(farm.a)
+
+    assert farm.scheduler.failures == [task]
+    assert task.lost_with == ("a",)
+    farm.scheduler.check()
+
+
 def test_tasks_wait_for_a_lost_server_to_come_back_if_there_is_no_other():
     """K59."""
     farm = Farm(a=1)
