@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from remote_executor.cores import usable_cores
 from remote_executor.net.tokens import renew_token
-from remote_executor.server.serve import default_slots
 from tests.support import leaks
 from tests.support.scale import SCALE, scaled
 from tests.support.tools import INSISTED, require, require_module
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return how many processes run the tests, which wait half of the time. Many gain nothing."""
-    return min(8, max(2, default_slots() * 3 // 2))
+    return min(8, max(2, usable_cores() * 3 // 2))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -25,6 +25,7 @@ from remote_executor.client.refusals import anew
 from remote_executor.client.reloads import reloads
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
+from remote_executor.cores import usable_cores
 from remote_executor.errors import PayloadError
 from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
 from remote_executor.net.security import auth_of, tls_of
@@ -603,7 +604,7 @@ class FarmExecutor(_Face):
         self._lane = None
         self._closed = False
         self._cache = FunctionCache()
-        self._slots = max_workers or _cores()
+        self._slots = max_workers or usable_cores()
         setup = None
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
@@ -927,12 +928,6 @@ def _setup_abroad(setup: Any) -> tuple[bytes, Sequence[Any]] | PayloadError:
         return dump_abroad(setup, "initializer", ())
     except PayloadError as error:
         return error
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def _ways(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.cores import usable_cores
 from remote_executor.payload.failures import decode_failure, encode_failure
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def worker_count(executor: Executor) -> int:
     if type(executor).__module__ == "distributed.cfexecutor":
         threads = executor._client.nthreads()  # type: ignore[attr-defined]
         return sum(threads.values()) or 1  # workers may come later
-    return os.cpu_count() or 1
+    return usable_cores()
 
 
 def runs_here(executor: Executor) -> bool:

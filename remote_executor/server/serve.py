@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.core.lease import Lease
+from remote_executor.cores import usable_cores
 from remote_executor.errors import ConnectionFailed
 from remote_executor.net.addresses import Address, AddressLike, parse_address
 from remote_executor.net.loop import Loop
@@ -30,17 +31,9 @@ if TYPE_CHECKING:
 
     from remote_executor.net.security import AuthLike, TLSLike
 
-__all__ = ["ServerHandle", "default_slots", "serve", "start_server"]
+__all__ = ["ServerHandle", "serve", "start_server"]
 
 START_SECONDS = 60.0
-
-
-def default_slots() -> int:
-    """Return how many tasks to run at a time: one for each core that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def serve(
@@ -90,7 +83,7 @@ def serve(
     where = parse_address(address if address is not None else (host, port))
     auth, asked = auth_of(auth), tls_of(tls)
     tls = server_tls(where, auth, asked, insecure)
-    slots = workers if workers is not None else default_slots()
+    slots = workers if workers is not None else usable_cores()
     if slots < 1:
         raise ValueError("workers must be greater than 0")
     zygote, control = fork_zygote(slots, preload)

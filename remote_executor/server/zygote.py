@@ -26,6 +26,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from remote_executor.cores import thread_limits, usable_cores
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -40,13 +42,6 @@ IDLE_SECONDS = 0.05
 
 END_SECONDS = 3.0
 SWEEP_SECONDS = 0.2
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
 
 
 def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]:
@@ -131,9 +126,7 @@ class Zygote:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._own = (self._control.fileno(), woken, wakeup)
-        cores = os.cpu_count() or 1
-        for name in THREAD_VARIABLES:
-            os.environ.setdefault(name, str(max(1, cores // slots)))
+        os.environ.update(thread_limits(os.environ, slots, usable_cores()))
         for name in preload:
             try:
                 importlib.import_module(name)

@@ -39,7 +39,9 @@ class ServerProcess:
         self.address = f"127.0.0.1:{self.port}"
         self.log = Path(folder) / f"server-{self.port}.log"
         self._command = [python, "-m", "remote_executor", "serve", "--host", "127.0.0.1"]
-        self._command += ["--port", str(self.port), "--workers", str(workers), *options]
+        self._command += ["--port", str(self.port), *options]
+        if workers is not None:
+            self._command += ["--workers", str(workers)]
         self._env = env or environment()
         self._folder = folder
         self.start()
