@@ -10,7 +10,7 @@ Every error that the library raises, in one tree.
     ├── ConnectionFailed              also a ConnectionError: no session with that server
     │   ├── AuthenticationFailed      one side could not prove who it is
     │   ├── ProtocolMismatch          the two sides speak no common version
-    │   └── LaunchFailed              no server could be started there over SSH
+    │   └── LaunchFailed              no server could be started there
     ├── Refused                       what a mechanism of authentication raises; see wire.auth
     ├── PayloadError                  also a PicklingError and a TypeError: it cannot travel
     │   └── CannotShip                it cannot travel to that other version of Python
@@ -129,10 +129,10 @@ class ProtocolMismatch(ConnectionFailed):
 
 class LaunchFailed(ConnectionFailed):
     """
-    A server could not be started on a host over SSH. Trying again will not help by itself.
+    A server could not be started, over SSH or by this program. Trying again will not help.
 
     Attributes:
-        address: The host, as it was given.
+        address: The host, as it was given; "this machine" for one that this program starts itself.
         stage: How far it came: "configuration", "resolve", "connect", "host key",
             "authentication", "boot", "python not found", "python too old", "import" or "port".
         reason: Why it failed.

@@ -13,7 +13,14 @@ from tests.support.house import PACKAGE, ROOT, Import, imports, modules
 from tests.support.scale import scaled
 
 FLOORS = [
-    ["errors", "options", "task_errors", "cores"],  # words, and what the machine is
+    [
+        "errors",
+        "options",
+        "task_errors",
+        "cores",
+        "interpreter",
+        "lineage",
+    ],  # words, and what the machine is
     ["wire", "payload"],  # bytes, pure
     ["core"],  # decisions, pure
     ["net"],  # the world

@@ -27,6 +27,8 @@ from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.scheduler import Feed, Task, TaskState
 from remote_executor.cores import usable_cores
 from remote_executor.errors import PayloadError
+from remote_executor.interpreter import python_command
+from remote_executor.lineage import check_depth, depth
 from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
 from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options
@@ -569,6 +571,9 @@ class FarmExecutor(_Face):
         ValueError: If a number is out of range, an address cannot be meant, or ``auth`` or ``tls``
             cannot be used.
         TypeError: If the initializer is not callable.
+        LaunchFailed: If no Python is known that the embedded server could be started with, as in a
+            frozen program: see ``multiprocessing.set_executable``.
+        RecursionError: In a task of a task ... of executors, 10 deep.
     """
 
     def __init__(
@@ -608,12 +613,15 @@ class FarmExecutor(_Face):
         setup = None
         if initializer is not None:
             setup = dump((initializer, tuple(initargs)))
+        check_depth()
         auth, tls = auth_of(auth), tls_of(tls)
         served = Modules(modules)
         if served:
             reloads.start()
         ways = _ways(addresses, auth, tls, self._slots, tuple(preload))
         embedded = isinstance(ways[0], Embedded)
+        if embedded:
+            python_command()  # an error now, and not when the first task is submitted
         setup_abroad = None
         if setup is not None and not embedded and holds_code(setup[0]):
             setup_abroad = _setup_abroad((initializer, tuple(initargs)))
@@ -628,6 +636,7 @@ class FarmExecutor(_Face):
                 "modules": bool(served),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
+                "depth": depth() + 1,
             },
             setup=setup,
             setup_abroad=setup_abroad,

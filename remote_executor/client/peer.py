@@ -40,6 +40,7 @@ from remote_executor.errors import (
     ProtocolMismatch,
     RemoteProtocolError,
 )
+from remote_executor.interpreter import check_python, python_command, server_environment
 from remote_executor.net.security import auth_of, client_tls, is_exposed, tls_of
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream, Stream
@@ -258,6 +259,8 @@ class Embedded:
         self._slots = slots
         self._preload = preload
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._silent = False
+        """Whether the last one that was started has not asked for our wishes yet."""
 
     def stream(self, sock: socket.socket) -> Stream:
         """Return the socket as a stream."""
@@ -270,16 +273,19 @@ class Embedded:
     def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
         """Start the server."""
         self._reap()
-        flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                command = [sys.executable, *flags, "-c", BOOT, ROOT]
+                if self._silent:
+                    check_python()  # another one was started, and ended before it said anything
+                python = python_command()
+                command = [*python, "-c", BOOT, ROOT]
                 command += [str(theirs.fileno()), str(self._slots), ",".join(self._preload)]
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    env=server_environment(python),
                     start_new_session=True,  # the terminal's ^C is for the client alone
                 )
         except Exception as exc:
@@ -287,13 +293,18 @@ class Embedded:
             done(exc)
             return
         self._processes.append(process)
+        self._silent = True
         done(ours)
 
     def wishes(self) -> dict[str, Any]:
         """Let workers import what this process can, from where it can."""
-        here = os.getcwd()
+        self._silent = False
+        try:
+            here = os.getcwd()
+        except OSError:  # the folder is gone; the server was started in it, and is there as well
+            here = None
         return {
-            "sys_path": [path or here for path in sys.path],
+            "sys_path": [path or here or "" for path in sys.path],
             "cwd": here,
             "authkey": bytes(current_process().authkey).hex(),
         }

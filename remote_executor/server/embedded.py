@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 
+from remote_executor.lineage import take_off_mark
 from remote_executor.net.loop import Loop
 from remote_executor.server.zygote import await_zygote, fork_zygote
 
@@ -23,6 +24,7 @@ def main(fd: str, slots: str, preload: str = "") -> int:
     Returns:
         The exit status.
     """
+    take_off_mark()
     names = [name for name in preload.split(",") if name]
     zygote, control = fork_zygote(int(slots), names)
     # Both load their parts at the same time now, so that the first task begins sooner.

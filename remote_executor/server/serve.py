@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.core.lease import Lease
 from remote_executor.cores import usable_cores
 from remote_executor.errors import ConnectionFailed
+from remote_executor.lineage import take_off_mark
 from remote_executor.net.addresses import Address, AddressLike, parse_address
 from remote_executor.net.loop import Loop
 from remote_executor.net.security import auth_of, is_exposed, server_tls, tls_of
@@ -266,10 +267,12 @@ def start_server(
     Raises:
         ValueError: If the address needs ``insecure``, or is none.
         TypeError: If ``auth`` or ``tls`` is something else, or cannot be pickled for that process.
-        ConnectionFailed: If it cannot start: it says why.
+        ConnectionFailed: If it cannot start: it says why. A LaunchFailed if no Python is known that
+            it could be started with: see ``multiprocessing.set_executable``.
     """
     import subprocess
 
+    from remote_executor.interpreter import check_python, python_command, server_environment
     from remote_executor.payload.pickles import dump
 
     where = parse_address(address if address is not None else (host, port))
@@ -280,7 +283,7 @@ def start_server(
     security = None
     if auth is not None or tls is not None:
         security = dump((auth, tls), "what auth= and tls= hold")[0].decode("latin-1")
-    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
+    python = python_command()
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     config = {
         "sys_path": sys.path if root in sys.path else [*sys.path, root],
@@ -292,9 +295,10 @@ def start_server(
         "log_level": log_level,
     }
     process = subprocess.Popen(
-        [sys.executable, *flags, "-c", BOOT],
+        [*python, "-c", BOOT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env=server_environment(python),
         start_new_session=True,  # ^C at the terminal is for us to handle
     )
     assert process.stdin is not None
@@ -316,6 +320,7 @@ def start_server(
     if "address" not in answer:
         process.stdin.close()
         process.wait()
+        check_python()  # if it was none, that explains it better
         raise ConnectionFailed(str(where), f"the server did not start: {answer['error']}")
     handle = ServerHandle(process, parse_address(answer["address"]))
     if not background:
@@ -344,12 +349,17 @@ def _read_answer(process: subprocess.Popen[bytes]) -> dict[str, Any]:
         if not chunk:
             return {"error": f"its process ended with exit code {process.wait()}"}
         data += chunk
-    answer: dict[str, Any] = json.loads(data)
+    try:
+        answer: dict[str, Any] = json.loads(data)
+    except ValueError:
+        process.kill()
+        return {"error": f"what was started is no server of ours: it wrote {data[:200]!r}"}
     return answer
 
 
 def serve_configured(config: dict[str, Any]) -> int:
     """Run the server that :func:`start_server` asked for; the process was made for it."""
+    take_off_mark()
     # What tasks of others print must never be taken for our answer.
     answers = os.dup(1)
     os.dup2(2, 1)

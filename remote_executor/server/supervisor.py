@@ -1126,6 +1126,7 @@ class Supervisor:
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
             "authkey": client.config.get("authkey"),
+            "depth": client.config.get("depth"),
             "log_level": client.config.get("log_level"),
             "client": _python_of(client.config),
             "modules": client.config.get("modules") is True,

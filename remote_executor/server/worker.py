@@ -34,6 +34,7 @@ from itertools import starmap
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from remote_executor.lineage import DEPTH
 from remote_executor.net.segments import AVAILABLE, WORTH, Mappings, SegmentPool, layout
 from remote_executor.net.streams import receive_with_fds, send_with_fd
 from remote_executor.payload import shared
@@ -649,7 +650,9 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     if config.get("cwd") is not None:
-        os.chdir(config["cwd"])
+        _enter(config["cwd"])
+    if isinstance(config.get("depth"), int):
+        os.environ[DEPTH] = str(config["depth"])
     if config.get("sys_path") is not None:
         sys.path[:] = config["sys_path"]
     sys.argv[:] = [""]
@@ -660,6 +663,19 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
     if random is not None:
         # It was imported before the fork: without this all workers draw the same numbers.
         random.seed()
+
+
+def _enter(folder: str) -> None:
+    """Make the client's current folder this process's; if that is gone, tell and go on."""
+    try:
+        os.chdir(folder)
+    except OSError as exc:
+        try:
+            here = os.getcwd()
+        except OSError:  # the server was started in it, too
+            here = "no folder at all"
+        words = f"this worker cannot enter {folder} ({exc.strerror}) and runs in {here}"
+        sys.stderr.write(f"remote_executor: {words}\n")
 
 
 def _send_logs(worker: Worker, level: int) -> None:
