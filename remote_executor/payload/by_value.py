@@ -49,6 +49,9 @@ SKIPPED = frozenset({"__builtins__", "__loader__", "__name__", "__spec__"})
 #: Attributes that ``functools.singledispatch`` makes itself.
 OF_DISPATCHERS = frozenset({"__wrapped__", "_clear_cache", "dispatch", "register", "registry"})
 
+#: Attributes that ``functools.lru_cache`` makes itself.
+OF_CACHES = frozenset({"__wrapped__", "cache_parameters"})
+
 _serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_serial = itertools.count(1).__next__
 
@@ -241,7 +244,9 @@ class _Pickler(cloudpickle_inside.Pickler):
             if getattr(module, obj.__qualname__, None) is obj:
                 return NotImplemented  # it goes by name
         limits = obj.cache_parameters()
-        return mains.rebuild_lru_cache, (obj.__wrapped__, limits["maxsize"], limits["typed"], home)
+        args = obj.__wrapped__, limits["maxsize"], limits["typed"], home
+        own = {name: value for name, value in vars(obj).items() if name not in OF_CACHES}
+        return mains.rebuild_lru_cache, args, own
 
     def _dispatcher_reduce(self, obj: Any) -> tuple[Any, ...]:
         own = {name: value for name, value in vars(obj).items() if name not in OF_DISPATCHERS}

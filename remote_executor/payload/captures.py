@@ -98,7 +98,9 @@ def facts(code: CodeType) -> Facts:
 
 def is_code(value: object) -> bool:
     """Tell code (functions, classes, modules), which has an identity, from data."""
-    if not isinstance(value, (FunctionType, type, ModuleType, LRU_CACHE)):
+    # Not by isinstance(): a proxy of wrapt says that it is a function, and is an object of its own.
+    kind = type(value)
+    if kind not in (FunctionType, LRU_CACHE) and not issubclass(kind, (type, ModuleType)):
         return False
     # A method by dispatch is a function, and yet holds an object, which may change.
     return method_by_dispatch(value) is None
@@ -106,7 +108,7 @@ def is_code(value: object) -> bool:
 
 def is_dispatcher(value: object) -> bool:
     """Tell what ``functools.singledispatch`` made from other functions."""
-    return isinstance(value, FunctionType) and value.__code__ is _DISPATCHER
+    return type(value) is FunctionType and value.__code__ is _DISPATCHER
 
 
 def method_by_dispatch(value: object) -> tuple[Any, str] | None:
@@ -119,7 +121,7 @@ def method_by_dispatch(value: object) -> tuple[Any, str] | None:
     Returns:
         The object or class, and the attribute's name; None if it is something else.
     """
-    if not isinstance(value, FunctionType) or value.__code__.co_name != "_method":
+    if type(value) is not FunctionType or value.__code__.co_name != "_method":
         return None
     if value.__globals__ is not vars(functools) or not value.__closure__:
         return None

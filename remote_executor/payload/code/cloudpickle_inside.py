@@ -15,9 +15,20 @@ It imports cloudpickle, which takes some milliseconds: import it when something 
 
 from __future__ import annotations
 
-from collections import ChainMap
+import copyreg
+import gc
+import logging
+import sys
+from collections import ChainMap, OrderedDict
 from collections.abc import Callable, Iterable
-from types import CodeType, FunctionType, ModuleType
+from io import TextIOWrapper
+from types import (
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    ModuleType,
+)
 from typing import Any, ClassVar, cast
 
 import cloudpickle
@@ -88,9 +99,72 @@ def _reduce_code(code: CodeType) -> tuple[Any, ...]:
     return CodeType, tuple(getattr(code, name) for name in _CODE)
 
 
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's own, with code objects that keep the names of their files."""
+# ------------------------------------------------------------------- what it would convert
 
-    dispatch_table: ClassVar[Any] = ChainMap(
-        {CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table
-    )
+
+def _reduce_proxy(proxy: Any) -> tuple[Any, ...]:
+    """Send the mapping itself: it may be no dict, and others may have it, too."""
+    mapping: Any = _beneath(proxy)
+    for value in mapping.values():
+        if type(value) is GetSetDescriptorType and _beneath(vars(value.__objclass__)) is mapping:
+            return vars, (value.__objclass__,)
+    return MappingProxyType, (mapping,)
+
+
+def _reduce_view(view: Any) -> tuple[Any, ...]:
+    """Send the dict itself, for a view of it shows what becomes of it."""
+    return _VIEWS[type(view)], (_beneath(view),)
+
+
+def _beneath(view: object) -> object:
+    """Return the mapping that a proxy or a view is made upon; on PyPy a copy."""
+    found = gc.get_referents(view)
+    return found[0] if len(found) == 1 else dict(view)  # type: ignore[call-overload]
+
+
+_VIEWS: dict[type, Any] = {
+    type(how(cls())): how
+    for cls in (dict, OrderedDict)
+    for how in (cls.keys, cls.values, cls.items)
+}
+
+
+def _reduce_text_file(file: TextIOWrapper) -> tuple[Any, ...]:
+    for name in ("stdin", "stdout", "stderr"):
+        if file is getattr(sys, name):
+            return getattr, (sys, name)
+    raise TypeError(f"cannot pickle {type(file).__name__!r} object, an open file")
+
+
+#: What pickle itself refuses, or does right, and cloudpickle makes something else of: an array's
+#: memory would arrive as bytes, an open file as its text, a logger as another one of its name.
+_LEFT_TO_PICKLE = frozenset({memoryview, logging.Logger, logging.RootLogger})
+
+_TABLE = {
+    **{
+        kind: how
+        for kind, how in cloudpickle.Pickler.dispatch_table.maps[0].items()
+        if kind not in _LEFT_TO_PICKLE
+    },
+    **dict.fromkeys(_VIEWS, _reduce_view),
+    CodeType: _reduce_code,
+    MappingProxyType: _reduce_proxy,
+    TextIOWrapper: _reduce_text_file,
+}
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's own, but that nothing becomes something else without a word."""
+
+    dispatch_table: ClassVar[Any] = ChainMap(_TABLE, copyreg.dispatch_table)
+
+    def reducer_override(self, obj: Any) -> Any:
+        """
+        Tell how to rebuild a function or a class that no name leads to.
+
+        What only says that it is one, such as a proxy of wrapt around a decorated function, is not.
+        """
+        kind = type(obj)
+        if kind is FunctionType:
+            return self._function_reduce(obj)
+        return inside._class_reduce(obj) if issubclass(kind, type) else NotImplemented
