@@ -8,6 +8,7 @@ see the process's. Neither is inherited by a forked child, which could not use i
 
 from __future__ import annotations
 
+import contextlib
 import os
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
-__all__ = ["AsKernel", "Current", "choose", "current", "direct_submit", "forget", "said"]
+__all__ = [
+    "AsKernel",
+    "Current",
+    "choose",
+    "current",
+    "direct_submit",
+    "forget",
+    "said",
+    "take_back",
+]
 
 E = TypeVar("E", bound="Executor")
 
@@ -37,6 +47,8 @@ class Current:
 _block: ContextVar[Current | None] = ContextVar("executor of the block", default=None)
 said: ContextVar[tuple[int | str, Any] | None] = ContextVar("priority, category", default=None)
 """What the block says of its tasks; None for the usual."""
+_last: ContextVar[tuple[Current, Current | None] | None] = ContextVar("last choice", default=None)
+"""The last choice in this context and the one before, until it is used: see :func:`take_back`."""
 _process: Current | None = None
 _pid = os.getpid()
 
@@ -52,6 +64,8 @@ if hasattr(os, "register_at_fork"):
 
 def current() -> Current | None:
     """Return the choice of the block, or else the process's; None if there is neither."""
+    if _last.get() is not None:
+        _last.set(None)  # it is used, so the one before is kept alive no longer
     block = _block.get()
     return block if block is not None and block.pid == _pid else _process
 
@@ -75,15 +89,39 @@ def choose(choice: Current) -> None:
     global _process
     block = _block.get()
     if block is None or block.pid != choice.pid:
+        _last.set((choice, _process))
         _process = choice
     else:
+        _last.set((choice, block))
         _block.set(choice)
 
 
-def forget(choice: Current) -> None:
-    """The process's choice is over, if it is this one."""
+def take_back(kernel: object) -> None:
+    """
+    Undo the last choice if it was of this kernel and nobody in this context has used it since.
+
+    A ``with`` statement learns that it is one only after ``make_kernel`` has chosen: the kernel is
+    for its block then, and who chose another before keeps that.
+
+    Args:
+        kernel: The one that a block begins with.
+    """
     global _process
-    if _process is choice:
+    last = _last.get()
+    if last is None or last[0].kernel is not kernel:
+        return
+    _last.set(None)
+    choice, before = last
+    if _block.get() is choice:
+        _block.set(before)
+    elif _process is choice:
+        _process = before
+
+
+def forget(kernel: object) -> None:
+    """The process's choice is over, if it is this kernel."""
+    global _process
+    if _process is not None and _process.kernel is kernel:
         _process = None
 
 
@@ -93,14 +131,16 @@ class AsKernel(Generic[E]):
 
     Args:
         executor: Which one. It is neither started nor ended here.
+        kernel: The kernel around it, if there is one already.
     """
 
-    def __init__(self, executor: E) -> None:
+    def __init__(self, executor: E, kernel: Any = None) -> None:
         self.executor = executor
+        self._kernel = kernel
         self._tokens: list[Token[Current | None]] = []
 
     def __enter__(self) -> E:
-        self._tokens.append(_block.set(Current(self.executor)))
+        self._tokens.append(_block.set(Current(self.executor, self._kernel)))
         return self.executor
 
     def __exit__(
@@ -109,4 +149,8 @@ class AsKernel(Generic[E]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _block.reset(self._tokens.pop())
+        token = self._tokens.pop()
+        # An asynchronous generator may be finished in another context than it was begun in: there
+        # the block's choice was never made.
+        with contextlib.suppress(ValueError):
+            _block.reset(token)

@@ -12,7 +12,15 @@ import contextlib
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, final, runtime_checkable
 
-from remote_executor.client.current import Current, choose, current, forget, said
+from remote_executor.client.current import (
+    AsKernel,
+    Current,
+    choose,
+    current,
+    forget,
+    said,
+    take_back,
+)
 from remote_executor.client.executor import FarmExecutor
 from remote_executor.options import Options
 from remote_executor.parallel.calls import Call
@@ -77,7 +85,8 @@ class Kernel:
     """
     An executor as channels, promises and cognates see it.
 
-    Made by :func:`make_kernel`; ``with`` ends it with the block.
+    Made by :func:`make_kernel`. ``with`` makes it current for the block and its context (thread,
+    asyncio task), and ends it with the block; the kernel around is current again afterwards.
 
     Args:
         executor: Any executor.
@@ -90,18 +99,23 @@ class Kernel:
         self.name = name
         self.ended = False
         """Whether it takes no more tasks."""
+        self.finishing = False
+        """Whether it takes no more tasks, but waits for those that it has: they can be killed."""
         self.farm: Farm | None = executor if isinstance(executor, Farm) else None
         """The executor again, if it can kill and broadcast."""
         self._owned = owned
         self.direct = executor.submit if self.farm or _is_serial(executor) else None
         """What takes a task as it is; None if it must be wrapped, and once the kernel was ended."""
         self._views: dict[tuple[int | str, Any], Executor] = {}
+        self._block = AsKernel(executor, self)
 
     def __repr__(self) -> str:
-        state = "ended " if self.ended else ""
+        state = "finishing " if self.finishing else "ended " if self.ended else ""
         return f"<Kernel {self.name!r} {state}workers={self.worker_count} on {self.executor!r}>"
 
     def __enter__(self) -> Kernel:
+        take_back(self)
+        self._block.__enter__()
         return self
 
     def __exit__(
@@ -110,7 +124,10 @@ class Kernel:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.end(wait=True)
+        try:
+            self.end(wait=True)
+        finally:
+            self._block.__exit__(exc_type, exc, traceback)
 
     @property
     def worker_count(self) -> int:
@@ -169,16 +186,19 @@ class Kernel:
         An executor that :func:`make_kernel` made is shut down; one that was given to it is not.
 
         Args:
-            wait: Whether to return only when all is finished.
+            wait: Whether to return only when all is finished. Meanwhile other threads can still
+                ask what runs, and kill it.
         """
+        self.finishing = wait and self._owned
         self.ended = True
         self.direct = None
         self._views.clear()
-        found = current()
-        if found is not None and found.kernel is self:
-            forget(found)
-        if self._owned:
-            self.executor.shutdown(wait)
+        try:
+            if self._owned:
+                self.executor.shutdown(wait)
+        finally:
+            self.finishing = False
+            forget(self)
 
 
 def _is_serial(executor: Executor) -> bool:
@@ -199,10 +219,11 @@ def make_kernel(
     **options: Any,
 ) -> Kernel:
     """
-    Make a kernel and make it the current one, for this process or the rest of the block.
+    Make a kernel and make it the current one. Comes from lparallel's and lfarm's make-kernel.
 
-    Comes from lparallel's and lfarm's make-kernel. End it with :func:`end_kernel`, or use it in a
-    ``with`` statement.
+    In a ``with`` statement it is current for that block alone, in this thread or asyncio task, and
+    ends with it; blocks nest. A bare call makes it current for the process and all its threads, or
+    for the rest of the block that it stands in, until :func:`end_kernel`.
 
     Args:
         what: How many workers to have on this machine, addresses of servers, or an executor;
@@ -251,15 +272,26 @@ def check_kernel() -> Kernel:
     Raises:
         NoKernelError: If there is none.
     """
+    kernel = _current_kernel()
+    if kernel.ended:
+        raise NoKernelError(f"kernel {kernel.name!r} was ended")
+    return kernel if kernel.farm is not None else _unless_inside(kernel)
+
+
+def _current_kernel() -> Kernel:
     found = current()
     if found is None:
         if worker_index() is not None:
             return SERIAL
         raise NoKernelError("there is no current kernel")
     kernel: Kernel = found.kernel or _kernel_in(found)
-    if kernel.ended:
-        raise NoKernelError(f"kernel {kernel.name!r} was ended")
-    return kernel if kernel.farm is not None else _unless_inside(kernel)
+    return kernel
+
+
+def _kernel_to_ask() -> Kernel:
+    """Return the current kernel, also while it only finishes what it has."""
+    kernel = _current_kernel()
+    return kernel if kernel.finishing else check_kernel()
 
 
 def kernel_of(executor: Executor | Kernel | None) -> Kernel:
@@ -298,7 +330,7 @@ def kernel_name() -> str:
     Raises:
         NoKernelError: If there is none.
     """
-    return check_kernel().name
+    return _kernel_to_ask().name
 
 
 def kernel_worker_count() -> int:
@@ -308,7 +340,7 @@ def kernel_worker_count() -> int:
     Raises:
         NoKernelError: If there is none.
     """
-    return check_kernel().worker_count
+    return _kernel_to_ask().worker_count
 
 
 # ------------------------------------------------------------- what is said of tasks
@@ -358,8 +390,7 @@ def task_priority(priority: int | str) -> Iterator[None]:
         said.reset(token)
 
 
-def _farm(wanted: str) -> Farm:
-    kernel = check_kernel()
+def _farm(wanted: str, kernel: Kernel) -> Farm:
     if kernel.farm is None:
         raise UnsupportedError(type(kernel.executor).__name__, wanted)
     return kernel.farm
@@ -381,7 +412,7 @@ def kill_tasks(category: Any, dry_run: bool = False) -> int:
         NoKernelError: If there is no kernel.
         UnsupportedError: If the kernel's executor cannot kill.
     """
-    return _farm("kill tasks").kill_tasks(category, dry_run)
+    return _farm("kill tasks", _kernel_to_ask()).kill_tasks(category, dry_run)
 
 
 def task_categories_running() -> list[Any]:
@@ -392,7 +423,7 @@ def task_categories_running() -> list[Any]:
         NoKernelError: If there is no kernel.
         UnsupportedError: If the kernel's executor does not know.
     """
-    return _farm("tell what runs").task_categories_running()
+    return _farm("tell what runs", _kernel_to_ask()).task_categories_running()
 
 
 def broadcast_task(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
@@ -413,4 +444,4 @@ def broadcast_task(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T
         NoKernelError: If there is no kernel.
         UnsupportedError: If the kernel's executor cannot, or in a task.
     """
-    return _farm("broadcast").broadcast(fn, *args, **kwargs)
+    return _farm("broadcast", check_kernel()).broadcast(fn, *args, **kwargs)
