@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 
 from .errors import FarmError
+from .printable import printable, printable_lines
 
 __all__ = [
     "CycleError",
@@ -82,11 +83,12 @@ class WorkerDied(FarmError, BrokenProcessPool):
         self.reason = reason
 
     def __str__(self) -> str:
-        words = f"worker {self.pid} on {self.host} {exit_words(self.exitcode)} during {self.task}"
+        words = f"worker {self.pid} on {printable(self.host)} {exit_words(self.exitcode)}"
+        words += f" during {printable(self.task)}"
         if self.reason:
             words += f": {self.reason}"
         if self.stderr:
-            words += "\nlast lines of its stderr:\n" + self.stderr
+            words += "\nlast lines of its stderr:\n" + printable_lines(self.stderr)
         return words
 
 
@@ -107,7 +109,7 @@ class InitializerFailed(FarmError, BrokenProcessPool):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the initializer failed on {self.host}: {self.reason}"
+        return f"the initializer failed on {printable(self.host)}: {self.reason}"
 
 
 class ServerLost(FarmError, BrokenExecutor):
@@ -125,7 +127,7 @@ class ServerLost(FarmError, BrokenExecutor):
         super().__init__(task, self.servers)
 
     def __str__(self) -> str:
-        return f"{self.task} was lost with its server: {', '.join(self.servers)}"
+        return f"{printable(self.task)} was lost with its server: {', '.join(self.servers)}"
 
 
 class NoServerError(FarmError, BrokenExecutor):
@@ -166,9 +168,9 @@ class TaskKilled(FarmError, BrokenExecutor):
         self.reason = reason
 
     def __str__(self) -> str:
-        words = f"{self.task} was killed"
+        words = f"{printable(self.task)} was killed"
         if self.pid is not None:
-            words += f" in worker {self.pid} on {self.host}"
+            words += f" in worker {self.pid} on {printable(self.host)}"
         if self.reason:
             words += f": {self.reason}"
         return words
@@ -189,7 +191,7 @@ class TaskTimeout(FarmError, FutureTimeoutError):
         self.timeout = timeout
 
     def __str__(self) -> str:
-        return f"{self.task} ran for longer than {self.timeout:g} s and was stopped"
+        return f"{printable(self.task)} ran for longer than {self.timeout:g} s and was stopped"
 
 
 class RemoteError(FarmError):
@@ -234,7 +236,9 @@ class RemoteModuleNotFound(FarmError, ModuleNotFoundError):
 
     def __str__(self) -> str:
         package = f"{self.package} {self.version}".rstrip()
-        return f"{self.host} has no module {self.name!r} of {package}, which {self.reason}"
+        return (
+            f"{printable(self.host)} has no module {self.name!r} of {package}, which {self.reason}"
+        )
 
 
 class NoKernelError(FarmError, RuntimeError):

@@ -17,6 +17,7 @@ FLOORS = [
         "errors",
         "options",
         "task_errors",
+        "printable",
         "cores",
         "interpreter",
         "lineage",

@@ -116,6 +116,10 @@ class SocketStream:
         """Return nothing: a socket has no name that both ends know for sure."""
         return b""
 
+    def certificate_name(self) -> str:
+        """Return the name in the peer's certificate: there is none."""
+        return ""
+
     def is_local(self) -> bool:
         """Whether the other end is on this host and can be passed descriptors."""
         return self._sock.family == socket.AF_UNIX

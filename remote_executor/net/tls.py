@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import ssl
 import tempfile
@@ -33,7 +34,7 @@ from remote_executor.wire.link import PREAMBLE
 from remote_executor.wire.messages import Kind, encode_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from remote_executor.net.streams import Steps
     from remote_executor.wire.frames import Buffer
@@ -237,6 +238,32 @@ def _fingerprint(certificate: bytes) -> bytes:
     return b"tls-server-end-point:" + hashlib.sha256(certificate).digest()
 
 
+_UNUSUAL = re.compile(r"[^A-Za-z0-9 ._@/:*-]")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\{ord(found[0]):x}\\"
+
+
+def _name_in(certificate: dict[str, Any]) -> str:
+    """
+    Return what a certificate is told from others by.
+
+    Not its number or key: a new one for the same name is as good.
+    """
+
+    def listed(pairs: Iterable[tuple[str, Any]]) -> str:
+        # No value can be mistaken for two, nor for the beginning of what comes next.
+        return ",".join(f"{key}={_UNUSUAL.sub(_escape, str(value))}" for key, value in pairs)
+
+    subject, issuer = (
+        listed(pair for rdn in certificate.get(which, ()) for pair in rdn)
+        for which in ("subject", "issuer")
+    )
+    others = listed(sorted(certificate.get("subjectAltName", ())))
+    return f"{subject}{others and ';'}{others} by {issuer}"
+
+
 def _certificate_of(context: ssl.SSLContext) -> bytes:
     """Find out which certificate a server's context shows: shake hands with it."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -341,6 +368,11 @@ class TLSStream:
     def channel(self) -> bytes:
         """Return the fingerprint of the server's certificate: the same at both ends."""
         return b"" if self._plain is not None else self._channel
+
+    def certificate_name(self) -> str:
+        """Return the name in the peer's certificate, and who says so; empty if none was checked."""
+        found = self._tls.getpeercert() if self._plain is None and self._shaken else None
+        return _name_in(found) if found else ""
 
     def end_writing(self) -> None:
         """Let the peer find the end of the stream after what was written; reading goes on."""

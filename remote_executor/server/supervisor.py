@@ -24,11 +24,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
+from remote_executor.core.rate import RateLimit
 from remote_executor.core.service import FailedStart, GiveUp, Starts, StartStage, errno_words
 from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtocolError
 from remote_executor.net.segments import AVAILABLE
 from remote_executor.net.streams import SocketStream
 from remote_executor.payload.libraries import installed
+from remote_executor.printable import printable, printable_lines
 from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
 from remote_executor.server.strangers import Strangers
@@ -95,6 +97,11 @@ LONGEST_GRACE = 1e7
 ZYGOTE_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 """What the control socket says if there is nobody at its other end; all else may pass."""
 
+MOST_NAME = 300
+MOST_REFUSALS = 10
+REFUSALS_SECONDS = 60.0
+"""So many refused peers in so many seconds have a line each in the log; the rest are counted."""
+
 BUSY_FRAMES = 48
 """A round with so many frames is a busy one."""
 
@@ -111,6 +118,16 @@ ACK = int(Kind.ACK)
 OPTIONED = int(Flag.OPTIONED)
 
 
+Principal = tuple[str, str]
+"""Who somebody has proved to be: the name that the mechanism knows, and that of a certificate."""
+
+
+def _named(principal: Principal) -> str:
+    """Return who that is, to be shown."""
+    words = [printable(name, MOST_NAME) for name in principal if name]
+    return " with the certificate ".join(words) or "somebody without a name"
+
+
 def _nobody(now: float) -> None:
     """Stand in for a timer's owner that is gone."""
 
@@ -125,6 +142,7 @@ class ClientSession:
         pool: The pool's idea of it.
         connection: The link that is attached, if any.
         config: What ATTACH said.
+        principal: Who began it; nobody else may go on with it.
         frames: TASK frames of unsettled tasks.
         blobs: BLOB frames by number: functions and shared objects.
         needs: The numbers of the shared objects that an unsettled task refers to, by id.
@@ -149,6 +167,7 @@ class ClientSession:
         "paused_answers",
         "paused_outputs",
         "pool",
+        "principal",
         "processes",
         "setup",
         "sharing",
@@ -158,8 +177,16 @@ class ClientSession:
         "wire",
     )
 
-    def __init__(self, id: str, wire: Session, pool: PoolSession, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        id: str,
+        wire: Session,
+        pool: PoolSession,
+        config: dict[str, Any],
+        principal: Principal = ("", ""),
+    ) -> None:
         self.id = id
+        self.principal = principal
         self.wire = wire
         self.pool = pool
         self.config = config
@@ -275,6 +302,9 @@ class Connection:
                     return
                 if not full:
                     break
+        except AuthenticationFailed as exc:
+            self.supervisor.log_refusal(f"! {self.peer} was refused: {exc.reason}")
+            self._broke_the_rules()
         except FarmError as exc:
             self.supervisor.log("info", f"! {self.peer}: {exc}")
             self._broke_the_rules()
@@ -297,8 +327,11 @@ class Connection:
         """The peer has proved who it is."""
         self.stranger = False
         self.supervisor.strangers.remove(self)
-        if self.link.peer_name:
-            self.supervisor.log("info", f"= {self.peer} is {self.link.peer_name}")
+        self.supervisor.log("info", f"= {self.peer} is {_named(self.principal())}")
+
+    def principal(self) -> Principal:
+        """Return who the peer has proved to be, in all that it can be told from others by."""
+        return self.link.principal, self.stream.certificate_name()
 
     def _broke_the_rules(self) -> None:
         """Part with a peer that sent nonsense: what it will say next cannot be better."""
@@ -479,6 +512,8 @@ class Supervisor:
         self._timeout_timer = loop.timer(self._kill_late)
         self._lease_timer = loop.timer(lambda _: self.stop())
         self._door_timer = loop.timer(self._mind_door)
+        self._refusals = RateLimit(MOST_REFUSALS, REFUSALS_SECONDS)
+        self._refusals_timer = loop.timer(self._log_left_out)
         loop.watch(control.fileno(), self._control_readable)
 
     def __repr__(self) -> str:
@@ -487,14 +522,33 @@ class Supervisor:
     def log(self, level: str, text: str) -> None:
         """Write a line to standard error, if it is important enough."""
         if self._levels.index(level) >= self._level:
-            stamp = time.strftime("%H:%M:%S")
-            print(f"{stamp} remote_executor[{os.getpid()}] {text}", file=sys.stderr, flush=True)  # noqa: T201
+            self._write_log(printable(text))
+
+    def _write_log(self, text: str) -> None:
+        stamp = time.strftime("%H:%M:%S")
+        print(f"{stamp} remote_executor[{os.getpid()}] {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     def log_exception(self, text: str) -> None:
         """Write a line and the traceback of the exception being handled."""
         import traceback
 
-        self.log("error", f"{text}\n{traceback.format_exc()}")
+        self._write_log(f"{printable(text)}\n{printable_lines(traceback.format_exc())}")
+
+    def log_refusal(self, text: str) -> None:
+        """Write a line about a peer that was refused, but not one for each try of a thousand."""
+        now = self.loop.now
+        admitted = self._refusals.admits(now)
+        self._log_left_out(now)
+        if admitted:
+            self.log("warning", text)
+        else:
+            self._refusals_timer.at(self._refusals.deadline())
+
+    def _log_left_out(self, now: float) -> None:
+        deadline = self._refusals.deadline()
+        if deadline is not None and now >= deadline:
+            count = self._refusals.take_left_out()
+            self.log("warning", f"! {count} more peers were refused")
 
     # -------------------------------------------------------------------- running
 
@@ -669,6 +723,20 @@ class Supervisor:
         )
         id = fields["session"]
         client = self._sessions.get(id)
+        principal = connection.principal()
+        if client is not None and client.principal != principal:
+            # To know its id is not enough. Whoever wants to resume hears what he would of one that
+            # has ended, and nothing of whose it is.
+            self.log_refusal(
+                f"! {connection.peer} ({_named(principal)}) wants the session {id[:8]} of "
+                f"{_named(client.principal)}, and was refused"
+            )
+            if not fields["resume"]:
+                reply = {"error": "a session of that id belongs to somebody else"}
+                connection.link.outbox.put(make_frame(Kind.REPLY, body=encode_fields(reply)))
+                connection.finish()
+                return None
+            client = None
         if client is not None and not fields["resume"]:
             self.end_session(client, "it began anew")
             client = None
@@ -688,11 +756,11 @@ class Supervisor:
             wire = Session(now, min(max(0.0, float(fields["grace"])), LONGEST_GRACE))
             per_worker = fields.get("tasks_per_worker")
             pool = self.pool.open(
-                f"{fields.get('host', '?')} pid {fields.get('pid', '?')}"[:100],
+                printable(f"{fields.get('host', '?')} pid {fields.get('pid', '?')}", 100),
                 fields["workers"],
                 per_worker if isinstance(per_worker, int) and per_worker > 0 else None,
             )
-            client = ClientSession(id, wire, pool, fields)
+            client = ClientSession(id, wire, pool, fields, principal)
             client.sharing = self._sharing(client)
             client.asking = self._asking(client)
             client.timer = self.loop.timer(lambda now: self._tick_session(client, now))
@@ -701,7 +769,11 @@ class Supervisor:
         elif client.connection is not None:
             # It has a new link; the old one is dead, though we had not noticed.
             client.connection.close()
-        self.log("debug", f"= {connection.peer} {'resumed' if resumed else 'began'} {id[:8]}")
+        self.log(
+            "debug" if resumed else "info",
+            f"= {connection.peer} {'resumed' if resumed else 'began'} session {id[:8]} "
+            f"({client.pool.name}), {_named(principal)}",
+        )
         reply = {
             "resumed": resumed,
             "received": client.wire.received_count,
@@ -751,6 +823,7 @@ class Supervisor:
         elif op == "status":
             reply = self.status()
         elif op == "end":
+            self.log("info", f"= {connection.peer} ({_named(connection.principal())}) has us end")
             reply = {"ok": True, "sessions": len(self._sessions)}
             self.loop.post(self.end)
         else:

@@ -30,6 +30,7 @@ from remote_executor.errors import (
     Refused,
     RemoteProtocolError,
 )
+from remote_executor.printable import printable
 from remote_executor.wire.auth import binding_of
 from remote_executor.wire.frames import HEADER, Frame, FrameReader, make_frame
 from remote_executor.wire.messages import PROTOCOL, Kind, decode_fields, encode_fields
@@ -355,6 +356,11 @@ class Link:
         return _words(self._mechanism.peer_name)
 
     @property
+    def principal(self) -> str:
+        """Who the peer has proved to be, whole, to be compared; not to be shown."""
+        return str(self._mechanism.peer_name or "")
+
+    @property
     def segments(self) -> list[Any]:
         """Takes the shared segments whose descriptors come in, before their frames."""
         return self._reader.segments
@@ -424,4 +430,4 @@ class Link:
 
 def _words(text: str) -> str:
     """Return what a stranger says, fit to be shown: short, and nothing that moves a cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text[:STRANGER_WORDS])
+    return printable(text, STRANGER_WORDS)

@@ -200,7 +200,7 @@ def test_which_way_a_client_goes(caplog):
     ):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "remote_executor.client"):
-            way = Remote(parse_address(address), "secret", tls)
+            way = Remote(parse_address(address), "a secret in words", tls)
         assert (way._tls is not None) == encrypts
         assert ("plain text" in caplog.text) == (address == "node1:1" and tls is False)
 

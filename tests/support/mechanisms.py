@@ -11,7 +11,7 @@ from remote_executor.wire.auth import Auth, Mechanism
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MARK", "Packed", "Trusting"]
+__all__ = ["MARK", "Packed", "Trusting", "Users"]
 
 MARK = b"what cannot be sent"
 
@@ -77,6 +77,47 @@ class _Names(Mechanism):
             self.peer_name = "somebody"
         self.done = True
         return self.host.encode()
+
+
+class _Says(Mechanism):
+    """Says who the user is; the server believes it."""
+
+    name = "says"
+
+    def __init__(self, user: str | None) -> None:
+        self.user = user
+
+    def step(self, said: bytes, binding: bytes) -> bytes:
+        """Say it, or take note of it."""
+        if self.user is None:
+            if said == b"mallory":
+                raise Refused("mallory is not let in")
+            self.peer_name = said.decode()
+        elif said:
+            self.done = True
+            return b""
+        self.done = self.user is None
+        return b"fine" if self.user is None else self.user.encode()
+
+
+class Users(Auth):
+    """
+    A site whose users tell their names; all but mallory are let in.
+
+    Args:
+        user: Who a client is.
+    """
+
+    def __init__(self, user: str | None = None) -> None:
+        self.user = user
+
+    def client(self, host: str) -> Mechanism:
+        """Return the client's part."""
+        return _Says(self.user)
+
+    def server(self) -> Callable[[], Mechanism]:
+        """Return what makes the server's parts."""
+        return lambda: _Says(None)
 
 
 class Trusting(Auth):
