@@ -252,3 +252,17 @@ def test_changelog_opens_with_what_is_unreleased():
     headings = re.findall(r"^## .*", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
 
     assert headings[:1] == ["## [Unreleased]"]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_module_uses_no_hash_that_fips_refuses(name):
+    weak = {"md5", "sha1", "blake2b", "blake2s"}
+    used = [
+        node.lineno
+        for node in ast.walk(tree(modules()[name]))
+        if (isinstance(node, ast.Attribute) and node.attr in weak)
+        or (isinstance(node, ast.alias) and node.name in weak)
+        or (isinstance(node, ast.Constant) and node.value in weak)
+    ]
+
+    assert used == []

@@ -158,10 +158,10 @@ def digest(body: bytes, buffers: Sequence[Any] = (), short: int = 0) -> bytes:
     """
     if not buffers and len(body) <= short:
         return body
-    from hashlib import blake2b
+    from hashlib import sha256
 
     # The lengths are in it, so that bytes cannot move from one part to the next unseen.
-    content = blake2b(repr([len(body), *map(len, buffers)]).encode(), digest_size=20)
+    content = sha256(repr([len(body), *map(len, buffers)]).encode())
     content.update(body)
     for buffer in buffers:
         content.update(buffer)

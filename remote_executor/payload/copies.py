@@ -57,15 +57,26 @@ class PrivateCopies:
         for buffer in buffers:
             self._spans.append((end, end + len(buffer)))
             end += -(-len(buffer) // mmap.PAGESIZE) * mmap.PAGESIZE
-        if memory_file is not None and end >= MAPPED:
-            self._fd = memory_file("remote_executor")
-            self._identity = _identity(self._fd)
-            os.ftruncate(self._fd, end)
-            self._pristine = mmap.mmap(self._fd, end)
-        else:
+        if memory_file is None or end < MAPPED or not self._map(memory_file, end):
             self._pristine = bytearray(end)
         for (start, stop), buffer in zip(self._spans, buffers, strict=True):
             self._pristine[start:stop] = buffer
+
+    def _map(self, memory_file: Callable[[str], int], size: int) -> bool:
+        """Make a file in memory; return False where that is refused, or files must be smaller."""
+        try:
+            fd = memory_file("remote_executor")
+        except OSError:
+            return False
+        try:
+            os.ftruncate(fd, size)
+            self._pristine = mmap.mmap(fd, size)
+        except (OSError, ValueError):
+            os.close(fd)
+            return False
+        self._fd = fd
+        self._identity = _identity(fd)
+        return True
 
     @classmethod
     def of_file(cls, fd: int, spans: Sequence[tuple[int, int]]) -> PrivateCopies:

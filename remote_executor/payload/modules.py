@@ -249,11 +249,11 @@ class Modules:
         if above is not None:
             roots = above.roots
         elif archive is not None:
-            roots = (os.path.realpath(archive.archive),)
+            roots = (_real(archive.archive),)
         else:
             # What the folder of a package without __init__.py is, its own __path__ must say.
             tops = [file if folders is None else os.path.dirname(file)] if file else folders or ()
-            roots = tuple(os.path.realpath(os.path.dirname(each)) for each in tops)
+            roots = tuple(_real(os.path.dirname(each)) for each in tops)
         if folders is not None:
             folders = tuple(each for each in folders if _is_own(each, roots))
         if file is None:
@@ -391,7 +391,7 @@ def _why_withheld(path: str, said: bool, file: str = "", content: bytes = b"") -
 
 
 def _real_folders(place: _Place) -> tuple[str, ...]:
-    return tuple(map(os.path.realpath, place.folders or ()))
+    return tuple(map(_real, place.folders or ()))
 
 
 def _files_in_folders(place: _Place) -> Iterator[str]:
@@ -437,7 +437,7 @@ def _read_data(place: _Place, path: str) -> tuple[str, bytes] | None:
             except OSError:  # perhaps in the next
                 pass
         if content is not None:
-            return os.path.realpath(file), content
+            return _real(file), content
     return None
 
 
@@ -463,7 +463,7 @@ def why_not_served(name: object) -> tuple[str, str, str] | None:
         return "Python", version, "its Python lacks"
     file, folders = _locations(spec)
     where = file or (folders or ("",))[0]
-    if is_installed(os.path.realpath(where)):
+    if is_installed(_real(where)):
         package, version = _distribution(top)
         return package, version, "must be installed there, too: it is installed at the client"
     if file is not None and not file.endswith(".py"):
@@ -565,7 +565,7 @@ def users_own_file(module: object) -> str | None:
     """Return the file of a loaded module of the user's; None for Python's and installed ones."""
     spec = getattr(module, "__spec__", None)
     file = _locations(spec)[0] if spec is not None else None
-    return None if file is None or is_installed(os.path.realpath(file)) else file
+    return None if file is None or is_installed(_real(file)) else file
 
 
 def is_installed(path: str) -> bool:
@@ -582,7 +582,7 @@ def _installed_folders() -> list[str]:
 
         names = ("stdlib", "platstdlib", "purelib", "platlib")
         places = sysconfig.get_paths()
-        _folders.extend({os.path.realpath(places[name]) for name in names})
+        _folders.extend({_real(places[name]) for name in names})
     return _folders
 
 
@@ -615,19 +615,35 @@ def _spec(name: str, path: tuple[str, ...] | None) -> Any:
     return None
 
 
+def _real(path: str) -> str:
+    """Return a path without symbolic links; as it is, where the current folder is gone."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return path
+
+
+def _absolute(path: str) -> str:
+    """Return a path from the root; as it is, where the current folder is gone."""
+    try:
+        return os.path.abspath(path)
+    except OSError:
+        return path
+
+
 def _locations(spec: Any) -> tuple[str | None, tuple[str, ...] | None]:
     """Return a module's file and a package's folders, as this process sees them."""
     file = spec.origin if getattr(spec, "has_location", False) else None
     folders = spec.submodule_search_locations
     try:
-        folders = None if folders is None else tuple(os.path.abspath(each) for each in folders)
+        folders = None if folders is None else tuple(map(_absolute, folders))
     except Exception:  # it is of somebody's own making, and computes
         folders = None
-    return (os.path.abspath(file) if isinstance(file, str) else None), folders
+    return (_absolute(file) if isinstance(file, str) else None), folders
 
 
 def _is_own(path: str, roots: Iterable[str]) -> bool:
-    real = os.path.realpath(path)
+    real = _real(path)
     return not is_installed(real) and any(_is_under(real, root) for root in roots)
 
 
@@ -647,6 +663,6 @@ def _is_inside(path: str) -> bool:
 
 
 def _digest(content: bytes) -> str:
-    from hashlib import blake2b
+    from hashlib import sha256
 
-    return blake2b(content, digest_size=20).hexdigest()
+    return sha256(content).hexdigest()

@@ -42,6 +42,8 @@ IDLE_SECONDS = 0.05
 
 END_SECONDS = 3.0
 SWEEP_SECONDS = 0.2
+UNKNOWN_STATUS = 255 << 8
+"""Exit code 255, for a worker that is gone and whose exit code somebody else has taken."""
 
 
 def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]:
@@ -55,6 +57,7 @@ def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]
     Returns:
         Its pid and the control socket. Close the socket to end it, then wait for the pid.
     """
+    _expect_children()
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid:
@@ -74,21 +77,42 @@ def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]
         os._exit(status)
 
 
+def _expect_children() -> None:
+    """
+    Have the kernel tell of children that end, whatever the process that started this one wanted.
+
+    A process inherits which signals are ignored and which are blocked. While SIGCHLD is ignored a
+    child is gone without a trace, and nobody learns how a worker ended.
+    """
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD, signal.SIGTERM])
+
+
 def await_zygote(pid: int) -> None:
     """Wait until the zygote, whose control socket was closed, has ended; kill it in the end."""
     until = time.monotonic() + END_SECONDS + 1.0
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+    while not _has_ended(pid):
         if time.monotonic() > until:
             # It hangs in what it imports, say.
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            _kill_one(pid)
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                pass
             return
         time.sleep(0.002)
 
 
 def _close_all_but(kept: int) -> None:
     """Close what was inherited: the client's socket must not stay open in here."""
-    for name in os.listdir("/dev/fd"):
+    try:
+        names = os.listdir("/dev/fd")
+    except OSError:  # no /proc
+        os.closerange(3, kept)
+        os.closerange(max(3, kept + 1), os.sysconf("SC_OPEN_MAX"))
+        return
+    for name in names:
         fd = int(name)
         if fd > 2 and fd != kept:
             try:
@@ -122,9 +146,7 @@ class Zygote:
         os.set_blocking(wakeup, False)
         os.set_blocking(woken, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._set_signals()
         self._own = (self._control.fileno(), woken, wakeup)
         os.environ.update(thread_limits(os.environ, slots, usable_cores()))
         for name in preload:
@@ -132,6 +154,7 @@ class Zygote:
                 importlib.import_module(name)
             except BaseException as exc:
                 self._tell({"trouble": f"cannot preload {name}: {type(exc).__name__}: {exc}"})
+        self._set_signals()  # once more: what was preloaded may have set others
         # Here and not above: meanwhile the supervisor loads its own part.
         from remote_executor.server import worker
 
@@ -159,6 +182,12 @@ class Zygote:
         finally:
             self._end()
 
+    def _set_signals(self) -> None:
+        """Be woken when a child ends; the rest is for the supervisor."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
     def _rest(self) -> None:
         """Prepare for later workers, now that nobody waits."""
         self._rested = True
@@ -166,7 +195,10 @@ class Zygote:
             try:
                 importlib.import_module(name)
             except ImportError:
-                pass
+                pass  # the first task that needs it will say so
+            except BaseException as exc:
+                # It was a favour: a module that breaks here breaks no server that others use.
+                self._tell({"trouble": f"cannot load {name}: {type(exc).__name__}: {exc}"})
         gc.freeze()
 
     # ------------------------------------------------------------------- requests
@@ -236,6 +268,8 @@ class Zygote:
                 info = waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
+            except OSError:  # a sandbox refuses it
+                break
             if info is None:
                 return
             # It is not waited for yet, so its group's number cannot have been given away.
@@ -243,7 +277,10 @@ class Zygote:
                 _kill_group(info.si_pid)
             yield os.waitpid(info.si_pid, 0)
         for pid in list(self._workers):
-            found, status = os.waitpid(pid, os.WNOHANG)
+            try:
+                found, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:  # a module that was preloaded has waited for all
+                found, status = pid, UNKNOWN_STATUS
             if found:
                 _kill_group(pid)
                 yield pid, status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -123,3 +124,29 @@ def test_a_task_may_close_the_descriptor_of_such_a_file():
     view[:] = b"XXX"
 
     assert bytes(copies.fresh()[0]) == b"abc"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EMFILE])
+def test_where_files_in_memory_are_refused_there_are_copies(number):
+    def refused(name):
+        raise OSError(number, os.strerror(number))
+
+    copies = PrivateCopies([bytes(MAPPED)], refused)
+
+    assert [bytes(view) for view in copies.fresh()] == [bytes(MAPPED)]
+
+
+def test_where_files_must_be_small_there_are_copies(tmp_path):
+    opened = []
+
+    def readonly(name):
+        path = tmp_path / name
+        path.touch()
+        opened.append(os.open(path, os.O_RDONLY))  # cannot be made longer either
+        return opened[-1]
+
+    copies = PrivateCopies([b"x" * MAPPED], readonly)
+
+    assert [bytes(view) for view in copies.fresh()] == [b"x" * MAPPED]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened[0])

@@ -10,7 +10,7 @@ import linecache
 import pkgutil
 import sys
 import traceback
-from hashlib import blake2b
+from hashlib import sha256
 
 import pytest
 
@@ -18,7 +18,7 @@ from remote_executor.payload.imports import RemoteFinder, RemoteLoader, RemotePa
 
 
 def digest(content):
-    return blake2b(content, digest_size=20).hexdigest()
+    return sha256(content).hexdigest()
 
 
 class Client:

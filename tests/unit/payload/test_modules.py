@@ -732,3 +732,15 @@ def test_a_package_that_was_installed_by_no_rules(tmp_path, monkeypatch):
 
     for _ in range(2):
         assert why_not_served("own_copied")[:2] == ("own_copied", "")
+
+
+def test_paths_are_taken_as_they_are_where_the_current_folder_is_gone(monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    module = types.ModuleType("own")
+    module.__spec__ = ModuleSpec("own", None, origin="lib/own.py")
+    module.__spec__.has_location = True
+    monkeypatch.setattr(os, "getcwd", gone)
+
+    assert users_own_file(module) == "lib/own.py"
