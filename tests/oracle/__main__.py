@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+from remote_executor.net.tokens import renew_token
 from tests.oracle.catalog import read_programs
 from tests.oracle.known import read_known, surprises, updated, write_known
 from tests.oracle.runner import MODES, Oracle
@@ -48,6 +49,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="remote-executor-oracle-") as folder:
         os.environ["REMOTE_EXECUTOR_TOKEN_FILE"] = os.path.join(folder, "token")
+        renew_token()
         with closing(Oracle(Path(folder), programs, modes, options.python)) as oracle:
             with ThreadPoolExecutor(options.j) as pool:
                 judged = list(

@@ -15,7 +15,7 @@ right, and where that refuses, what the program shows at home. ``measure: home``
 promises beyond fork. ``also: text`` is right as well, where README's table says so; it may be given
 more than once. ``refuses: name`` says that a refusal must name that; without it, anything that the
 program binds will do. ``missing: name`` lets a program end with a RemoteModuleNotFound of that
-module. The first line of each program imports what ``oracle`` has.
+module. The program is preceded by a line that imports what ``oracle`` has.
 """
 
 from __future__ import annotations
@@ -122,7 +122,10 @@ def _read_file(path: Path) -> list[Program]:
         header, _, rest = block.partition("\n")
         name, *options = (part.strip() for part in header.split("|"))
         text, *files = re.split(r"^--- ", rest, flags=re.M)
-        program = Program(path.stem, name, PRELUDE + text.strip("\n") + "\n")
+        future, text = re.match(
+            r"(from __future__ [^\n]*\n|)(.*)", text.strip("\n") + "\n", re.S
+        ).groups()
+        program = Program(path.stem, name, future + PRELUDE + text)
         for each in files:
             file, _, content = each.partition("\n")
             content = content.strip("\n") + "\n"

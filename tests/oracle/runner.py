@@ -257,8 +257,6 @@ class Oracle:
         """
         modes = self.modes if modes is None else modes
         folder = self._programs / program.kind / program.name
-        _write(folder, {"program.py": program.text, **program.files})
-        path = str(folder / "program.py")
         found: dict[str, Verdict] = {}
         begun: dict[str, Future[int]] = {}
         for mode in modes:
@@ -271,19 +269,15 @@ class Oracle:
             for measure in ("home", "fork"):
                 name = f"{measure}{at}"
                 if name not in begun:
-                    begun[name] = template.run(program=path, name=name, mode=measure, address="")
+                    begun[name] = self._begin(template, program, folder / name, measure, "")
             if mode == "embedded":
                 address = ""
             else:
                 address = self._servers["elsewhere" if at else mode].address
-            begun[mode] = template.run(
-                program=path,
-                name=mode,
-                mode="embedded" if mode == "embedded" else "farm",
-                address=address,
-            )
+            way = "embedded" if mode == "embedded" else "farm"
+            begun[mode] = self._begin(template, program, folder / mode, way, address)
         outcomes = {
-            name: _outcome(folder, name, future.result(scaled(LIMIT * 3)))
+            name: _outcome(folder / name, future.result(scaled(LIMIT * 3)))
             for name, future in begun.items()
         }
         for mode in modes:
@@ -292,6 +286,14 @@ class Oracle:
                 measures = outcomes[f"home{at}"], outcomes[f"fork{at}"]
                 found[mode] = judge(program, *measures, outcomes[mode])
         return found
+
+    @staticmethod
+    def _begin(
+        template: Template, program: Program, folder: Path, way: str, address: str
+    ) -> Future[int]:
+        """Run a program in a folder of its own, since it may write there."""
+        _write(folder, {"program.py": program.text, **program.files})
+        return template.run(program=str(folder / "program.py"), mode=way, address=address)
 
     def _unable(self, program: Program, mode: str) -> str:
         """Say why a program cannot be run in a mode; empty if it can."""
@@ -347,10 +349,10 @@ def judge(program: Program, home: Outcome, fork: Outcome, farm: Outcome) -> Verd
     return Verdict("refused", f"{name}: {text}", farm.log)
 
 
-def _outcome(folder: Path, name: str, status: int) -> Outcome:
-    log = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+def _outcome(folder: Path, status: int) -> Outcome:
+    log = (folder / "outcome.log").read_text(encoding="utf-8", errors="replace")
     try:
-        found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         code = os.waitstatus_to_exitcode(status)
         return Outcome([], ("ended", f"by {-code}" if code < 0 else str(code)), False, log)

@@ -3,8 +3,8 @@ Runs programs, each in a fork of this process: ``python template.py HELPER_FOLDE
 
 So a program costs a fork, and not the start of an interpreter. Reads requests as lines of JSON,
 ``{"id", "program", "mode", "address", "limit"}``, and answers ``{"id", "status"}`` when the program
-has ended. What it showed is in the file ``MODE.json`` of its folder then, and what it wrote in
-``MODE.log``.
+has ended. What it showed is in the file ``outcome.json`` of its folder then, and what it wrote in
+``outcome.log``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(request, helper):
         }
     finally:
         oracle.close()
-    with open(f"{request['name']}.json", "w", encoding="utf-8") as stream:
+    with open(os.path.join(folder, "outcome.json"), "w", encoding="utf-8") as stream:
         json.dump({"shown": oracle.SHOWN, "error": error}, stream)
 
 
@@ -65,7 +65,7 @@ def start(request, helper):
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        log = os.path.join(os.path.dirname(request["program"]), f"{request['name']}.log")
+        log = os.path.join(os.path.dirname(request["program"]), "outcome.log")
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         null = os.open(os.devnull, os.O_RDONLY)
         for here, there in ((null, 0), (out, 1), (out, 2)):

@@ -100,7 +100,9 @@ def is_refusal(error: BaseException) -> bool:
         return True
     if MODE != "fork":
         return False
-    if type(error).__name__ == "BrokenProcessPool":
+    if type(error).__name__ == "BrokenProcessPool" or isinstance(
+        error, (NotImplementedError, RecursionError)
+    ):
         return True
     text = str(error)
     return isinstance(error, (AttributeError, TypeError)) and bool(
