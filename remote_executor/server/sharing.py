@@ -51,13 +51,17 @@ class Incoming:
         self.kept = 0
         """How many segments blobs have."""
 
-    def allocate(self, sizes: Sequence[int]) -> tuple[Sequence[Buffer], object]:
-        """Return memory for buffers of these sizes, and the segment it is in, if any."""
+    def allocate(self, sizes: Sequence[int]) -> tuple[Sequence[Buffer], object] | None:
+        """
+        Return memory for buffers of these sizes and the segment it is in, or None if it is in none.
+
+        The system gives a segment its pages as they are written, however large it is.
+        """
         if AVAILABLE and sum(sizes) >= WORTH:
             found = self.pool.lend_empty(sizes)
             if found is not None:
                 return found[1], found[0]
-        return [bytearray(size) for size in sizes], None
+        return None
 
 
 class _Mapped:

@@ -42,7 +42,7 @@ __all__ = [
 Buffer = bytes | bytearray | memoryview
 
 if TYPE_CHECKING:
-    Allocate = Callable[[Sequence[int]], tuple[Sequence[Buffer], object]]
+    Allocate = Callable[[Sequence[int]], tuple[Sequence[Buffer], object] | None]
 
 HEADER = struct.Struct("<BBHIQQ")
 MAX_BUFFERS = 16_384
@@ -50,6 +50,10 @@ MAX_BUFFERS = 16_384
 
 LARGE = 64 * 1024
 """Frames above this many bytes get memory of their own; smaller ones are cut from the staging."""
+
+FIRST_ROOM = 1024 * 1024
+"""Bytes of memory that are taken at once for a body or a buffer that is announced. It is doubled
+as it is filled: whoever announces much and sends little costs little."""
 
 WORKER_LIMIT = 64 * 1024**3
 """The largest frame in bytes that supervisor and worker accept from each other."""
@@ -197,8 +201,60 @@ def total_size(frames: Iterable[Frame]) -> int:
     return size
 
 
-def _new_buffers(sizes: Sequence[int]) -> tuple[Sequence[Buffer], object]:
-    return [bytearray(size) for size in sizes], None
+def _no_memory(sizes: Sequence[int]) -> None:
+    """Leave it to the reader to take memory as bytes arrive."""
+
+
+class _Room:
+    """
+    Memory for bytes that were announced, filled from its beginning.
+
+    Doubling costs what zeroing the memory at once would cost: it copies within memory that is new
+    either way, and the system moves large pieces without copying them.
+
+    Args:
+        size: How many bytes were announced.
+        memory: A view of memory for all of them; None to take some as bytes arrive.
+    """
+
+    __slots__ = ("_grown", "_have", "_size", "view")
+
+    def __init__(self, size: int, memory: memoryview | None = None) -> None:
+        self._size = size
+        self._have = 0
+        self._grown: bytearray | None = None
+        if memory is None:
+            first = size
+            while first > FIRST_ROOM:
+                first = (first + 1) // 2
+            self._grown = bytearray(first)
+            memory = memoryview(self._grown)
+        self.view = memory
+        """Where the next bytes go; empty once all are there."""
+
+    @property
+    def memory(self) -> bytearray:
+        """The memory that was taken. The same object from the beginning on."""
+        assert self._grown is not None
+        return self._grown
+
+    def filled(self, count: int) -> bool:
+        """Take note that ``count`` bytes came into the view; return whether all are there."""
+        self._have += count
+        view, grown = self.view, self._grown
+        self.view = rest = view[count:]
+        if grown is None or len(grown) == self._size:
+            return not len(rest)
+        view.release()  # who received into it may refer to it still, and then nothing can grow
+        if len(rest):
+            return False
+        rest.release()
+        grown *= 2
+        if len(grown) > self._size:
+            del grown[self._size :]
+        with memoryview(grown) as whole:
+            self.view = whole[self._have :]
+        return False
 
 
 class FrameReader:
@@ -213,16 +269,21 @@ class FrameReader:
         limit: The largest frame in bytes that is accepted.
         allocate: Gives memory for the buffers of a frame: takes their sizes, whose sum is below
             the limit, returns the buffers and whatever owns them, which becomes
-            ``frame.segment``.
+            ``frame.segment``. It had better give memory that the system takes only when it is
+            written to. None from it means that it has none: the reader takes some as bytes
+            arrive.
     """
 
     __slots__ = (
+        "_ahead",
         "_allocate",
         "_end",
         "_frame",
-        "_missing",
+        "_own",
+        "_room",
         "_staging",
         "_start",
+        "_total",
         "_view",
         "limit",
         "segments",
@@ -231,7 +292,7 @@ class FrameReader:
     def __init__(
         self,
         limit: int,
-        allocate: Allocate = _new_buffers,
+        allocate: Allocate = _no_memory,
     ) -> None:
         self.limit = limit
         self.segments: list[Any] = []
@@ -242,7 +303,14 @@ class FrameReader:
         self._start = 0
         self._end = 0
         self._frame: Frame | None = None
-        self._missing: list[memoryview] = []
+        """The large frame that is coming."""
+        self._room: _Room | None = None
+        """The part of it that is coming."""
+        self._ahead: list[int | Buffer] = []
+        """Its parts after that, the last one first: their sizes, or memory that is there."""
+        self._own: list[Buffer] = []
+        """Its buffers, where their memory is taken as they come."""
+        self._total = 0
 
     def open_up(self, limit: int, allocate: Allocate | None = None) -> None:
         """
@@ -264,8 +332,8 @@ class FrameReader:
 
     def get_buffer(self) -> memoryview:
         """Return memory to receive into: never empty."""
-        if self._missing:
-            return self._missing[0]
+        if self._room is not None:
+            return self._room.view
         if self._start == self._end:
             self._start = self._end = 0
         elif self._start and len(self._staging) - self._end < 4096:
@@ -282,12 +350,14 @@ class FrameReader:
             RemoteProtocolError: If the bytes cannot be frames, or one is above the limit.
         """
         frames: list[Frame] = []
-        if self._missing:
-            self._missing[0] = self._missing[0][count:]
-            if not len(self._missing[0]):
-                self._missing.pop(0)
-                if not self._missing:
-                    frames.append(self._finish())
+        if self._room is not None:
+            try:
+                complete = self._came(count)
+            except MemoryError:
+                assert self._frame is not None
+                raise self._no_room(self._frame.kind) from None
+            if complete:
+                frames.append(self._finish())
             return frames
         self._end += count
         start, end, staging = self._start, self._end, self._staging
@@ -332,41 +402,64 @@ class FrameReader:
             raise RemoteProtocolError(
                 f"a frame of kind {kind} says {total} bytes, the limit is {self.limit}"
             )
-        raw = bytearray(offset + size)
-        buffers: Sequence[Buffer]
         segment: Any = None
-        missing = [memoryview(raw)]
+        given: Sequence[Buffer] | None = None
+        self._own, self._ahead = [], []
         if count and flags & SEGMENT_BIT:
             if not self.segments:
                 raise RemoteProtocolError("a frame names a shared segment that did not come along")
             segment = self.segments.pop(0)
-            buffers = ()
+            sizes = ()
         elif count:
-            buffers, segment = self._allocate(sizes)
-            missing += [memoryview(buffer) for buffer in buffers]
-        else:
-            buffers = ()
-        frame = Frame(kind, flags, aux, id, raw, offset, buffers)
-        frame.segment = segment
-        while missing:
-            piece = missing[0]
-            here = min(len(piece), self._end - start)
-            piece[:here] = self._view[start : start + here]
-            start += here
-            if here < len(piece):
-                missing[0] = piece[here:]
-                break
-            missing.pop(0)
-        self._start = start
-        if missing:
-            # The stream goes on in the frame's own memory; the staging is used up.
+            given, segment = self._allocate(sizes) or (None, None)
+        self._ahead.extend(reversed(sizes if given is None else given))
+        self._total = total
+        try:
+            self._room = room = _Room(offset + size)  # get_buffer() gives that from now on
+            buffers = self._own if given is None else given
+            frame = Frame(kind, flags, aux, id, room.memory, offset, buffers)
+            frame.segment = segment
             self._frame = frame
-            self._missing = [piece for piece in missing if len(piece)]
-            return None
-        return frame
+            # What is here is used up; then the stream goes on in the frame's own memory.
+            complete = False
+            while not complete and start < self._end:
+                view = self.get_buffer()
+                here = min(len(view), self._end - start)
+                view[:here] = self._view[start : start + here]
+                start += here
+                complete = self._came(here)
+        except MemoryError:
+            raise self._no_room(kind) from None
+        self._start = start
+        return self._finish() if complete else None
+
+    def _came(self, count: int) -> bool:
+        """Take note of bytes of the large frame; return whether it is complete."""
+        room = self._room
+        assert room is not None
+        if not room.filled(count):
+            return False
+        while self._ahead:
+            part = self._ahead.pop()
+            if not isinstance(part, int):
+                room = _Room(len(part), memoryview(part))
+            else:
+                room = _Room(part)
+                self._own.append(room.memory)
+            if len(room.view):
+                self._room = room
+                return False
+        self._room = None
+        return True
+
+    def _no_room(self, kind: int) -> RemoteProtocolError:
+        return RemoteProtocolError(
+            f"a frame of kind {kind} says {self._total} bytes, and there is no memory for it"
+        )
 
     def _finish(self) -> Frame:
         frame = self._frame
         assert frame is not None
         self._frame = None
+        self._own = []
         return frame

@@ -9,6 +9,7 @@ import pytest
 
 from remote_executor.errors import LocalProtocolError, RemoteProtocolError
 from remote_executor.wire.frames import (
+    FIRST_ROOM,
     HEADER,
     LARGE,
     MAX_BUFFERS,
@@ -16,6 +17,7 @@ from remote_executor.wire.frames import (
     SMALL_STAGING,
     STAGING,
     FrameReader,
+    _Room,
     make_frame,
 )
 from remote_executor.wire.messages import Flag
@@ -315,3 +317,107 @@ def test_a_truncated_frame_is_no_frame():
     data = bytes_of(make_frame(35, 1, b"body"))
     for length in range(len(data)):
         assert feed(FrameReader(LIMIT), data[:length]) == []
+
+
+# ------------------------------------------------------------- memory grows with what arrives
+
+
+@pytest.fixture
+def traced():
+    """Return a function that tells how many bytes were taken at most since the last call."""
+    tracemalloc.start()
+
+    def peak():
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        return most
+
+    peak()
+    yield peak
+    tracemalloc.stop()
+
+
+HUGE = 2 * 1024**3
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEADER.pack(35, 0, 0, 0, 1, HUGE),
+        HEADER.pack(35, 0, 1, 0, 1, 10) + HUGE.to_bytes(8, "little"),
+        HEADER.pack(35, 0, 2, 0, 1, HUGE) + 2 * HUGE.to_bytes(8, "little"),
+        HEADER.pack(35, 0, 16_000, 0, 1, 10) + 16_000 * (10**6).to_bytes(8, "little"),
+    ],
+    ids=["a body", "a buffer", "all", "many buffers"],
+)
+def test_what_is_only_announced_takes_no_memory(traced, head):
+    reader = FrameReader(1 << 60)
+    reader.open_up(1 << 60)
+
+    assert feed(reader, head + b"x" * 100) == []
+
+    assert traced() < 4 * 1024 * 1024
+
+
+def test_memory_is_never_much_more_than_twice_of_what_has_come(traced):
+    reader = FrameReader(1 << 60)
+    reader.open_up(1 << 60)
+    feed(reader, HEADER.pack(35, 0, 1, 0, 1, HUGE) + HUGE.to_bytes(8, "little"))
+
+    for megabytes in range(1, 40):
+        assert feed(reader, bytes(1024 * 1024)) == []
+        assert traced() < (2 * megabytes + 4) * 1024 * 1024
+
+
+@pytest.mark.parametrize("size", [FIRST_ROOM - 1, FIRST_ROOM, FIRST_ROOM + 1, 5_000_001])
+@pytest.mark.parametrize("buffers", [(), (0, 3, 0), (FIRST_ROOM + 7, 0, 3_000_001)])
+@pytest.mark.parametrize("step", [70_000, 1 << 30])
+def test_what_came_into_growing_memory_is_what_was_sent(size, buffers, step):
+    noise = bytes(range(251))
+    parts = [(noise * (each // 251 + 1))[:each] for each in (size, *buffers)]
+    sent = make_frame(35, 7, parts[0], parts[1:], aux=3)
+
+    (first, second) = feed(opened(), bytes_of(sent, make_frame(36, 8)), step)
+
+    assert plain(first) == plain(sent)
+    assert (second.kind, second.id) == (36, 8)
+
+
+def opened():
+    reader = FrameReader(1 << 40)
+    reader.open_up(1 << 40)
+    return reader
+
+
+def test_memory_can_grow_although_somebody_holds_an_old_view_of_it():
+    sent = make_frame(35, 7, b"x" * (3 * FIRST_ROOM))
+    data = memoryview(bytes_of(sent))
+    reader = opened()
+    held, frames = [], []
+    while data:
+        held.append(reader.get_buffer())
+        size = min(len(held[-1]), len(data))
+        held[-1][:size] = data[:size]
+        data = data[size:]
+        frames += reader.filled(size)
+    assert list(map(plain, frames)) == [plain(sent)]
+
+
+def test_no_memory_for_a_frame_is_an_error_of_the_protocol(monkeypatch):
+    class NoMemory(_Room):
+        def filled(self, count):
+            raise MemoryError
+
+    monkeypatch.setattr("remote_executor.wire.frames._Room", NoMemory)
+    with pytest.raises(RemoteProtocolError, match="2147483672 bytes, and there is no memory"):
+        feed(opened(), HEADER.pack(35, 0, 0, 0, 1, HUGE) + bytes(300_000))
+
+
+def test_who_has_no_memory_for_buffers_leaves_it_to_the_reader():
+    reader = FrameReader(LIMIT, lambda sizes: None)
+    sent = make_frame(35, 1, b"body", [b"12345", b"6789"])
+
+    (frame,) = feed(reader, bytes_of(sent))
+
+    assert frame.segment is None
+    assert plain(frame) == plain(sent)
