@@ -26,6 +26,14 @@ WRITE = 4
 """As poll and epoll have it; what else they report (errors, hang-ups) is for both handlers."""
 
 
+CLOSED_TIMERS = 64
+"""So many closed timers may wait in the queue for their time in any case."""
+
+
+def _nothing(now: float) -> None:
+    """Stand in for the callback of a timer that was closed."""
+
+
 class Timer:
     """
     Calls back once its time has come. Cheap to set again and again.
@@ -48,6 +56,17 @@ class Timer:
             self._queued = when
             self._loop._push(when, self)
 
+    def close(self) -> None:
+        """
+        Never call back any more, and let go of the callback and of all that it refers to.
+
+        A timer that is not set keeps both until its last time has come, which may take days.
+        """
+        self.when = None
+        self.callback = _nothing
+        if self._queued is not None:
+            self._loop._closed_one()
+
 
 class Loop:
     """Wait for file descriptors, timers and posts, and call who asked for them."""
@@ -60,6 +79,7 @@ class Loop:
         self._paused: dict[int, Any] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._pushed = 0
+        self._closed_timers = 0
         self._posted: deque[Callable[[], None]] = deque()
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._wake_read, self._wake_write):
@@ -119,6 +139,15 @@ class Loop:
     def _push(self, when: float, timer: Timer) -> None:
         self._pushed += 1
         heapq.heappush(self._timers, (when, self._pushed, timer))
+
+    def _closed_one(self) -> None:
+        """Throw closed timers out of the queue once they are the larger part of it."""
+        self._closed_timers += 1
+        if self._closed_timers > CLOSED_TIMERS and 2 * self._closed_timers > len(self._timers):
+            # In place: a round that is going through it goes on with what is left.
+            self._timers[:] = [each for each in self._timers if each[2].callback is not _nothing]
+            heapq.heapify(self._timers)
+            self._closed_timers = 0
 
     # --------------------------------------------------------------------- posts
 

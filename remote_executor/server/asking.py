@@ -46,6 +46,10 @@ class _Line:
         self.outbox = Outbox()
 
 
+def _tell_nobody(frame: Frame) -> None:
+    """Stand in for the way to the client of a session that is over."""
+
+
 class Asking:
     """
     Passes questions on, and answers back.
@@ -90,6 +94,7 @@ class Asking:
         for process in list(self._lines):
             self.worker_gone(process)
         self.sources.clear()
+        self._tell_client = _tell_nobody
 
     def _read(self, process: WorkerProcess, line: _Line) -> None:
         try:

@@ -86,6 +86,10 @@ class _Lent:
         self.spoilt = False
 
 
+def _tell_nobody(*args: object) -> None:
+    """Stand in for the ways to client and workers of a session that is over."""
+
+
 class Sharing:
     """
     The shared memory of one session.
@@ -111,6 +115,12 @@ class Sharing:
         self._tell_worker = tell_worker
         self._lent: dict[int, _Lent] = {}
         self._results: dict[int, WorkerProcess] = {}
+
+    def close(self) -> None:
+        """The session is over: let go of it, and of the segments that nobody has given back."""
+        self._tell_client = self._tell_worker = _tell_nobody
+        self._lent.clear()
+        self._results.clear()
 
     # ----------------------------------------------------------------------- blobs
 

@@ -128,10 +128,6 @@ def _named(principal: Principal) -> str:
     return " with the certificate ".join(words) or "somebody without a name"
 
 
-def _nobody(now: float) -> None:
-    """Stand in for a timer's owner that is gone."""
-
-
 class ClientSession:
     """
     What a client has here: it outlives the connections.
@@ -431,8 +427,7 @@ class Connection:
         if self.open:
             self.open = False
             self._detach()
-            self.timer.at(None)
-            self.timer.callback = _nobody  # the loop keeps a timer until its time has come
+            self.timer.close()
             self.supervisor.loop.forget(self.stream.fileno())
             self.stream.close()
             self.supervisor.connections.pop(self, None)
@@ -669,6 +664,7 @@ class Supervisor:
         self._control.close()
         for client in self._clients.values():
             client.asking.close()
+            client.timer.close()
         for process in self._processes.values():
             process.close()
         self._processes.clear()
@@ -897,7 +893,7 @@ class Supervisor:
             return
         self.log("info", f"= session {client.id[:8]} ends: {reason}")
         del self._sessions[client.id]
-        client.timer.at(None)
+        client.timer.close()
         self._throttled.pop(client, None)
         self._drop_workers(client, gently=gently)
         if client.connection is not None:
@@ -906,12 +902,25 @@ class Supervisor:
             connection.link.say_goodbye()
             connection.flush()
             connection.close()
-        if not client.processes:
-            self._clients.pop(client.pool, None)
+        self._forget_if_gone(client)
         if client is self._owner and not gently:
             self.stop()
         self.door_matters()
         self._over_if_done()
+
+    def _forget_if_gone(self, client: ClientSession) -> None:
+        """
+        Let go of a session that has ended, once its last worker is gone.
+
+        What refers to it by a closure is let go of here: the garbage collector runs rarely (see
+        :meth:`run`), and a session with its workers takes megabytes.
+        """
+        if client.processes or client.pool in self.pool.sessions:
+            return
+        self._clients.pop(client.pool, None)
+        client.sharing.close()
+        client.asking.close()
+        client.connection = None
 
     def _drop_workers(self, client: ClientSession, *, gently: bool = False) -> None:
         """End the workers of a session and forget its tasks."""
@@ -1265,7 +1274,8 @@ class Supervisor:
         """Let a worker end by itself; kill it if it takes too long."""
         process: WorkerProcess = worker.shell
         process.tokens.close_writing()
-        self.loop.timer(lambda _: self._kill(process)).at(self.loop.now + LINGER_SECONDS)
+        process.timer = self.loop.timer(lambda _: self._kill(process))
+        process.timer.at(self.loop.now + LINGER_SECONDS)
 
     def _kill(self, process: WorkerProcess) -> None:
         if process.number in self._processes and not process.killed:
@@ -1447,6 +1457,7 @@ class Supervisor:
         client.asking.worker_gone(process)
         self.loop.forget(process.answers)
         self.loop.forget(process.wire)
+        said = process.stderr(STDERR_CHARACTERS)
         process.close()
         client.paused_answers.pop(process, None)
         client.processes.pop(process, None)
@@ -1454,10 +1465,8 @@ class Supervisor:
         self._processes.pop(process.number, None)
         self._by_pid.pop(process.pid, None)
         if not process.started and not process.killed:
-            said = process.stderr(STDERR_CHARACTERS)
             self._failed_start(client, failed_start(status, process.errno, said))
-        if not client.processes and client.pool not in self.pool.sessions:
-            self._clients.pop(client.pool, None)
+        self._forget_if_gone(client)
         self._over_if_done()
 
     # --------------------------------------------------------------------- output

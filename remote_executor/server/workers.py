@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from remote_executor.core.pool import PoolWorker
+    from remote_executor.net.loop import Timer
     from remote_executor.wire.frames import Frame
 
 __all__ = ["Output", "WorkerProcess"]
@@ -107,6 +108,7 @@ class WorkerProcess:
         drained: Whether the last call of :meth:`receive` found nothing more.
         printed: Whether there was output to read when the last answers came.
         killed: Whether we want it dead.
+        timer: Kills it if it does not end by itself.
         errno: Why the system has refused its process, if it has.
         ended: Whether it has closed the wire or the pipe of its answers.
         hung_up: Whether that is known, and nothing more comes.
@@ -136,6 +138,7 @@ class WorkerProcess:
         "printed",
         "sock",
         "started",
+        "timer",
         "tokens",
         "wire",
         "writing",
@@ -149,6 +152,7 @@ class WorkerProcess:
         self.holds: list[int] = []
         self.doomed: dict[int, str] = {}
         self.killed = False
+        self.timer: Timer | None = None
         self.errno: int | None = None
         self.hung_up = False
         self.started = False
@@ -311,11 +315,16 @@ class WorkerProcess:
         return ""
 
     def close(self) -> None:
-        """Close our ends; the loop has forgotten them."""
+        """Close our ends, which the loop has forgotten, and let go of all that refers to us."""
         self.close_theirs()
         self.tokens.close()
         for output in self.outputs:
             output.close()
+        self.outputs = []
+        self.pool.shell = None
+        if self.timer is not None:
+            self.timer.close()
+            self.timer = None
         if self.answers >= 0:
             os.close(self.answers)
             self.answers = -1
