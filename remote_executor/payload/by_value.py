@@ -15,9 +15,10 @@ import itertools
 import pickle
 import sys
 import weakref
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from remote_executor.payload import mains
 from remote_executor.payload.captures import (
@@ -29,8 +30,9 @@ from remote_executor.payload.captures import (
     method_by_dispatch,
     same_bytes,
 )
-from remote_executor.payload.code import cloudpickle_inside
+from remote_executor.payload.code import cloudpickle_inside, rebuild
 from remote_executor.payload.code.cloudpickle_inside import goes_by_name, tracker_of
+from remote_executor.payload.code.definitions import REDUCERS, reduce_accessor, reduce_class
 from remote_executor.payload.pickles import keeper, plainly
 
 __all__ = [
@@ -51,6 +53,8 @@ OF_DISPATCHERS = frozenset({"__wrapped__", "_clear_cache", "dispatch", "register
 
 #: Attributes that ``functools.lru_cache`` makes itself.
 OF_CACHES = frozenset({"__wrapped__", "cache_parameters"})
+
+_ACCESSORS = (property, classmethod, staticmethod)
 
 _serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_serial = itertools.count(1).__next__
@@ -220,7 +224,19 @@ def key_of(snapshot: memoryview) -> bytes:
 
 
 class _Pickler(cloudpickle_inside.Pickler):
+    dispatch_table: ClassVar[Any] = ChainMap(REDUCERS, cloudpickle_inside.Pickler.dispatch_table)
+    fill_part: ClassVar[Any] = staticmethod(rebuild.fill_part)
+
+    def reduce_class(self, cls: Any) -> Any:
+        """Tell how to make a class that no module has."""
+        maker, args, state, fill = reduce_class(cls, self.fill_part)
+        return maker, args, state, None, None, fill
+
     def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if issubclass(kind, _ACCESSORS) and kind not in _ACCESSORS:
+            reduced = reduce_accessor(obj)
+            return super().reducer_override(obj) if reduced is None else reduced
         if type(obj) is LRU_CACHE:
             return self._lru_cache_reduce(obj)
         if is_dispatcher(obj) and not goes_by_name(obj):
@@ -264,14 +280,12 @@ class WorkerPickler(_Pickler):
         self.visit = visit
         self.main = sys.modules["__main__"].__dict__
 
-    def reducer_override(self, obj: Any) -> Any:
-        reduced = super().reducer_override(obj)
-        if isinstance(obj, type) and type(reduced) is tuple and len(reduced) == 6:
-            self.visit.classes.append(obj)
-            maker, args, state = reduced[:3]
-            args = (maker, args, args[-2], mains.main_name(obj), code_token(obj))
-            return mains.rebuild_class, args, state, None, None, cloudpickle_inside.fill_class
-        return reduced
+    def reduce_class(self, cls: Any) -> Any:
+        """Tell how to make a class that no module has."""
+        self.visit.classes.append(cls)
+        maker, args, state, *_, fill = super().reduce_class(cls)
+        args = maker, args, tracker_of(cls), mains.main_name(cls), code_token(cls)
+        return mains.rebuild_class, args, state, None, None, fill
 
     def _dispatcher_reduce(self, obj: Any) -> tuple[Any, ...]:
         self.visit.dispatchers.append(obj)
@@ -333,18 +347,21 @@ class WorkerPickler(_Pickler):
 class ClientPickler(_Pickler):
     """Pickles in a worker what the client is to load."""
 
+    fill_part: ClassVar[Any] = staticmethod(mains.fill_new_part)
+
     def reducer_override(self, obj: Any) -> Any:
         is_class = isinstance(obj, type)
         if is_class or isinstance(obj, (FunctionType, LRU_CACHE)):
             home = mains.arrived.get(obj)
             if home is not None:
                 return mains.known, (tracker_of(obj) if is_class else None, home)
-        reduced = super().reducer_override(obj)
-        if is_class and type(reduced) is tuple and len(reduced) == 6:
-            maker, args, state = reduced[:3]
-            args = (maker, args, args[-2])
-            return mains.known_class_or_new, args, state, None, None, mains.fill_new_class
-        return reduced
+        return super().reducer_override(obj)
+
+    def reduce_class(self, cls: Any) -> Any:
+        """Tell how to make a class that no module has, unless the client has it."""
+        maker, args, state, *_, fill = super().reduce_class(cls)
+        args = maker, args, tracker_of(cls)
+        return mains.known_class_or_new, args, (fill, state), None, None, mains.fill_new_class
 
 
 def code_token(code: Any) -> mains.Token:

@@ -258,13 +258,20 @@ def known_class_or_new(maker: Callable[..., type], args: tuple[Any, ...], tracke
     return cls
 
 
-def fill_new_class(cls: type, state: Any) -> None:
-    """Fill a class just made. The attributes of one that was here before are its owner's."""
-    from remote_executor.payload.code import cloudpickle_inside
+def fill_new_part(cls: type, attributes: dict[str, Any]) -> None:
+    """Give a class just made some attributes. Those of one that was here before are its owner's."""
+    from remote_executor.payload.code.rebuild import fill_part
 
     if cls in _unfilled:
+        fill_part(cls, attributes)
+
+
+def fill_new_class(cls: type, state: Any) -> None:
+    """Finish a class just made."""
+    fill, rest = state
+    if cls in _unfilled:
         _unfilled.discard(cls)
-        cloudpickle_inside.fill_class(cls, state)
+        fill(cls, rest)
 
 
 def _tracked(tracker: str) -> Any:

@@ -42,8 +42,6 @@ AFTER: dict[str, Any] = {}
 """What to do with a result before it is compared."""
 REFUSED: set[str] = set()
 """Kinds that can go nowhere."""
-BY_SOURCE_ONLY: set[str] = set()
-"""Kinds that cloudpickle, which is for equal Pythons, does not do right."""
 MAY_BE_REFUSED: set[str] = set()
 """Kinds that some Pythons can load and others cannot: CannotShip is right as well."""
 
@@ -442,9 +440,6 @@ def closures_that_share_a_variable():
     return put_and_get, make_shared()
 
 
-BY_SOURCE_ONLY.add("closures_that_share_a_variable")
-
-
 @kind
 def closure_over_object():
     point = Point(1, 2)
@@ -839,7 +834,6 @@ def slots():
     return (lambda s: (s, s == Slotted(1, 2))), Slotted(1, 2)
 
 
-BY_SOURCE_ONLY.add("slots")
 AFTER["slots"] = lambda pair: (pair[0] == Slotted(1, 2), type(pair[0]) is Slotted, pair[1])
 
 
@@ -1021,10 +1015,6 @@ def use_ordered(one):
     return one >= Ordered(3), one.square, one.value, sorted(Ordered.registry), SubOrdered(4).n
 
 
-# Up to Python 3.11 it has a lock in it.
-BY_SOURCE_ONLY.add("decorators_of_the_standard_library_in_a_class")
-
-
 @kind
 def typing_classes():
     return ((lambda: (Options(level=1), Options.__total__, Sized.__name__)),)
@@ -1167,7 +1157,7 @@ def main(address: str, names: list[str]) -> None:
         ex.wait_for_workers(1, timeout=60)
         foreign = any("source" in line for line in ex.status().servers[0].differences)
         for name in names or KINDS:
-            if not foreign and name in REFUSED | BY_SOURCE_ONLY:
+            if not foreign and name in REFUSED:
                 continue
             function, *args = KINDS[name]()
             future = ex.submit(function, *args)

@@ -23,6 +23,7 @@ from collections import ChainMap, OrderedDict
 from collections.abc import Callable, Iterable
 from io import TextIOWrapper
 from types import (
+    CellType,
     CodeType,
     FunctionType,
     GetSetDescriptorType,
@@ -36,7 +37,6 @@ from cloudpickle import cloudpickle as inside
 
 __all__ = [
     "Pickler",
-    "fill_class",
     "fill_function",
     "goes_by_name",
     "imported_submodules",
@@ -53,10 +53,6 @@ tracker_of = cast("Callable[[type], str]", inside._get_or_create_tracker_id)
 
 #: Note the id of a class that was just made, and return the class: an earlier one, if there is one.
 track = cast("Callable[[str, Any], Any]", inside._lookup_class_or_track)
-
-#: Give a function or a class what cloudpickle's state says.
-fill_function = cast("Callable[[FunctionType, Any], None]", inside._function_setstate)
-fill_class = cast("Callable[[type, Any], Any]", inside._class_setstate)
 
 #: Return the submodules that code gets at by way of packages among the values that it names.
 imported_submodules = cast(
@@ -153,8 +149,46 @@ _TABLE = {
 }
 
 
+# --------------------------------------------------------------------------- functions
+
+
+def make_cell() -> CellType:
+    """Make a captured variable, which is filled later."""
+    return CellType()
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def fill_function(function: FunctionType, state: tuple[Any, ...]) -> None:
+    """
+    Finish a function.
+
+    Args:
+        function: The function.
+        state: Its attributes, and what a function has besides: also what its captured variables
+            hold, as pairs.
+    """
+    attributes, slots = state
+    for cell, value in slots["__closure__"]:
+        cell.cell_contents = value
+    inside._function_setstate(function, (attributes, {**slots, "__closure__": None}))
+
+
+_BUILT_IN = {type(None), type(...), type(NotImplemented), *inside._BUILTIN_TYPE_NAMES}
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's own, but that nothing becomes something else without a word."""
+
+    def __init__(self, file: Any, protocol: int | None = None, buffer_callback: Any = None) -> None:
+        super().__init__(file, protocol, buffer_callback)
+        self._cells: set[int] = set()
 
     dispatch_table: ClassVar[Any] = ChainMap(_TABLE, copyreg.dispatch_table)
 
@@ -167,4 +201,33 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         kind = type(obj)
         if kind is FunctionType:
             return self._function_reduce(obj)
-        return inside._class_reduce(obj) if issubclass(kind, type) else NotImplemented
+        if kind is CellType:
+            if id(obj) not in self._cells:
+                raise TypeError("cannot pickle 'cell' object")
+            return make_cell, ()
+        if not issubclass(kind, type):
+            return NotImplemented
+        if obj in _BUILT_IN or goes_by_name(obj):
+            return inside._class_reduce(obj)
+        return self.reduce_class(obj)
+
+    def reduce_class(self, cls: Any) -> Any:
+        """Tell how to make a class that no name leads to."""
+        return inside._dynamic_class_reduce(cls)
+
+    def _dynamic_function_reduce(self, func: FunctionType) -> Any:
+        """
+        Tell how to make a function that no name leads to.
+
+        Its captured variables go as what they are, for others may have them, too; what they hold
+        goes with the state, since that may lead back to the function.
+        """
+        maker, args, (attributes, slots), *_ = super()._dynamic_function_reduce(func)
+        cells = func.__closure__ or ()
+        self._cells.update(map(id, cells))
+        slots["__closure__"] = [(cell, cell.cell_contents) for cell in cells if _is_filled(cell)]
+        parameters = getattr(func, "__type_params__", ())  # from Python 3.12 on
+        if parameters:
+            slots["__type_params__"] = parameters
+        args = *args[:-1], func.__closure__
+        return maker, args, (attributes, slots), None, None, fill_function

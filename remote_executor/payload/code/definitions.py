@@ -1,0 +1,427 @@
+"""
+What a class is, taken from the class itself, so that it can be made anew in another process.
+
+A class that no module has travels as what it is now: its metaclass, bases, slots, attributes. Not
+as its statement, for since that was run names may have been bound to something else, a branch not
+taken, methods patched, attributes set and deleted; and a registry would be filled twice. Nor with
+an empty body to be filled by ``setattr`` as cloudpickle does it, for slots, members of enums,
+layouts of ctypes and cached properties must be there when the class is made.
+
+:mod:`remote_executor.payload.code.rebuild` makes it. Picklers call :func:`reduce_class`.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections
+import dataclasses
+import functools
+import operator
+import sys
+import typing
+from collections.abc import Callable
+from enum import EnumMeta
+from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
+from typing import Any
+
+from remote_executor.payload.code import rebuild
+from remote_executor.payload.code.cloudpickle_inside import tracker_of
+
+__all__ = ["REDUCERS", "Part", "reduce_accessor", "reduce_class"]
+
+Reduced = tuple[Callable[..., Any], tuple[Any, ...], Any, Callable[[Any, Any], None]]
+"""What makes a class, from what; its state, and what takes that."""
+
+_EARLY = (
+    "__new__",
+    "__init__",
+    "__setstate__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__hash__",
+    "__eq__",
+)
+"""Methods that unpickling may call, to make instances of the class among its attributes."""
+
+#: Attributes of an enum that its metaclass makes.
+_OF_ENUMS = frozenset(
+    {
+        "__new__",
+        "__new_member__",
+        "_all_bits_",
+        "_boundary_",
+        "_flag_mask_",
+        "_generate_next_value_",
+        "_hashable_values_",
+        "_inverted_",
+        "_member_map_",
+        "_member_names_",
+        "_member_type_",
+        "_new_member_",
+        "_order_",
+        "_singles_mask_",
+        "_unhashable_values_",
+        "_unhashable_values_map_",
+        "_use_args_",
+        "_value2member_map_",
+        "_value_repr_",
+    }
+)
+_OF_MEMBERS = frozenset({"__objclass__", "_inverted_", "_name_", "_sort_order_", "_value_"})
+
+#: Attributes of a class that collections.namedtuple makes.
+_OF_NAMEDTUPLES = frozenset(
+    {
+        "__getnewargs__",
+        "__match_args__",
+        "__new__",
+        "__replace__",
+        "__repr__",
+        "__slots__",
+        "_asdict",
+        "_field_defaults",
+        "_fields",
+        "_make",
+        "_replace",
+    }
+)
+
+#: What the layout of a ctypes.Structure depends on, but for its fields.
+_OF_LAYOUTS = ("_pack_", "_anonymous_", "_align_", "_layout_", "__slots__")
+
+
+class Part:
+    """Some attributes of a class, set as soon as they are loaded."""
+
+    __slots__ = ("args", "fill")
+
+    def __init__(self, fill: Callable[..., None], cls: type, attributes: dict[str, Any]) -> None:
+        self.fill = fill
+        self.args = cls, attributes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.fill, self.args
+
+
+def reduce_class(cls: Any, fill_part: Callable[..., None] = rebuild.fill_part) -> Reduced:
+    """
+    Tell how to make a class that no module has.
+
+    Args:
+        cls: The class.
+        fill_part: What sets attributes in the other process.
+
+    Returns:
+        What makes the class and from what; what it is filled with and by what.
+
+    Raises:
+        TypeError: If it cannot be made there.
+    """
+    tracker = tracker_of(cls)
+    args: tuple[Any, ...]
+    given = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    if isinstance(cls, EnumMeta):
+        return _reduce_enum(cls, given, tracker, fill_part)
+    attributes = _attributes(cls)
+    if "_ctypes" in sys.modules and _is_of_ctypes(cls):
+        found = _reduce_layout(cls, given, attributes, tracker, fill_part)
+        if found is not None:
+            return found
+    if _is_namedtuple(cls):
+        defaults = tuple(cls._field_defaults.values())
+        args = cls.__name__, cls._fields, defaults, given, cls.__bases__, tracker
+        rest = {
+            name: value
+            for name, value in attributes.items()
+            if not _is_of_namedtuple(cls, name, value)
+        }
+        return rebuild.make_namedtuple, args, (_parts(cls, rest, fill_part), None, ()), _FILL
+    names = [name for name in attributes if name not in ("__new__", *given)]
+    for name in ("__orig_bases__", "__doc__"):
+        if name in attributes:
+            given[name] = attributes[name]
+    if cls.__name__ != cls.__qualname__.rpartition(".")[2]:
+        given["__name__"] = cls.__name__
+    slots = _slots(cls)
+    if slots is not None:
+        given["__slots__"] = slots
+    args = type(cls), cls.__bases__, given, names, _hook(cls), tracker
+    state = _parts(cls, attributes, fill_part), tuple(cls.__dict__), _registered(cls)
+    return rebuild.make_class, args, state, _FILL
+
+
+_FILL = rebuild.fill_class
+
+
+def _attributes(cls: type) -> dict[str, Any]:
+    """Return what a class holds, but for what every class makes itself."""
+    found = {}
+    for name, value in cls.__dict__.items():
+        if name in rebuild.MACHINE_MADE or name == "__module__":
+            continue
+        if not _is_slot(cls, name, value):
+            found[name] = value
+    return found
+
+
+def _slots(cls: type) -> list[str] | None:
+    """Return the slots that a class adds; None if it says nothing of slots."""
+    if "__slots__" not in cls.__dict__:
+        return None
+    found = [name for name, value in cls.__dict__.items() if _is_slot(cls, name, value)]
+    for name in ("__dict__", "__weakref__"):
+        value = cls.__dict__.get(name)
+        if type(value) is GetSetDescriptorType and value.__objclass__ is cls:
+            found.append(name)
+    return found
+
+
+def _is_slot(cls: type, name: str, value: object) -> bool:
+    return (
+        type(value) is MemberDescriptorType and value.__objclass__ is cls and value.__name__ == name
+    )
+
+
+def _hook(cls: type) -> Any:
+    """Return the base whose ``__init_subclass__`` would run; None if that is Python's own."""
+    for base in cls.__mro__[1:]:
+        if "__init_subclass__" in base.__dict__:
+            return None if base.__module__ in sys.stdlib_module_names else base
+    return None
+
+
+def _registered(cls: type) -> list[type]:
+    """Return the classes that are registered with an abstract one."""
+    if not isinstance(cls, abc.ABCMeta):
+        return []
+    get: Any = getattr(abc, "_get_dump", None)
+    references = get(cls)[0] if get is not None else cls._abc_registry  # type: ignore[attr-defined]
+    found = [
+        each() if callable(each) and not isinstance(each, type) else each for each in references
+    ]
+    return [each for each in found if each is not None]
+
+
+def _parts(
+    cls: type, attributes: dict[str, Any], fill_part: Callable[..., None]
+) -> tuple[Part, ...]:
+    """Cut attributes into parts: what unpickling calls, then all that is called, then the rest."""
+    parts: tuple[dict[str, Any], ...] = {}, {}, {}
+    for name, value in attributes.items():
+        called = isinstance(value, (FunctionType, property, classmethod, staticmethod))
+        parts[0 if name in _EARLY else 1 if called else 2][name] = value
+    return tuple(Part(fill_part, cls, part) for part in parts if part)
+
+
+# ------------------------------------------------------------------------------- enums
+
+
+def _reduce_enum(
+    cls: Any, given: dict[str, Any], tracker: str, fill_part: Callable[..., None]
+) -> Reduced:
+    maker = _function(getattr(cls, "_new_member_", getattr(cls, "__new_member__", None)))
+    own = maker if isinstance(maker, FunctionType) and maker.__module__ != "enum" else None
+    by_member = own is not None or cls._member_type_ not in _PLAIN_MEMBERS
+    by_member |= any(
+        isinstance(base.__dict__.get("__init__"), FunctionType)
+        for base in cls.__mro__
+        if base.__module__ != "enum"
+    )
+    members = []
+    held = {}
+    for name, member in cls.__members__.items():
+        value = member._value_
+        members.append((name, rebuild.Member(value, *_base_of(member)) if by_member else value))
+        more = {key: each for key, each in vars(member).items() if key not in _OF_MEMBERS}
+        if more and name == member._name_:
+            held[name] = more
+    options = {"boundary": cls._boundary_} if cls.__dict__.get("_boundary_") is not None else {}
+    more_values = [
+        (value, member._name_)
+        for value, member in list(cls._value2member_map_.items())
+        if member._name_ in cls.__members__ and value != member._value_
+    ]
+    args = type(cls), cls.__bases__, given, members, by_member, options, _hook(cls), tracker
+    attributes = {
+        name: value
+        for name, value in _attributes(cls).items()
+        if name not in cls.__members__
+        and not (name in _OF_ENUMS and not _is_of_script(value))
+        and name not in ("__new__", "__new_member__", "_new_member_")
+    }
+    is_own = "__new_member__" in cls.__dict__
+    state = _parts(cls, attributes, fill_part), own, is_own, held, more_values
+    return rebuild.make_enum, args, state, rebuild.fill_enum
+
+
+def _function(value: Any) -> Any:
+    return getattr(value, "__func__", value)
+
+
+def _is_of_script(value: Any) -> bool:
+    """Whether an attribute is a function that is not Python's own."""
+    function = _function(value)
+    if not isinstance(function, FunctionType):
+        return False
+    name = str(function.__globals__.get("__name__"))
+    return name.partition(".")[0] not in sys.stdlib_module_names
+
+
+def _base_of(member: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the type written in C that a member is of, and what makes another that is equal."""
+    base: Any = next(each for each in type(member).__mro__ if not each.__flags__ & 1 << 9)
+    if base is object:
+        return base, ()
+    if base in _PLAIN:
+        return base, (_PLAIN[base](member),)
+    reduced: Any = base.__reduce_ex__(member, 2)  # such as a date's
+    args = reduced[1]
+    return base, (args[1:] if args and args[0] is type(member) else args)
+
+
+_PLAIN_MEMBERS = (object, int, str, float)
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    complex: complex.__pos__,
+    bytes: lambda value: bytes.__getitem__(value, slice(None)),
+    tuple: lambda value: tuple.__getitem__(value, slice(None)),
+}
+
+
+# --------------------------------------------------------------------- made by a call
+
+
+def _is_namedtuple(cls: Any) -> bool:
+    make = cls.__dict__.get("_make")
+    return (
+        cls.__bases__[:1] == (tuple,)
+        and isinstance(cls.__dict__.get("_fields"), tuple)
+        and isinstance(make, classmethod)
+        and _function(make).__code__.co_filename == _NAMEDTUPLE.__code__.co_filename
+    )
+
+
+_NAMEDTUPLE: Any = collections.namedtuple  # noqa: PYI024
+
+
+def _is_of_namedtuple(cls: Any, name: str, value: Any) -> bool:
+    if name in cls._fields:
+        return type(value).__name__ in ("_tuplegetter", "property")
+    if name not in _OF_NAMEDTUPLES:
+        return name == "__doc__" and value == f"{cls.__name__}({', '.join(cls._fields)})"
+    function = _function(value)
+    if not isinstance(function, FunctionType):
+        return True
+    file = function.__code__.co_filename
+    return file == _NAMEDTUPLE.__code__.co_filename or (name == "__new__" and file[:1] == "<")
+
+
+def _is_of_ctypes(cls: type) -> bool:
+    return any(base.__module__ == "_ctypes" for base in cls.__mro__)
+
+
+def _reduce_layout(
+    cls: Any,
+    given: dict[str, Any],
+    attributes: dict[str, Any],
+    tracker: str,
+    fill_part: Callable[..., None],
+) -> Reduced | None:
+    """Tell how to make a type of ctypes."""
+    import ctypes
+
+    name = cls.__name__
+    if issubclass(cls, ctypes._Pointer) and hasattr(cls, "_type_"):
+        return ctypes.POINTER, (cls._type_,), None, _FILL
+    if issubclass(cls, ctypes.Array) and name == f"{cls._type_.__name__}_Array_{cls._length_}":
+        return operator.mul, (cls._type_, cls._length_), None, _FILL
+    for order, opposite in (("__ctype_be__", "__ctype_le__"), ("__ctype_le__", "__ctype_be__")):
+        other = getattr(cls, opposite, cls)
+        if other is not cls and getattr(other, order) is cls:
+            return getattr, (other, order), None, _FILL
+    if not issubclass(cls, (ctypes.Structure, ctypes.Union)):
+        return None
+    for each in _OF_LAYOUTS:
+        if each in attributes:
+            given[each] = attributes.pop(each)
+    fields = {"_fields_": attributes.pop("_fields_")} if "_fields_" in attributes else {}
+    rest = {
+        each: value
+        for each, value in attributes.items()
+        if type(value).__name__ != "CField" and each not in given
+    }
+    args = name, cls.__bases__, given, tracker
+    return rebuild.make_layout, args, (_parts(cls, {**fields, **rest}, fill_part), None, ()), _FILL
+
+
+# ------------------------------------------------------------------ what classes hold
+
+
+def reduce_accessor(obj: Any) -> tuple[Any, ...] | None:
+    """Tell how to make a property, class method or static method of a class derived from these."""
+    kind = type(obj)
+    state = dict(getattr(obj, "__dict__", ()))
+    if issubclass(kind, property):
+        args = obj.fget, obj.fset, obj.fdel, obj.__doc__
+        return rebuild.make_accessor, (kind, property, args, state)
+    for base in (classmethod, staticmethod):
+        if issubclass(kind, base):
+            for name in (*functools.WRAPPER_ASSIGNMENTS, "__wrapped__"):
+                state.pop(name, None)
+            return rebuild.make_accessor, (kind, base, (obj.__func__,), state)
+    return None
+
+
+def _reduce_cached_property(obj: Any) -> tuple[Any, ...]:
+    # Up to Python 3.11 there is a lock in it.
+    state = {name: value for name, value in vars(obj).items() if name not in ("func", "lock")}
+    return functools.cached_property, (obj.func,), state
+
+
+def _reduce_sentinel(obj: Any) -> tuple[Any, ...]:
+    return getattr, (dataclasses, _SENTINELS[type(obj)])
+
+
+#: Objects of which there is one, and that pickle makes copies of.
+_SENTINELS: dict[type, str] = {
+    type(getattr(dataclasses, name)): name
+    for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
+    if hasattr(dataclasses, name)
+}
+
+
+def _reduce_type_parameter(obj: Any) -> Any:
+    name = obj.__name__
+    module = sys.modules.get(obj.__module__)
+    if obj.__module__ != "__main__" and getattr(module, name, None) is obj:
+        return name
+    kind = type(obj).__name__
+    args = getattr(obj, "__constraints__", ())
+    options = {}
+    for option in ("bound", "covariant", "contravariant", "infer_variance"):
+        value = getattr(obj, f"__{option}__", None)
+        if value:
+            options[option] = value
+    if kind == "TypeAliasType":
+        args, options = (obj.__value__,), {"type_params": obj.__type_params__}
+    elif getattr(obj, "has_default", bool)():  # from Python 3.13 on
+        options["default"] = obj.__default__
+    return rebuild.make_type_parameter, (kind, name, args, options, tracker_of(obj))
+
+
+#: Those that a class or function has from its syntax, and no name leads to.
+_TYPE_PARAMETERS = [
+    getattr(typing, name)
+    for name in ("ParamSpec", "TypeAliasType", "TypeVar", "TypeVarTuple")
+    if hasattr(typing, name)
+]
+
+REDUCERS: dict[type, Callable[[Any], Any]] = {
+    functools.cached_property: _reduce_cached_property,
+    **dict.fromkeys(_SENTINELS, _reduce_sentinel),
+    **dict.fromkeys(_TYPE_PARAMETERS, _reduce_type_parameter),
+}
+"""For the dispatch tables of picklers."""

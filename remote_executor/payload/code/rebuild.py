@@ -1,0 +1,337 @@
+"""
+Classes rebuilt from what they are: what pickles made with :mod:`.definitions` call.
+
+::
+
+    make_class     the bare class: its real metaclass, bases, slots and order of names
+    fill_part      what it holds: methods first, so that instances among its attributes can be made
+    fill_class     the end: what it has no more goes, what is registered with it is registered
+
+None of the script's code runs for it: no body of a class statement, no decorator, no metaclass, no
+``__init_subclass__``, no ``__set_name__``. What that code did at the client is in the attributes
+that come from there; to run it again would fill a registry twice, or find other globals than then.
+"""
+
+from __future__ import annotations
+
+import abc
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "fill_class",
+    "fill_enum",
+    "fill_part",
+    "make_accessor",
+    "make_class",
+    "make_enum",
+    "make_layout",
+    "make_namedtuple",
+    "make_type_parameter",
+]
+
+_QUIET = "__made_by_remote_executor__"
+"""In a class as long as it is being made: it runs no ``__init_subclass__``."""
+
+MACHINE_MADE = frozenset({"__dict__", "__weakref__", "_abc_impl"})
+"""What a class gets by itself, and nobody can give it."""
+
+
+def make_class(
+    meta: Any,
+    bases: tuple[Any, ...],
+    given: dict[str, Any],
+    names: Sequence[str],
+    hook: Any,
+    tracker: str,
+) -> Any:
+    """
+    Make a class, to be filled.
+
+    Args:
+        meta: Its metaclass.
+        bases: Its bases.
+        given: What it must have from the beginning, such as ``__slots__``, and its name.
+        names: The other names that it is to have, in their order.
+        hook: The base whose ``__init_subclass__`` would run; None if there is none of the script's.
+        tracker: Its id, the same in all processes.
+    """
+    from remote_executor.payload.code.cloudpickle_inside import track
+
+    name = given["__qualname__"].rpartition(".")[2]
+    space = {**dict.fromkeys(names), **given}
+    name = space.pop("__name__", name)
+    make: Any = abc.ABCMeta.__new__ if issubclass(meta, abc.ABCMeta) else type.__new__
+    with _Quietly(hook, space):
+        made = make(meta, name, bases, space)
+    if hook is not None:
+        type.__delattr__(made, _QUIET)
+    return track(tracker, made)
+
+
+class _Quietly:
+    """Keeps a base's ``__init_subclass__`` from running for a class that is made meanwhile."""
+
+    def __init__(self, hook: Any, space: dict[str, Any]) -> None:
+        self._hook = hook
+        self._own: Any = None
+        if hook is not None:
+            space[_QUIET] = True
+
+    def __enter__(self) -> None:
+        if self._hook is None:
+            return
+        self._own = own = self._hook.__dict__["__init_subclass__"]
+
+        def quiet(cls: type, /, **options: Any) -> None:
+            if _QUIET not in cls.__dict__:  # another thread makes a class of its own
+                own.__get__(None, cls)(**options)
+
+        type.__setattr__(self._hook, "__init_subclass__", classmethod(quiet))
+
+    def __exit__(self, *_: object) -> None:
+        if self._hook is not None:
+            type.__setattr__(self._hook, "__init_subclass__", self._own)
+
+
+def fill_part(cls: Any, attributes: dict[str, Any]) -> None:
+    """
+    Give a class some of its attributes.
+
+    Args:
+        cls: The class.
+        attributes: By name. What it has already stays as it is.
+    """
+    held = cls.__dict__
+    for name, value in attributes.items():
+        if name not in held or held[name] is not value:
+            _set(cls, name, value)
+
+
+def _set(cls: Any, name: str, value: Any) -> None:
+    try:
+        # A metaclass may forbid it, or do something else with it.
+        type.__setattr__(cls, name, value)
+    except TypeError:  # a metaclass written in C, such as that of ctypes.Structure
+        setattr(cls, name, value)
+
+
+def fill_class(cls: Any, state: tuple[Any, ...]) -> None:
+    """
+    Finish a class, whose attributes it has by now.
+
+    Args:
+        cls: The class.
+        state: Its parts, which were set when they were loaded; the names that it has at the
+            client, None if others may be there; the classes that are registered with it.
+    """
+    _, names, registered = state
+    if names is not None:
+        for name in cls.__dict__.keys() - names - MACHINE_MADE:
+            type.__delattr__(cls, name)
+    for each in registered:
+        abc.ABCMeta.register(cls, each)
+
+
+def make_accessor(kind: Any, base: Any, args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    """
+    Make a property, a class method or a static method, also of a class derived from these.
+
+    Args:
+        kind: Its class.
+        base: The class among its bases that is Python's own.
+        args: What that takes.
+        state: Other attributes.
+    """
+    made = base.__new__(kind, *args)
+    base.__init__(made, *args)
+    if state:
+        made.__dict__.update(state)
+    return made
+
+
+def make_type_parameter(
+    kind: str, name: str, args: tuple[Any, ...], options: dict[str, Any], tracker: str
+) -> Any:
+    """
+    Make a type variable or one of its kin that no module has.
+
+    Args:
+        kind: The name of its class in ``typing``.
+        name: Its name.
+        args: What else that takes ...
+        options: ... and by keyword.
+        tracker: Its id.
+    """
+    import typing
+
+    from remote_executor.payload.code.cloudpickle_inside import track
+
+    made = getattr(typing, kind)(name, *args, **options)
+    return track(tracker, made)
+
+
+# ------------------------------------------------------------------------------- enums
+
+
+class Member:
+    """
+    Stands for a member while its enum is made.
+
+    Args:
+        value: Its value.
+        base: The type that is written in C which it is of, or object.
+        args: What that takes to make it.
+    """
+
+    __slots__ = ("args", "base", "value")
+
+    def __init__(self, value: Any, base: Any, args: tuple[Any, ...]) -> None:
+        self.value = value
+        self.base = base
+        self.args = args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Member, (self.value, self.base, self.args)
+
+
+def _new_member(cls: Any, given: Any) -> Any:
+    member = given[0] if type(given) is tuple else given  # members that are tuples themselves
+    made = member.base.__new__(cls, *member.args)
+    made._value_ = member.value
+    return made
+
+
+def _init_member(self: Any, *_: Any) -> None:
+    pass
+
+
+def make_enum(
+    meta: Any,
+    bases: tuple[Any, ...],
+    given: dict[str, Any],
+    members: list[tuple[str, Any]],
+    by_member: bool,
+    options: dict[str, Any],
+    hook: Any,
+    tracker: str,
+) -> Any:
+    """
+    Make an enum with its members, to be filled.
+
+    Args:
+        meta: Its metaclass.
+        bases: Its bases.
+        given: Its module and qualified name.
+        members: Names and values, aliases among them; all or none of these are a :class:`Member`.
+        by_member: Whether they are, since values alone do not say how to make members: code of the
+            script does it at the client.
+        options: Of the class statement, where this Python knows them.
+        hook: See :func:`make_class`.
+        tracker: Its id.
+    """
+    import enum
+
+    from remote_executor.payload.code.cloudpickle_inside import track
+
+    base: Any = enum.EnumMeta
+    name = given["__qualname__"].rpartition(".")[2]
+    space = base.__prepare__(name, bases)
+    for key, value in given.items():
+        space[key] = value
+    if by_member:
+        space["__new__"] = _new_member
+        space["__init__"] = _init_member
+    for key, value in members:
+        space[key] = value
+    if sys.version_info < (3, 11):  # pragma: no cover
+        options = {}
+    # A quiet base's mark has the form of names that are no members.
+    with _Quietly(hook, space):
+        made = base.__new__(meta, name, bases, space, **options)
+    if hook is not None:
+        type.__delattr__(made, _QUIET)
+    return track(tracker, made)
+
+
+def fill_enum(cls: Any, state: tuple[Any, ...]) -> None:
+    """
+    Finish an enum.
+
+    Args:
+        cls: The enum.
+        state: Its parts, which were set when they were loaded; the function that makes members, if
+            it is the script's, and whether this very enum has it; what members hold, by name;
+            values that lead to members, too.
+    """
+    _, maker, is_own, held, more = state
+    for name in ("__new__", "__init__"):
+        if cls.__dict__.get(name) in (_new_member, _init_member):
+            type.__delattr__(cls, name)
+    for name in ("_new_member_", "__new_member__"):
+        if _function_of(cls.__dict__.get(name)) is _new_member:
+            if name == "__new_member__" and not is_own:
+                type.__delattr__(cls, name)
+            else:
+                plain = cls._member_type_.__new__
+                type.__setattr__(cls, name, maker if maker is not None else plain)
+    if maker is None and "_use_args_" in cls.__dict__:
+        type.__setattr__(cls, "_use_args_", cls._member_type_ is not object)
+    for name, attributes in held.items():
+        vars(cls._member_map_[name]).update(attributes)
+    for value, name in more:
+        cls._value2member_map_.setdefault(value, cls._member_map_[name])
+
+
+def _function_of(value: Any) -> Any:
+    return getattr(value, "__func__", value)
+
+
+# ------------------------------------------------------------------- made by a call
+
+
+def make_namedtuple(
+    name: str,
+    fields: Sequence[str],
+    defaults: Sequence[Any],
+    given: dict[str, Any],
+    bases: tuple[Any, ...],
+    tracker: str,
+) -> Any:
+    """
+    Make a class of named tuples, to be filled with what else it has.
+
+    Args:
+        name: Its name.
+        fields: Its fields.
+        defaults: Of the last of them.
+        given: Its module and qualified name.
+        bases: Its bases.
+        tracker: Its id.
+    """
+    import collections
+
+    from remote_executor.payload.code.cloudpickle_inside import track
+
+    make: Any = collections.namedtuple  # noqa: PYI024 - as the client made it
+    made = make(name, fields, defaults=defaults, module=given["__module__"], rename=True)
+    made.__qualname__ = given["__qualname__"]
+    if bases != (tuple,):
+        made.__bases__ = bases
+    return track(tracker, made)
+
+
+def make_layout(name: str, bases: tuple[Any, ...], given: dict[str, Any], tracker: str) -> Any:
+    """
+    Make a structure or union of ctypes, to be filled.
+
+    Args:
+        name: Its name.
+        bases: Its bases.
+        given: What its layout depends on, but for its fields.
+        tracker: Its id.
+    """
+    from remote_executor.payload.code.cloudpickle_inside import track
+
+    return track(tracker, type(bases[0])(name, bases, given))
