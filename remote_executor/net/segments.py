@@ -11,7 +11,6 @@ Where the system has no ``memfd_create``, :data:`AVAILABLE` is false and buffers
 
 from __future__ import annotations
 
-import _thread
 import fcntl
 import mmap
 import os
@@ -101,6 +100,9 @@ class SegmentPool:
     """
     The segments of one sender, to be used again. Several threads may use it.
 
+    It has no lock, which a ``__del__`` that shares or submits could meet again: whoever takes a
+    segment out of the list, by one call into C, has it.
+
     Args:
         most_free: Bytes kept in segments that nobody uses.
     """
@@ -109,7 +111,6 @@ class SegmentPool:
         self._free: list[Segment] = []
         self._most_free = most_free
         self._closed = False
-        self._lock = _thread.allocate_lock()
 
     def lend(self, buffers: Sequence[Buffer]) -> Segment | None:
         """
@@ -161,12 +162,15 @@ class SegmentPool:
 
     def _take(self, total: int) -> Segment:
         """Find the smallest free segment that is large enough, or make one."""
-        with self._lock:
-            fitting = [s for s in self._free if total <= s.capacity <= max(4 * total, 1 << 22)]
-            if fitting:
-                segment = min(fitting, key=lambda s: s.capacity)
+        while fitting := [
+            s for s in self._free[:] if total <= s.capacity <= max(4 * total, 1 << 22)
+        ]:
+            segment = min(fitting, key=lambda s: s.capacity)
+            try:
                 self._free.remove(segment)
-                return segment
+            except ValueError:
+                continue  # another thread was faster
+            return segment
         capacity = -(-total // (1 << 20)) << 20
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         segment = Segment(os.memfd_create("remote_executor", flags), capacity)
@@ -177,17 +181,18 @@ class SegmentPool:
 
     def back(self, segment: Segment) -> None:
         """Take a segment back: nobody maps it any more."""
-        with self._lock:
-            self._free.append(segment)
-            most = 0 if self._closed else self._most_free
-            while sum(s.capacity for s in self._free) > most:
+        self._free.append(segment)
+        most = 0 if self._closed else self._most_free
+        while sum(s.capacity for s in self._free[:]) > most:
+            try:
                 self._free.pop(0)
+            except IndexError:
+                return  # another thread was faster
 
     def close(self) -> None:
         """Let go of all free segments; those that are lent are closed when they come back."""
-        with self._lock:
-            self._closed = True
-            self._free = []
+        self._closed = True
+        self._free.clear()
 
 
 class Mappings:
