@@ -1,5 +1,5 @@
 """
-The client's shell around the scheduler: one I/O thread, and a mutex for who looks in from outside.
+The client's shell around the scheduler: one I/O thread, to which all others post.
 
 ::
 
@@ -12,10 +12,10 @@ The client's shell around the scheduler: one I/O thread, and a mutex for who loo
 
 A caller that has the farm to itself takes the way of :mod:`remote_executor.client.shortcut`.
 
-The I/O thread alone changes the scheduler, the peers and the loop; all others post to it. So a ^C
-in the middle of a caller's ``submit`` costs that call at most, and a ``__del__`` may submit
-wherever it runs. The mutex is held while the core changes, and by those who read more than one
-thing of it. User code never runs while it is held.
+The I/O thread alone changes the scheduler, the peers and the loop; all others post to it, and who
+looks at them reads copies, each of which is one call into C. So no caller ever has a lock: a ^C in
+the middle of a caller's ``submit`` costs that call at most, and a ``__del__`` may submit wherever
+it runs. The mutex is the I/O thread's own; user code never runs while it is held.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ from remote_executor.client.refusals import anew, of_broken
 from remote_executor.client.reloads import reloads
 from remote_executor.client.results import open_failure, unloadable
 from remote_executor.client.shortcut import Sent, Shortcut
-from remote_executor.client.waits import IOThread
+from remote_executor.client.waits import IN_A_CALLBACK, IOThread
 from remote_executor.core.known import Functions, needed_by
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
 from remote_executor.core.sources import to_send
 from remote_executor.errors import CannotShip, ConnectionFailed, FarmError, PayloadError
+from remote_executor.net.interruptible import Event, Gates, Turns, start_thread
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
 from remote_executor.payload.libraries import installed
@@ -97,6 +98,8 @@ CROWD = 256
 ANSWER_SECONDS = 2.0
 """How long cancel() waits for a server to say whether a task has begun."""
 WARN_SECONDS = 3.0
+START_SECONDS = 1.0
+"""How long a caller waits for another one that starts the I/O thread."""
 NAP_SECONDS = 0.005
 """How long callers may use the shortcut before the I/O thread looks after it."""
 RELEASE_SECONDS = 0.01
@@ -162,6 +165,7 @@ class Driver:
         self.functions = Functions()
         self.shares: Shares | None = None
         """The shared objects, once there was one."""
+        self._made: dict[str, Shares] = {}
         self._freed: deque[int] = deque()
         """Numbers of those that nobody refers to any more."""
         self.inbox: deque[Task | tuple[Feed, int]] = deque()
@@ -172,18 +176,24 @@ class Driver:
         """Whether nothing is accepted any more, and the I/O thread is gone or never was."""
         self.broken: BaseException | None = None
         self.thread: threading.Thread | None = None
-        self.up = threading.Condition(self.mutex)
-        """Notified when a server comes or goes; shares the mutex."""
+        self.up = Gates()
+        """Opened when a server comes or goes."""
+        self._starting = Turns()
+        self._over_and_out = Event()
+        """Set by the I/O thread's last act."""
         self._peers: dict[Peer, Server] = {}
+        """Not changed but replaced: others look at it."""
         self._busy = False
         """Whether the I/O thread is in the core: a __del__ that runs there now must not enter."""
         self._deliveries: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._to_pack: list[tuple[Task, int]] = []
+        self._broadcasts: list[tuple[int, Callable[[], None]]] = []
+        """What pins tasks to workers, once nothing of a higher priority waits."""
         self._segments = SegmentPool()
         self._mappings = Mappings()
         self._release_at = 0.0
         self._cancel_pending = False
-        self._answers: dict[int, threading.Event] = {}
+        self._answers: dict[int, Event] = {}
         self._silent: set[Server] = set()
         """Servers that owe an answer to a cancel(): the next one does not wait for them."""
         self.ending = False
@@ -196,6 +206,8 @@ class Driver:
         self._refill = self.loop.timer(lambda _: None)
         self._reloads_seen = len(reloads.names)
         self.shortcut = Shortcut(self.loop, self.functions)
+        self._parked: tuple[Peer, Server]
+        """Where callers use the shortcut, while that is open."""
         self._settled_at = 0.0
         self.foreign: Foreign | None = None
         """The servers that run another Python, or may do so."""
@@ -208,7 +220,7 @@ class Driver:
     def _add_way(self, way: Way) -> Peer:
         settings = self.settings
         peer = Peer(way, self.loop, self, settings.config, settings.grace, settings.blob_cache)
-        self._peers[peer] = self.scheduler.add_server(peer, peer.name)
+        self._peers = {**self._peers, peer: self.scheduler.add_server(peer, peer.name)}
         self._survey()
         return peer
 
@@ -226,18 +238,35 @@ class Driver:
 
     def start(self) -> None:
         """Start the I/O thread, which connects to the servers. Does nothing the second time."""
-        with self.mutex:
+        self._unless_started(self._start)
+
+    def _start(self) -> None:
+        thread = IOThread(target=self._run, name="remote_executor I/O")
+        # It ends by itself, since it is told to when the interpreter ends; see _at_exit.
+        thread.daemon = True
+        self.thread = thread
+        try:
+            start_thread(thread)
+        except RuntimeError:  # there are too many threads: it may work later
+            self.thread = None
+            raise
+
+    def _unless_started(self, act: Callable[[], None]) -> bool:
+        """Do something unless there is an I/O thread; return whether there was none."""
+
+        def act_alone() -> bool:
             if self.thread is not None or self.closed:
-                return
-            thread = IOThread(target=self._run, name="remote_executor I/O")
-            # It ends by itself, since it is told to when the interpreter ends; see _at_exit.
-            thread.daemon = True
-            self.thread = thread
-            try:
-                thread.start()
-            except RuntimeError:  # there are too many threads: it may work later
-                self.thread = None
-                raise
+                return False
+            act()
+            return True
+
+        until = time.monotonic() + START_SECONDS
+        while self.thread is None and not self.closed and time.monotonic() < until:
+            done = self._starting.attempt(act_alone)
+            if done is not None:
+                return done[0]
+            self._starting.wait(until)  # for another thread; for this one, in a __del__, in vain
+        return False
 
     def _connect_all(self) -> None:
         self._expect_servers(time.monotonic())
@@ -257,6 +286,38 @@ class Driver:
     def in_io_thread(self) -> bool:
         """Whether the caller is a callback that the I/O thread runs."""
         return threading.current_thread() is self.thread
+
+    def check_may_wait(self) -> None:
+        """
+        Check that the caller is not a callback that the I/O thread runs.
+
+        Raises:
+            RuntimeError: If it is: what it waits for could never come.
+        """
+        if self.in_io_thread():
+            raise RuntimeError(IN_A_CALLBACK)
+
+    def wait_for_change(self, ready: Callable[[], bool], until: float | None) -> bool:
+        """
+        Wait until something holds, which may change when a server comes or goes.
+
+        Args:
+            ready: Tells whether it does. Quick, and none of the user's.
+            until: Monotonic seconds at which to give up; None for never.
+
+        Returns:
+            Whether it holds, or never will: then the executor is broken or closed.
+
+        Raises:
+            RuntimeError: In a callback that would have to wait.
+        """
+
+        def enough() -> bool:
+            return self.broken is not None or self.closed or ready()
+
+        if not enough():
+            self.check_may_wait()
+        return self.up.wait(enough, until)
 
     # ------------------------------------------------------------------ submitting
 
@@ -311,6 +372,7 @@ class Driver:
             with self.mutex:
                 self._busy = True
                 try:
+                    self._end_parking()
                     answer = call()
                     self._drive(time.monotonic())
                 finally:
@@ -319,7 +381,7 @@ class Driver:
         if self.thread is None:
             return default
         answers: list[T] = []
-        event = threading.Event()
+        event = Event()
 
         def answer_it() -> None:
             if given_up.is_set():
@@ -329,7 +391,7 @@ class Driver:
             finally:
                 event.set()
 
-        given_up = threading.Event()
+        given_up = Event()
         self.loop.post(answer_it)
         until = None if limit is None else time.monotonic() + limit
         while not event.wait(0.1):
@@ -356,6 +418,8 @@ class Driver:
             self._announce_reloads()
         for server, tasks in scheduler.fill(now):
             self._send(server, tasks)
+        if self._broadcasts:
+            self._begin_broadcasts()
         if scheduler.asks:
             self._send_asks()
         if self.functions.crowded():
@@ -584,13 +648,14 @@ class Driver:
 
     def share(self, obj: object) -> Shared:
         """Share an object; see :meth:`FarmExecutor.share`."""
-        if self.shares is None:
+        shares = self.shares
+        if shares is None:
             from remote_executor.client.shares import Shares
 
-            with self.mutex:
-                if self.shares is None:
-                    self.shares = Shares(self.functions, self._on_freed)
-        return self.shares.share(obj)
+            # Of several at once the first one's counts.
+            fresh = Shares(self.functions, self._on_freed)
+            shares = self.shares = self._made.setdefault("shares", fresh)
+        return shares.share(obj)
 
     def find_shared(self, task: Task) -> None:
         """Look which shared objects a task refers to, now that it is pickled."""
@@ -629,7 +694,10 @@ class Driver:
             log.exception("the I/O thread of an executor failed")
             self.broken = self.broken or exc
         finally:
-            self._finish()
+            try:
+                self._finish()
+            finally:
+                self._over_and_out.set()
 
     def _round(self, timeout: float | None) -> None:
         """Wait, read, decide, write, pickle. Deliveries are left for later."""
@@ -654,20 +722,31 @@ class Driver:
                 break
         else:
             return
+        self._parked = peer, server
         while shortcut.is_open():
             woken = self.loop.nap(NAP_SECONDS)
-            with self.mutex, shortcut.lock:
+            keep = not (woken or self.inbox or self.ending)
+            with self.mutex:
                 self._busy = True
                 try:
-                    keep = not (woken or self.inbox or self.ending)
-                    self._catch_up(peer, server, *shortcut.take(keep))
-                    if shortcut.is_open() and not peer.is_at_rest():
-                        # The rest is to be written before anybody else writes.
-                        self._catch_up(peer, server, *shortcut.take(False))
+                    shortcut.alone(lambda keep=keep: self._take_journal(keep))  # type: ignore[misc]
                 finally:
                     self._busy = False
             while self._deliveries:
                 self._deliver_one()
+
+    def _take_journal(self, keep: bool) -> None:
+        """Do what callers have done by the shortcut. No caller uses it meanwhile."""
+        peer, server = self._parked
+        self._catch_up(peer, server, *self.shortcut.take(keep))
+        if self.shortcut.is_open() and not peer.is_at_rest():
+            # The rest is to be written before anybody else writes.
+            self._catch_up(peer, server, *self.shortcut.take(False))
+
+    def _end_parking(self) -> None:
+        """Have the stream back; for the I/O thread, which is in a callback."""
+        if self.shortcut.is_open():
+            self.shortcut.alone(lambda: self._take_journal(False))
 
     def _catch_up(self, peer: Peer, server: Server, sent: list[Sent], received: list[Any]) -> None:
         """Do what callers have done by the shortcut, as far as it has not happened yet."""
@@ -738,13 +817,12 @@ class Driver:
         server.name = peer.name
         self.scheduler.server_up(server, fields["slots"])
         self._warned = False
-        self.up.notify_all()
+        self.up.open()
         log.debug("= %s is up with %d slots", peer.name, fields["slots"])
 
     def libraries(self) -> list[tuple[str, dict[str, str]]]:
         """Return the names of servers and the versions of their libraries. Any thread may ask."""
-        with self.mutex:
-            return [(peer.name, peer.libraries) for peer in self._peers]
+        return [(peer.name, peer.libraries) for peer in self._peers]
 
     def _compare(self, peer: Peer) -> None:
         """Find what differs between the two ends, before anybody hears that it is up."""
@@ -767,7 +845,7 @@ class Driver:
         self._fail_lost()
         if not self.scheduler.slots():
             self._expect_servers(self.loop.now)
-        self.up.notify_all()
+        self.up.open()
 
     def peer_refused(self, peer: Peer, error: FarmError) -> None:
         """A server will never take us. See :class:`~peer.Owner`."""
@@ -775,11 +853,11 @@ class Driver:
             self._break(error)
         else:
             log.warning("! %s is not used: %s", peer.name, error)
-        self.up.notify_all()
+        self.up.open()
 
     def _break(self, error: BaseException) -> None:
         self.broken = error
-        self.up.notify_all()
+        self.up.open()
 
     def peer_frames(self, peer: Peer, frames: list[Frame]) -> None:
         """Results and other news have come. See :class:`~peer.Owner`."""
@@ -1000,10 +1078,12 @@ class Driver:
             else:
                 self._deliver_error(failed, anew(error))
         self._to_pack = []
+        self._broadcasts.clear()
 
     def _cancel_all(self) -> None:
         """Drop what waits, here and at the servers."""
         self._cancel_pending = False
+        self._broadcasts.clear()
         scheduler = self.scheduler
         self._empty_inbox()
         for entry in scheduler.drop_queued():
@@ -1049,7 +1129,7 @@ class Driver:
 
     def cancel(self, future: FarmFuture[Any], task: Task) -> bool:
         """Cancel a task that has not begun; see :meth:`FarmFuture.cancel`."""
-        event = threading.Event()
+        event = Event()
         dropped = self.ask(lambda: self._begin_cancel(task, event), None)
         if dropped:
             future.finish_cancelled()
@@ -1060,7 +1140,7 @@ class Driver:
         self.ask(lambda: self._end_cancel(task, event), None)
         return future.cancelled()
 
-    def _begin_cancel(self, task: Task, event: threading.Event) -> bool | None:
+    def _begin_cancel(self, task: Task, event: Event) -> bool | None:
         """Return True if it is done, False if a server was asked, None if it cannot be."""
         self._drive(time.monotonic())
         if self.scheduler.drop(task):
@@ -1075,7 +1155,7 @@ class Driver:
         self._drive(time.monotonic())
         return False
 
-    def _end_cancel(self, task: Task, event: threading.Event) -> None:
+    def _end_cancel(self, task: Task, event: Event) -> None:
         owed = next((request for request, at in self._answers.items() if at is event), None)
         if task.state is not TaskState.SETTLED:
             task.cancelling = False  # if it comes back after all, it is run
@@ -1084,13 +1164,15 @@ class Driver:
         elif owed is not None:
             del self._answers[owed]  # the server was lost
 
-    def _wait_for(self, event: threading.Event) -> None:
+    def _wait_for(self, event: Event) -> None:
         """Wait for an answer, also from within a callback that the I/O thread runs."""
         if not self.in_io_thread():
             event.wait(ANSWER_SECONDS)
             return
         until = time.monotonic() + ANSWER_SECONDS
         mine = deque[Any]()
+        with self.mutex:
+            self._end_parking()
         while not event.is_set() and time.monotonic() < until:
             self._round(max(0.0, min(0.1, until - time.monotonic())))
             # Only what settles without user code may run here, in the middle of user code.
@@ -1179,14 +1261,18 @@ class Driver:
         thread = self.thread
         if thread is None or self.in_io_thread() or self._pid != os.getpid():
             return True
+        # An interrupt of Thread.join() may make it believe, up to 3.12, that the thread is gone.
+        if not self._over_and_out.wait(timeout):
+            return False
         thread.join(timeout)
-        return not thread.is_alive()
+        return True
 
     def _over(self) -> bool:
         if not self.ending or self._deliveries:
             return False
         scheduler = self.scheduler
-        return not (scheduler.unsettled or self.inbox or self._to_pack)
+        waits = scheduler.unsettled or self.inbox or self._to_pack or self._broadcasts
+        return not waits
 
     def _finish(self) -> None:
         """The I/O thread's last act: close everything, leave nobody waiting."""
@@ -1199,7 +1285,7 @@ class Driver:
                 peer.lent.clear()
             self._segments.close()
             self._mappings.forget()
-            self.up.notify_all()
+            self.up.open()
         while self._deliveries:
             self._deliver_one()
         self._refuse_inbox()
@@ -1213,7 +1299,7 @@ class Driver:
     def abandon(self) -> None:
         """This is a forked child: the threads, servers and tasks are the parent's."""
         self.mutex = threading.RLock()
-        self.up = threading.Condition(self.mutex)
+        self.up = Gates()
         self.shortcut.forget()
         self.closed = True
         self.thread = None
@@ -1226,16 +1312,56 @@ class Driver:
     # ------------------------------------------------------------------------ farm
 
     def pin(self, server: Server, task: Task) -> None:
-        """Send a task to one worker of a server, past the queue. The mutex is held."""
+        """Send a task to one worker of a server, past the queue. For the I/O thread."""
         task.function = self.functions.number(task.encoded)
         self.scheduler.pin(server, task)
         self._send(server, [task])
+
+    def broadcast(self, priority: int, pin: Callable[[], None]) -> None:
+        """
+        Have the I/O thread pin tasks to workers, once nothing of a higher priority waits.
+
+        Args:
+            priority: That of the tasks.
+            pin: Calls :meth:`pin` for each of them.
+
+        Raises:
+            RuntimeError: If the driver has ended before, or will in a callback never come to it.
+        """
+        self.check_may_wait()
+        begun = Event()
+
+        def begin() -> None:
+            try:
+                pin()
+            finally:
+                begun.set()
+
+        entry = priority, begin
+        self.ask(lambda: self._broadcasts.append(entry), None, limit=None)
+        try:
+            while not begun.wait(0.1):
+                if self.broken is not None:
+                    raise anew(self.broken)
+                if self.closed:
+                    raise RuntimeError(AFTER_SHUTDOWN)
+        finally:
+            with contextlib.suppress(ValueError):
+                self._broadcasts.remove(entry)  # after a ^C nobody wants it
+
+    def _begin_broadcasts(self) -> None:
+        urgent = self.scheduler.queue.highest()
+        for entry in self._broadcasts[:]:
+            if urgent is None or entry[0] >= urgent:
+                with contextlib.suppress(ValueError):
+                    self._broadcasts.remove(entry)
+                    entry[1]()
 
     def drain(self, peer: Peer, server: Server) -> None:
         """Take back what waits at a server, and wait until the rest there is done."""
         if self.thread is None:
             return
-        drained = threading.Event()
+        drained = Event()
 
         def look(now: float) -> None:
             waiting = [t for t in server.inflight.values() if t.state is TaskState.SENT]
@@ -1260,23 +1386,24 @@ class Driver:
                 self.broken = None
             self._add_way(way).connect()
 
-        with self.mutex:
-            if self.thread is None:
-                self._add_way(way)
-                return
-        self.ask(add, None)
+        def add_unstarted() -> None:
+            self._add_way(way)
+
+        if not self._unless_started(add_unstarted):
+            self.ask(add, None)
 
     def peers(self) -> list[tuple[Peer, Server]]:
-        """Return the servers. The mutex should be held."""
+        """Return the servers as of now. Any thread may ask."""
         return list(self._peers.items())
 
     def remove_server(self, peer: Peer) -> None:
         """Let go of a server; what is under way there is run elsewhere."""
 
         def remove() -> None:
-            server = self._peers.pop(peer, None)
+            server = self._peers.get(peer)
             if server is None:
                 return
+            self._peers = {each: at for each, at in self._peers.items() if each is not peer}
             if server.up:
                 self.scheduler.server_lost(server)
             self.scheduler.server_removed(server)
@@ -1288,11 +1415,8 @@ class Driver:
                 names = [other.name for other in self._peers]
                 self._break(NoServerError(names, f"those that are left refuse: {troubles}"))
 
-        with self.mutex:
-            if self.thread is None:
-                remove()
-                return
-        self.loop.post(remove)
+        if not self._unless_started(remove):
+            self.loop.post(remove)
 
 
 _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
@@ -1317,7 +1441,8 @@ def _resolve(finished: list[tuple[Task, Frame]], driver: Driver) -> None:
     for task, frame in finished:
         future = task.sink
         if future.is_settled():
-            continue  # by the shortcut
+            future.tell()  # by the shortcut, whose user tells nobody
+            continue
         try:
             if frame.kind == RESULT:
                 try:

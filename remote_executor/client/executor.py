@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import weakref
-from concurrent.futures import Executor, Future, TimeoutError, wait
+from concurrent.futures import Executor, Future, TimeoutError
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 from remote_executor.client.current import AsKernel
@@ -63,7 +63,7 @@ class _Face(Executor):
     _options: Options
     _lane: object
     _closed: bool
-    _futures: weakref.WeakSet[Future[Any]] | None = None
+    _futures: weakref.WeakSet[FarmFuture[Any]] | None = None
     """What was submitted here and is not over, where somebody wants to know."""
 
     def _retries(self) -> int:
@@ -148,8 +148,6 @@ class _Face(Executor):
         task.category = options.category
         future._driver = driver
         future._task = task
-        if self._futures is not None:
-            self._futures.add(future)
         if driver.shares is not None:
             driver.find_shared(task)
         shortcut = driver.shortcut
@@ -158,6 +156,8 @@ class _Face(Executor):
             future._shortcut = shortcut
         else:
             driver.accept(task)
+        if self._futures is not None:
+            self._futures.add(future)  # not before it will be settled: a shutdown waits for it
         return future
 
     def map(
@@ -343,12 +343,11 @@ class _Face(Executor):
         """
         if category is None:
             raise ValueError("category must not be None")
-        with self._driver.mutex:
-            tasks = [
-                task
-                for task in self._driver.scheduler.tasks.values()
-                if task.state is TaskState.BEGUN and task.category == category
-            ]
+        tasks = [
+            task
+            for task in list(self._driver.scheduler.tasks.values())
+            if task.state is TaskState.BEGUN and task.category == category
+        ]
         if dry_run or not tasks:
             return len(tasks)
         return self._driver.kill(tasks)
@@ -360,14 +359,13 @@ class _Face(Executor):
         A task counts as running some 20 ms after it began.
         """
         running: list[Any] = []
-        with self._driver.mutex:
-            for _, server in self._driver.peers():
-                here = [
-                    task.category
-                    for task in server.inflight.values()
-                    if task.state is TaskState.BEGUN
-                ]
-                running += here + [None] * (server.slots - len(here))
+        for _, server in self._driver.peers():
+            here = [
+                task.category
+                for task in list(server.inflight.values())
+                if task.state is TaskState.BEGUN
+            ]
+            running += here + [None] * (server.slots - len(here))
         return running
 
     def broadcast(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
@@ -375,7 +373,9 @@ class _Face(Executor):
         Run ``fn(*args, **kwargs)`` exactly once in each worker of each server, and wait for all.
 
         State that it leaves in a worker is there for later tasks; a worker that is replaced has
-        lost it (use an initializer for that). Comes from lparallel's broadcast-task.
+        lost it (use an initializer for that). Comes from lparallel's broadcast-task. It has the
+        view's options: ``timeout`` and ``name`` are each call's, and with a low priority it begins
+        when nothing more urgent waits.
 
         Args:
             fn: Any callable.
@@ -388,19 +388,22 @@ class _Face(Executor):
         Raises:
             Exception: The first error, in order of the workers, after all have finished.
             TypeError: If ``fn`` is not callable.
+            RuntimeError: After a shutdown, or in a done-callback, which cannot wait.
         """
         self._check_open()
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
+        driver = self._driver
+        driver.check_may_wait()
         encoded = self._cache.encode(fn)
         call = args, kwargs
         body, buffers = dump(call, "call")
-        driver = self._driver
         foreign = driver.foreign
         abroad = None
         if foreign is not None:
             abroad = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
         self.wait_for_workers(1, None)
+        options = self._options
         futures: list[FarmFuture[T]] = []
 
         def pin_all() -> None:
@@ -414,14 +417,16 @@ class _Face(Executor):
                     task.pinned = index
                     task.retries = 0
                     task.size = len(body)
-                    task.category = self._options.category
-                    task.name = getattr(fn, "__qualname__", None)
+                    task.priority = options.level
+                    task.timeout = options.timeout
+                    task.category = options.category
+                    task.name = options.name or getattr(fn, "__qualname__", None)
                     driver.find_shared(task)
                     future._driver, future._task = driver, task
                     driver.pin(server, task)
                     futures.append(future)
 
-        driver.ask(pin_all, None, limit=None)
+        driver.broadcast(options.level, pin_all)
         _wait(list(futures))
         return [future.result() for future in futures]
 
@@ -436,22 +441,19 @@ class _Face(Executor):
         Raises:
             TimeoutError: If they are not there in time.
             BrokenExecutor: If they never will be.
+            RuntimeError: After a shutdown, or in a done-callback that would have to wait.
         """
         self._check_open()
         driver = self._driver
         until = None if timeout is None else time.monotonic() + timeout
-        with driver.mutex:
-            while driver.scheduler.slots() < n:
-                if driver.broken is not None:
-                    raise anew(driver.broken)
-                if driver.closed:
-                    raise RuntimeError(AFTER_SHUTDOWN)
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(
-                        f"{driver.scheduler.slots()} of {n} workers within {timeout:g} s"
-                    )
-                driver.up.wait(left)
+        enough = driver.wait_for_change(lambda: driver.scheduler.slots() >= n, until)
+        if driver.scheduler.slots() >= n:
+            return
+        if driver.broken is not None:
+            raise anew(driver.broken)
+        if not enough:
+            raise TimeoutError(f"{driver.scheduler.slots()} of {n} workers within {timeout:g} s")
+        raise RuntimeError(AFTER_SHUTDOWN)
 
     # ------------------------------------------------------------ for parallel
 
@@ -519,6 +521,10 @@ class FarmView(_Face):
         Args:
             wait: Whether to wait for what was submitted through it.
             cancel_futures: Whether to cancel what has not begun.
+
+        Raises:
+            RuntimeError: In a done-callback that would have to wait. The view is ended all the
+                same.
         """
         self._closed = True
         futures = list(self._futures or ())
@@ -529,8 +535,9 @@ class FarmView(_Face):
             _wait(futures)
 
 
-def _wait(futures: list[Future[Any]]) -> None:
-    wait(futures)
+def _wait(futures: Iterable[FarmFuture[Any]]) -> None:
+    for future in futures:
+        future.wait_until_done(None)
 
 
 class FarmExecutor(_Face):
@@ -818,10 +825,15 @@ class FarmExecutor(_Face):
         Args:
             wait: Whether to return only when all is done and every process and thread is gone.
             cancel_futures: Whether to cancel tasks that have not begun.
+
+        Raises:
+            RuntimeError: In a done-callback, if it is to wait: it runs in the thread that brings
+                the results. The executor ends all the same.
         """
         self._closed = True
         self._driver.shutdown(cancel_futures)
         if wait:
+            self._driver.check_may_wait()
             try:
                 self._driver.join()
             except KeyboardInterrupt:
@@ -883,17 +895,19 @@ class FarmExecutor(_Face):
 
         Raises:
             ValueError: If there is no such server.
+            RuntimeError: In a done-callback that would have to wait for tasks there.
         """
         driver = self._driver
-        with driver.mutex:
-            found = [pair for pair in driver.peers() if pair[0].name == address]
-            if not found:
-                name = str(parse_address(address))
-                found = [pair for pair in driver.peers() if pair[0].name == name]
-            if not found:
-                raise ValueError(f"{name} is not a server of this executor")
-            peer, server = found[0]
-            server.draining = True
+        found = [pair for pair in driver.peers() if pair[0].name == address]
+        if not found:
+            name = str(parse_address(address))
+            found = [pair for pair in driver.peers() if pair[0].name == name]
+        if not found:
+            raise ValueError(f"{name} is not a server of this executor")
+        peer, server = found[0]
+        if drain and server.inflight:
+            driver.check_may_wait()
+        server.draining = True
         if drain:
             driver.drain(peer, server)
         driver.remove_server(peer)
@@ -901,33 +915,34 @@ class FarmExecutor(_Face):
     def status(self) -> FarmStatus:
         """Return what the farm looks like at this moment, as frozen values. Cheap."""
         driver = self._driver
-        with driver.mutex:
-            servers = tuple(
-                ServerStatus(
-                    address=peer.name,
-                    state=peer.state.value,
-                    slots=server.slots if server.up else 0,
-                    running=sum(task.state is TaskState.BEGUN for task in server.inflight.values()),
-                    sent=len(server.inflight),
-                    bytes_sent=server.bytes,
-                    task_seconds=server.seconds,
-                    round_trip=server.round_trip,
-                    host=str(peer.fields.get("host", "")),
-                    pid=int(peer.fields.get("pid", 0)),
-                    python=".".join(map(str, peer.fields.get("python", ()))),
-                    trouble=None if peer.state is PeerState.UP else peer.trouble,
-                    implementation=str(peer.fields.get("implementation", "")),
-                    differences=peer.differences,
-                )
-                for peer, server in driver.peers()
+        servers = tuple(
+            ServerStatus(
+                address=peer.name,
+                state=peer.state.value,
+                slots=server.slots if server.up else 0,
+                running=sum(
+                    task.state is TaskState.BEGUN for task in list(server.inflight.values())
+                ),
+                sent=len(server.inflight),
+                bytes_sent=server.bytes,
+                task_seconds=server.seconds,
+                round_trip=server.round_trip,
+                host=str(peer.fields.get("host", "")),
+                pid=int(peer.fields.get("pid", 0)),
+                python=".".join(map(str, peer.fields.get("python", ()))),
+                trouble=None if peer.state is PeerState.UP else peer.trouble,
+                implementation=str(peer.fields.get("implementation", "")),
+                differences=peer.differences,
             )
-            return FarmStatus(
-                servers=servers,
-                slots=driver.scheduler.slots(),
-                queued=len(driver.scheduler.queue) + len(driver.inbox),
-                sent=len(driver.scheduler.tasks),
-                functions=len(driver.functions),
-            )
+            for peer, server in driver.peers()
+        )
+        return FarmStatus(
+            servers=servers,
+            slots=driver.scheduler.slots(),
+            queued=len(driver.scheduler.queue) + len(driver.inbox),
+            sent=len(driver.scheduler.tasks),
+            functions=len(driver.functions),
+        )
 
 
 def _setup_abroad(setup: Any) -> tuple[bytes, Sequence[Any]] | PayloadError:

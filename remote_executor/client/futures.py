@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import threading
+import logging
+import time
+from _thread import get_ident
+from collections import deque
 from concurrent.futures import CancelledError, Future, InvalidStateError, TimeoutError
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from functools import partial
+from itertools import filterfalse
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from remote_executor.client.shortcut import PATIENCE
+from remote_executor.client.stdlib_waits import Views, Waiters, tell
+from remote_executor.net.interruptible import Gates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,104 +24,204 @@ if TYPE_CHECKING:
     from remote_executor.client.shortcut import Shortcut
     from remote_executor.core.scheduler import Task
 
-__all__ = ["FarmFuture"]
+__all__ = ["FarmFuture", "SafeFuture"]
 
 T = TypeVar("T")
 
-
-GUARD = threading.RLock()
-"""
-Decides for all our futures who comes first: a result, or somebody who makes the condition to wait.
-
-Entered by ``with`` and nothing else, which no signal handler can come between. A Condition's own
-``with`` is Python code, where a ^C may leave the lock held: that must cost one future at most.
-"""
-
-if hasattr(os, "register_at_fork"):
-    # Another thread may have it at that moment, and there is no such thread in the child.
-    os.register_at_fork(after_in_child=GUARD._at_fork_reinit)  # type: ignore[attr-defined]
+log = logging.getLogger("concurrent.futures")
+"""Where the standard library logs what a callback raises."""
 
 DONE = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
 
-class FarmFuture(Future[T]):
-    """
-    A ``concurrent.futures.Future`` of a task on a farm.
+class _Watchers:
+    """Who is to be told that a future is done. Made when there is somebody."""
 
-    The standard library gives each future a condition with a lock of its own and two lists,
-    which is most of what a future costs to make, to keep, and for the garbage collector to look at.
-    Here these are made when somebody wants them: ``wait`` and ``as_completed`` find the attributes
-    that they use. Who merely waits for the result waits at a *gate*, a lock that is released when
-    it is there: that takes less time, and a ^C does it no harm.
-    """
-
-    _driver: Driver | None = None
-    _task: Task | None = None
-    _shortcut: Shortcut | None = None
-    """The way that the task has gone, if nobody but :meth:`result` looks at this future."""
-    _lazy: threading.Condition | None = None
-    _gates: list[threading.Lock] | None = None
-    _lazy_waiters: list[Any] | None = None
-    _lazy_callbacks: list[Callable[[Future[T]], object]] | None = None
+    __slots__ = ("callbacks", "gates", "views", "waiters")
 
     def __init__(self) -> None:
-        self._state = PENDING
+        self.gates = Gates()
+        """Threads that wait for it."""
+        self.waiters: list[Any] = []
+        """The standard library's: see :mod:`remote_executor.client.stdlib_waits`."""
+        self.callbacks: list[partial[object]] = []
+        self.views: list[tuple[int, str]] = []
+        """Threads that look at its state as it was, and what that was."""
+
+
+class SafeFuture(Future[T]):
+    """
+    A ``concurrent.futures.Future`` without a lock: a ^C or a ``__del__`` leaves nothing taken.
+
+    The standard library gives each future a condition with a lock of its own and two lists, which
+    is most of what a future costs to make, to keep, and for the garbage collector to look at. Here
+    those who are to be told are kept in lists that are made when there is somebody; each change of
+    a list is one call into C. Whoever adds himself looks afterwards whether it is done, and whoever
+    finishes it takes out what was added before. So each is told exactly once, with no lock.
+    """
+
+    now: str = PENDING
+    """The state. ``_state`` is what the standard library's functions are to see of it."""
+    _watched: _Watchers | None = None
+
+    def __init__(self) -> None:
         self._result: T | None = None
         self._exception: BaseException | None = None
+        self._open = [None]
+        """Has one entry until it finishes: whoever takes it out may say how."""
+
+    # ------------------------------------------------- what the standard library uses
 
     @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        if self._state not in DONE:
+    def _state(self) -> str:
+        watched = self._watched
+        if watched is not None and watched.views:
+            me = get_ident()
+            for thread, state in reversed(watched.views[:]):
+                if thread == me:
+                    return state
+        return self.now
+
+    @_state.setter
+    def _state(self, state: str) -> None:
+        self.now = state
+
+    @property
+    def _condition(self) -> Views:  # type: ignore[override]
+        if self.now not in DONE:
             self._look()
-        condition = self._lazy
-        if condition is None:
-            fresh = threading.Condition()
-            with GUARD:
-                condition = self._lazy
-                if condition is None:
-                    condition = self._lazy = fresh
-        return condition
+        return Views(self)
 
     @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
-        with GUARD:
-            if self._lazy_waiters is None:
-                self._lazy_waiters = []
-            return self._lazy_waiters
+    def _waiters(self) -> Waiters:  # type: ignore[override]
+        return Waiters(self)
 
-    @property
-    def _done_callbacks(self) -> list[Callable[[Future[T]], object]]:
-        with GUARD:
-            if self._lazy_callbacks is None:
-                self._lazy_callbacks = []
-            return self._lazy_callbacks
+    # ---------------------------------------------------------------------- inside
+
+    def watchers(self) -> _Watchers:
+        """Return who is to be told; made by the first who asks."""
+        watched = self._watched
+        if watched is None:
+            watched = cast("_Watchers", self.__dict__.setdefault("_watched", _Watchers()))
+        return watched
+
+    @staticmethod
+    def is_over(state: str) -> bool:
+        """Return whether a state is an end."""
+        return state in DONE
 
     def _look(self) -> None:
-        """
-        Somebody wants to know how it stands, or to be told.
+        """Somebody wants to know how it stands, or to be told."""
 
-        That ends the shortcut, by which only :meth:`result` hears of the end. In a forked child it
-        fails now: nobody is there who would bring a result.
+    def check_may_wait(self) -> None:
         """
-        shortcut, self._shortcut = self._shortcut, None
-        error = None if self._driver is None else self._driver.forked()
-        if error is not None:
-            # Whoever held the lock or waited did so in the parent; its callbacks are not for us.
-            self._lazy = self._lazy_waiters = self._lazy_callbacks = None
-            self._exception = error
-            self._state = FINISHED
-        elif shortcut is not None:
-            shortcut.hand_over()
+        Check that this thread may wait for it.
+
+        Raises:
+            RuntimeError: If it could wait for ever.
+        """
+
+    def is_settled(self) -> bool:
+        """Return whether it is over, for the driver; nothing follows from that question."""
+        return self.now in DONE
+
+    def _finish(self, state: str, result: T | None, exception: BaseException | None) -> bool:
+        """Finish it, unless it is finished, and tell all. In one call into C, but for the calls."""
+        watched = self._watched
+        steps = (
+            partial(self._open.pop),
+            partial(setattr, self, "_result", result),
+            partial(setattr, self, "_exception", exception),
+            partial(setattr, self, "now", state),
+        )
+        try:
+            # Who has come since then finds that it is done.
+            (Gates() if watched is None else watched.gates).open(*steps)
+            self.tell()
+        except IndexError:
+            return False
+        finally:
+            # Only if a ^C has come between, or a callback has exited: the others are to be told.
+            watched = self._watched
+            if watched is not None and self.now in DONE and (watched.waiters or watched.callbacks):
+                self.tell()
+        return True
+
+    def tell(self) -> None:
+        """Tell all who want to know that it is done, once. May be called again and again."""
+        watched = self._watched
+        if watched is None:
+            return
+        watched.gates.open()
+        while watched.waiters:
+            try:
+                waiter = watched.waiters.pop(0)
+            except IndexError:
+                break  # another thread was faster
+            tell(waiter, self)
+        call = methodcaller("__call__", self)
+        while watched.callbacks:
+            taken: list[Any] = []
+            try:
+                # To take one out and to call it is one call into C; append() returns None.
+                first = filterfalse(taken.append, map(watched.callbacks.pop, (0,)))
+                deque(map(call, first), maxlen=0)
+            except Exception:
+                if taken:  # else another thread was faster
+                    log.exception("exception calling callback for %r", self)
+
+    # ---------------------------------------------------------------------- public
 
     def done(self) -> bool:
         """Return whether the task is over: finished, failed or cancelled."""
-        if self._state not in DONE:
+        if self.now not in DONE:
             self._look()
-        return self.is_settled()
+        return self.now in DONE
 
-    def is_settled(self) -> bool:
-        """Return the same, for the driver; nothing follows from that question."""
-        return self._state in DONE
+    def running(self) -> bool:
+        """Return whether the task runs now."""
+        if self.now not in DONE:
+            self._look()
+        return self.now == RUNNING
+
+    def cancelled(self) -> bool:
+        """Return whether the task was cancelled."""
+        if self.now not in DONE:
+            self._look()
+        return self.now in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def cancel(self) -> bool:
+        """Cancel it if nobody works at it; return whether it is cancelled."""
+        if self.now == PENDING:
+            self._finish(CANCELLED_AND_NOTIFIED, None, None)
+        return self.now in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """
+        Have something called when it is done, at once if it is.
+
+        Args:
+            fn: Called with the future, in the thread that finishes it. It must not wait for the
+                executor. What it raises is logged.
+        """
+        if self.now not in DONE:
+            self._look()
+        entry = partial(fn)
+        callbacks = self.watchers().callbacks
+        callbacks.append(entry)
+        if self.now in DONE:
+            self._tell_one(callbacks, entry)
+
+    def _tell_one(self, callbacks: list[partial[object]], entry: partial[object]) -> None:
+        """Make a call that came late, unless whoever has finished it does."""
+        try:
+            callbacks.remove(entry)
+        except ValueError:
+            return
+        try:
+            entry(self)
+        except Exception:
+            log.exception("exception calling callback for %r", self)
 
     def result(self, timeout: float | None = None) -> T:
         """
@@ -126,13 +233,11 @@ class FarmFuture(Future[T]):
         Raises:
             TimeoutError: It is not done in time. The result is not lost: ask again.
             CancelledError: The future was cancelled.
+            RuntimeError: In a done-callback of this executor, if it is not done: what it would
+                wait for is brought by the thread that runs the callback.
             Exception: What the task raised, or a FarmError that says what became of it.
         """
-        shortcut, task = self._shortcut, self._task
-        if shortcut is not None and task is not None and (timeout is None or timeout > PATIENCE):
-            shortcut.fetch(task, self)
-            self._shortcut = None
-        if self._state != FINISHED:
+        if self.now != FINISHED:
             self._wait(timeout)
         if self._exception is not None:
             try:
@@ -151,76 +256,153 @@ class FarmFuture(Future[T]):
         Raises:
             TimeoutError: It is not done in time.
             CancelledError: The future was cancelled.
+            RuntimeError: As for :meth:`result`.
         """
-        if self._state != FINISHED:
+        if self.now != FINISHED:
             self._wait(timeout)
         return self._exception
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until it is finished, or raise what the standard library does."""
         self._look()
-        gate = threading.Lock()
-        gate.acquire()
-        with GUARD:
-            if self._state not in DONE:
-                self._gates = [gate] if self._gates is None else [*self._gates, gate]
-            else:
-                gate.release()
-        if not gate.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-            with GUARD:
-                self._gates = [each for each in self._gates or () if each is not gate]
-            if self._state not in DONE:
-                raise TimeoutError
-        if self._state != FINISHED:
+        if not self.wait_until_done(timeout):
+            raise TimeoutError
+        if self.now != FINISHED:
             raise CancelledError
 
-    def _open_gates(self) -> None:
-        with GUARD:
-            gates, self._gates = self._gates, None
-        for gate in gates or ():
-            gate.release()
+    def wait_until_done(self, timeout: float | None) -> bool:
+        """Wait until it is over; return whether it is. Raises RuntimeError as :meth:`result`."""
+        if self.now in DONE:
+            return True
+        if timeout is not None and timeout <= 0:
+            return False
+        self.check_may_wait()
+        until = None if timeout is None else time.monotonic() + timeout
+        return self.watchers().gates.wait(self.is_settled, until)
 
-    def settle(self, result: T) -> None:
-        """Finish with a result unless it is finished; for who waits for it by the shortcut."""
-        try:
-            self.set_result(result)
-        except InvalidStateError:
-            pass  # the I/O thread was faster
+    def set_running_or_notify_cancel(self) -> bool:
+        """
+        Say that the work begins, for who made the future; False if it was cancelled.
+
+        Raises:
+            RuntimeError: If the work has begun before.
+        """
+        if self.now == PENDING:
+            self.now = RUNNING
+            return True
+        if self.now in (CANCELLED, CANCELLED_AND_NOTIFIED):
+            return False
+        raise RuntimeError("Future in unexpected state")
 
     def set_result(self, result: T) -> None:
-        """Finish with a result; for the driver."""
-        if not self._finish_alone(result, None):
-            super().set_result(result)
-        self._task = None  # not before: cancel() asks the driver for as long as it is there
+        """
+        Finish with a result.
+
+        Raises:
+            InvalidStateError: If it is finished.
+        """
+        if not self._finish(FINISHED, result, None):
+            raise InvalidStateError(f"{self.now}: {self!r}")
 
     def set_exception(self, exception: BaseException | None) -> None:
-        """Finish with an error; for the driver."""
-        if not self._finish_alone(None, exception):
-            super().set_exception(exception)
+        """
+        Finish with an error.
+
+        Raises:
+            InvalidStateError: If it is finished.
+        """
+        if not self._finish(FINISHED, None, exception):
+            raise InvalidStateError(f"{self.now}: {self!r}")
+
+
+class FarmFuture(SafeFuture[T]):
+    """
+    The future of a task on a farm.
+
+    The executor's I/O thread finishes it, and alone, so that it needs not even :attr:`_open`; but
+    for a caller that had the farm to itself, who finds the same answer in the same place. All who
+    want to know are told by the I/O thread, which no ^C reaches.
+    """
+
+    _driver: Driver | None = None
+    _task: Task | None = None
+    _shortcut: Shortcut | None = None
+    """The way that the task has gone, if nobody but :meth:`result` looks at this future."""
+
+    def __init__(self) -> None:
+        self._result: T | None = None
+        self._exception: BaseException | None = None
+
+    def _look(self) -> None:
+        """
+        Somebody wants to know how it stands, or to be told.
+
+        That ends the shortcut, by which only :meth:`result` hears of the end. In a forked child it
+        fails now: nobody is there who would bring a result.
+        """
+        shortcut, self._shortcut = self._shortcut, None
+        error = None if self._driver is None else self._driver.forked()
+        if error is not None:
+            # Whoever waited did so in the parent; its callbacks are not ours.
+            self.__dict__.pop("_watched", None)
+            self._exception = error
+            self.now = FINISHED
+        elif shortcut is not None:
+            shortcut.hand_over()
+
+    def check_may_wait(self) -> None:
+        """
+        Check that this is no done-callback that the executor's I/O thread runs.
+
+        Raises:
+            RuntimeError: If it is: what it waits for could never come.
+        """
+        if self._driver is not None:
+            self._driver.check_may_wait()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return what the task returned, or raise what it raised; see :class:`SafeFuture`."""
+        shortcut, task = self._shortcut, self._task
+        if shortcut is not None and task is not None and (timeout is None or timeout > PATIENCE):
+            shortcut.fetch(task, self)
+            self._shortcut = None
+        if self.now != FINISHED:
+            self._wait(timeout)
+        if self._exception is None:
+            return cast("T", self._result)
+        return super().result()
+
+    def settle(self, result: T) -> None:
+        """
+        Finish with a result unless it is finished; for who waits for it by the shortcut.
+
+        If others are to be told, the I/O thread does it.
+        """
+        if self.now in DONE:
+            return
+        self._result = result
+        self.now = FINISHED
+        if self._watched is not None and self._driver is not None:
+            self._driver.loop.wake()
         self._task = None
 
-    def _finish_alone(self, result: T | None, exception: BaseException | None) -> bool:
-        """Finish if nobody waits and there is no callback: both would need the condition."""
-        with GUARD:
-            if self._lazy is not None or self._state in DONE:
-                return False
-            self._result = result
-            self._exception = exception
-            self._state = FINISHED
-        if self._gates:
-            self._open_gates()
+    def _finish(self, state: str, result: T | None, exception: BaseException | None) -> bool:
+        """Finish it unless it is finished, and tell all."""
+        if self.now in DONE:
+            self.tell()  # for a caller who was interrupted before he could do so
+            return False
+        self._result = result
+        self._exception = exception
+        self.now = state
+        self._task = None  # not before: cancel() asks the driver for as long as it is there
+        if self._watched is not None:
+            self.tell()
         return True
-
-    def _invoke_callbacks(self) -> None:
-        """Let those go on who wait, then call the callbacks; called once it is done."""
-        self._open_gates()
-        super()._invoke_callbacks()  # type: ignore[misc]
 
     def set_begun(self) -> None:
         """Say that a worker has begun with the task; for the driver."""
-        with GUARD:
-            if self._state == PENDING:
-                self._state = RUNNING
+        if self.now == PENDING:
+            self.now = RUNNING
 
     def cancel(self) -> bool:
         """
@@ -243,23 +425,7 @@ class FarmFuture(Future[T]):
 
         It may have been running: on a server that was lost, so that it waited once more.
         """
-        with GUARD:
-            alone = self._lazy is None and self._state not in DONE
-            if alone:
-                self._state = CANCELLED_AND_NOTIFIED
-        if not alone:
-            with self._condition:
-                if self._state in DONE:
-                    return
-                self._state = CANCELLED_AND_NOTIFIED
-                for waiter in self._waiters:
-                    waiter.add_cancelled(self)
-                self._condition.notify_all()
-        self._task = None
-        if self._lazy_callbacks:
-            self._invoke_callbacks()
-        else:
-            self._open_gates()
+        self._finish(CANCELLED_AND_NOTIFIED, None, None)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

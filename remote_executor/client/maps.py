@@ -7,13 +7,14 @@ the thread that iterates, so the I/O thread is free for what comes next.
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import CancelledError, TimeoutError
+from functools import partial
 from itertools import chain, islice, repeat, starmap
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from remote_executor.client.results import open_failure, unloadable
+from remote_executor.net.interruptible import Gates
 from remote_executor.payload.pickles import load
 from remote_executor.payload.slices import Columns
 from remote_executor.wire.messages import Flag, Kind
@@ -91,7 +92,8 @@ class MapResults:
         self._yielded = 0
         self.keeper: object = None
         """The executor, which ends without references; kept until the source has been read."""
-        self._changed = threading.Condition(threading.Lock())
+        self._gates = Gates()
+        """Where the iteration waits."""
         self._arrived: dict[int, _Outcome] = {}
         """By the index of their first items."""
         self._error: BaseException | None = None
@@ -171,9 +173,7 @@ class MapResults:
     def failed(self, task: Task | None, error: BaseException) -> None:
         """A batch, or with None the whole map, has failed otherwise than by its function."""
         if task is None:
-            with self._changed:
-                self._error = error
-                self._changed.notify_all()
+            self._gates.open(partial(setattr, self, "_error", error))
         else:
             self._put(_Outcome(task.first, task.count, None, error))
 
@@ -182,9 +182,7 @@ class MapResults:
         self.failed(None, CancelledError())
 
     def _put(self, outcome: _Outcome) -> None:
-        with self._changed:
-            self._arrived[outcome.first] = outcome
-            self._changed.notify_all()
+        self._gates.open(partial(self._arrived.__setitem__, outcome.first, outcome))
 
     # ------------------------------------------------------------ for the caller
 
@@ -249,25 +247,29 @@ class MapResults:
         forked = self._driver.forked()
         if forked is not None:
             raise forked
-        with self._changed:
-            while True:
-                if self._ordered:
-                    outcome = self._arrived.pop(self._next, None)
-                elif self._arrived:
-                    outcome = self._arrived.pop(next(iter(self._arrived)))
-                else:
-                    outcome = None
-                if outcome is not None:
-                    self._next += outcome.items
-                    return outcome
-                if self._error is not None:
-                    raise self._error
-                if self._next >= self._pulled and self._source is None:
-                    return None
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f"only {self._next} results had come in time")
-                self._changed.wait(left)
+        if not self._is_ready():
+            self._driver.check_may_wait()
+            if not self._gates.wait(self._is_ready, until):
+                raise TimeoutError(f"only {self._next} results had come in time")
+        # Only the iteration takes out what has arrived.
+        outcome = None
+        if self._ordered:
+            outcome = self._arrived.pop(self._next, None)
+        elif self._arrived:
+            outcome = self._arrived.pop(next(iter(tuple(self._arrived))))
+        if outcome is not None:
+            self._next += outcome.items
+        elif self._error is not None:
+            raise self._error
+        return outcome
+
+    def _is_ready(self) -> bool:
+        """Tell whether there is a batch to be taken, an error, or nothing to come."""
+        if self._arrived and (not self._ordered or self._next in self._arrived):
+            return True
+        if self._error is not None:
+            return True
+        return self._next >= self._pulled and self._source is None
 
     def close(self) -> None:
         """Nobody wants more: cut no more batches, and take back those that have not begun."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["IOThread", "check_may_wait"]
+__all__ = ["IN_A_CALLBACK", "IOThread", "check_may_wait"]
+
+IN_A_CALLBACK = (
+    "a done-callback must not wait for its executor: it runs in the thread that brings "
+    "results; start a thread of your own for it"
+)
 
 
 class IOThread(threading.Thread):
@@ -19,7 +24,4 @@ def check_may_wait() -> None:
         RuntimeError: If it is: what it waits for could never come.
     """
     if isinstance(threading.current_thread(), IOThread):
-        raise RuntimeError(
-            "a done-callback must not wait for its executor: it runs in the thread that brings "
-            "results; start a thread of your own for it"
-        )
+        raise RuntimeError(IN_A_CALLBACK)

@@ -64,6 +64,12 @@ class FairQueue(Generic[T]):
         self._lane(priority, lane).appendleft(entry)
         self.count += 1
 
+    def highest(self) -> int | None:
+        """Return the highest priority of an entry; None if there is none."""
+        if not self.count:
+            return None
+        return next(each for each, level in self._levels.items() if any(level.values()))
+
     def pop(self) -> T:
         """
         Remove and return the entry whose turn it is.

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Diagnosis", "RemoteServers", "end_remote_servers", "examine", "start_remote_servers"]
 
 CHUNK = 256 * 1024
-LOOK_SECONDS = 0.2
 JOIN_SECONDS = 5.0
 MOST_EXAMINED = 8
 
@@ -75,8 +74,7 @@ class RemoteServers:
     def _lost(self) -> list[str]:
         """Return the hosts that cannot be reached now."""
         driver = self._executor._driver
-        with driver.mutex:
-            states = {peer.name: peer.state for peer, _ in driver.peers()}
+        states = {peer.name: peer.state for peer, _ in driver.peers()}
         return [host for host in self.hosts if states.get(host) is not PeerState.UP]
 
     def join(self, timeout: float | None = None) -> bool:
@@ -91,14 +89,7 @@ class RemoteServers:
         """
         driver = self._executor._driver
         until = None if timeout is None else time.monotonic() + timeout
-        with driver.mutex:
-            while driver.broken is None and not driver.closed:
-                left = LOOK_SECONDS if until is None else until - time.monotonic()
-                if left <= 0:
-                    return False
-                # Short, since a ^C does not end a wait for a condition everywhere.
-                driver.up.wait(min(left, LOOK_SECONDS))
-        return True
+        return driver.wait_for_change(lambda: False, until)
 
     def stop(self) -> None:
         """End them all, with what they run."""

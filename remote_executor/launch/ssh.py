@@ -673,28 +673,31 @@ def wait_for_servers(
         FarmError: If a server was started and then refused us.
     """
     until = None if timeout is None else time.monotonic() + timeout
+
+    def count() -> tuple[int, list[LaunchFailed]]:
+        up = sum(server.up for _, server in driver.peers())
+        return up, [way.failure for way in ways if way.failure is not None]
+
+    def decided() -> bool:
+        up, failures = count()
+        settled = not settle or up + len(failures) >= len(ways)
+        return (up >= wanted and settled) or len(ways) - len(failures) < wanted
+
     try:
         driver.start()
-        with driver.mutex:
-            while True:
-                up = sum(server.up for _, server in driver.peers())
-                failures = [way.failure for way in ways if way.failure is not None]
-                if up >= wanted and (not settle or up + len(failures) >= len(ways)):
-                    return
-                if len(ways) - len(failures) < wanted:
-                    raise _first_of(failures)
-                if driver.broken is not None:
-                    raise driver.broken
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    if up >= wanted:
-                        return
-                    waiting = [peer for peer, server in driver.peers() if not server.up]
-                    raise NoServerError(
-                        [peer.name for peer in waiting],
-                        f"{len(ways) - len(waiting)} of {wanted} servers within {timeout:g} s",
-                    )
-                driver.up.wait(left)
+        in_time = driver.wait_for_change(decided, until)
+        up, failures = count()
+        if len(ways) - len(failures) < wanted:
+            raise _first_of(failures)
+        if up >= wanted and (decided() or not in_time):
+            return
+        if driver.broken is not None:
+            raise driver.broken
+        waiting = [peer for peer, server in driver.peers() if not server.up]
+        raise NoServerError(
+            [peer.name for peer in waiting],
+            f"{len(ways) - len(waiting)} of {wanted} servers within {timeout or 0:g} s",
+        )
     except BaseException:
         driver.shutdown(True)
         driver.join()

@@ -444,4 +444,7 @@ def broadcast_task(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T
         NoKernelError: If there is no kernel.
         UnsupportedError: If the kernel's executor cannot, or in a task.
     """
-    return _farm("broadcast", check_kernel()).broadcast(fn, *args, **kwargs)
+    kernel = check_kernel()
+    farm = _farm("broadcast", kernel)
+    view = kernel.view()
+    return (view if isinstance(view, Farm) else farm).broadcast(fn, *args, **kwargs)

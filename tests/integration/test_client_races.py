@@ -15,7 +15,7 @@ from concurrent import futures
 import pytest
 
 from remote_executor import FarmExecutor
-from remote_executor.client.futures import GUARD, FarmFuture
+from remote_executor.client.futures import FarmFuture
 from remote_executor.task_errors import NoServerError, TaskKilled
 from tests.support import tasks
 from tests.support.scale import scaled
@@ -239,21 +239,23 @@ def test_submit_and_shutdown_at_once_leave_no_future_open():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_fork_in_the_middle_of_a_future_leaves_futures_usable_in_the_child():
-    held, go = threading.Event(), threading.Event()
+    future, go = FarmFuture(), threading.Event()
+    future.set_running_or_notify_cancel()
 
     def hold():
-        with GUARD:
+        with future._condition:
             held.set()
             go.wait(LIMIT)
 
+    held = threading.Event()
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(LIMIT)
     pid = os.fork()
     if not pid:
         signal.alarm(5)
-        FarmFuture().set_result(1)
-        os._exit(0)
+        future.set_result(1)
+        os._exit(future.result(1) != 1)
     status = os.waitpid(pid, 0)[1]
     go.set()
     thread.join()

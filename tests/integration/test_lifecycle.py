@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -94,17 +95,22 @@ def test_kill_while_shutdown_waits(tmp_path):
 
 
 def test_shutdown_in_a_callback():
-    """The I/O thread must not wait for itself."""
+    """The I/O thread must not wait for itself: the executor ends, and that is said."""
     executor = FarmExecutor(1)
-    ended = threading.Event()
+    said = queue.SimpleQueue()
 
     def end(future):
-        executor.shutdown(wait=True)
-        ended.set()
+        try:
+            executor.shutdown(wait=True)
+        except RuntimeError as exc:
+            said.put(str(exc))
 
-    executor.submit(tasks.nothing).add_done_callback(end)
+    future = executor.submit(tasks.nap, 0.1)
+    future.add_done_callback(end)
 
-    assert ended.wait(LIMIT)
+    assert "callback" in said.get(timeout=LIMIT)
+    with pytest.raises(RuntimeError, match="shutdown"):
+        executor.submit(tasks.nothing)
     executor.shutdown()
 
 

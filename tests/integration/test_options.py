@@ -154,6 +154,69 @@ def test_timeout_counts_from_the_beginning_of_the_run(farm, hold):
     assert waiting.result(LIMIT) == "in time"
 
 
+# -- broadcast
+
+
+def test_broadcast_has_the_timeout_and_the_name_of_its_view(own, tmp_path):
+    view = own.options(timeout=0.3, name="loop")
+
+    with pytest.raises(TaskTimeout, match="loop") as found:
+        view.broadcast(tasks.spin, tmp_path / "started")
+
+    assert found.value.timeout == 0.3
+    assert view.broadcast(abs, -3) == [3, 3]
+    assert own.submit(pow, 2, 3).result(LIMIT) == 8
+
+
+def test_a_broadcast_of_low_priority_lets_what_is_more_urgent_go_first(tmp_path):
+    with FarmExecutor(1) as executor:
+        executor.submit(tasks.hold, tmp_path / "started", tmp_path / "release")
+        wait_until((tmp_path / "started").exists, 20)
+        for number in range(40):
+            executor.submit(tasks.record_and_nap, tmp_path / "ran", number, 0.02)
+        calls = [
+            threading.Thread(
+                target=executor.options(priority=priority).broadcast,
+                args=(tasks.record, tmp_path / "ran", priority),
+            )
+            for priority in ("low", "high")
+        ]
+        for call in calls:
+            call.start()
+        wait_until(lambda: executor._driver._broadcasts, 20)
+        (tmp_path / "release").touch()
+        for call in calls:
+            call.join(LIMIT)
+    ran = (tmp_path / "ran").read_text().split()
+
+    assert sorted(ran) == sorted([*map(str, range(40)), "low", "high"])
+    assert ran.index("high") < 10
+    assert ran.index("low") > 30
+
+
+def test_a_broadcast_that_waits_ends_with_the_executor(tmp_path):
+    executor = FarmExecutor(1)
+    executor.submit(tasks.hold, tmp_path / "started", tmp_path / "release")
+    wait_until((tmp_path / "started").exists, 20)
+    queued = [executor.submit(abs, number) for number in range(40)]
+    errors = []
+
+    def call():
+        try:
+            executor.options(priority="low").broadcast(abs, 1)
+        except RuntimeError as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    wait_until(lambda: executor._driver._broadcasts, 20)
+    executor.terminate_workers()
+    thread.join(LIMIT)
+
+    assert "shutdown" in str(errors[0])
+    assert futures.wait(queued, LIMIT).not_done == set()
+
+
 # -- kill
 
 

@@ -225,6 +225,6 @@ def test_waiting_in_vain_leaves_nothing_behind():
     with pytest.raises(futures.TimeoutError):
         future.exception(-1)
 
-    assert not future._gates
+    assert not future.watchers().gates
     future.set_exception(ValueError("no"))
     assert isinstance(future.exception(0), ValueError)
