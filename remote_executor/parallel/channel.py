@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from concurrent.futures import Future
+import time
+from _thread import get_ident
+from collections import deque
+from itertools import filterfalse, starmap
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
+from remote_executor.client.futures import SafeFuture
 from remote_executor.client.waits import check_may_wait
+from remote_executor.net.interruptible import Gates, Turns
 from remote_executor.parallel.kernel import SERIAL, kernel_of
 from remote_executor.parallel.parts import count_of
 from remote_executor.parallel.timers import Timer, after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
 
     from remote_executor.parallel.kernel import Kernel
 
@@ -23,7 +27,8 @@ __all__ = ["Channel"]
 P = ParamSpec("P")
 
 LOOK_SECONDS = 0.05
-"""How often an iteration looks whether another thread has received the last result."""
+"""How often an iteration looks whether another thread has received the last result, and who waits
+for room whether there is some."""
 
 
 class Channel:
@@ -54,11 +59,15 @@ class Channel:
     def __init__(self, executor: Executor | Kernel | None = None, maxsize: int = 0) -> None:
         self._maxsize = count_of(maxsize, "maxsize")
         self._kernel = kernel_of(executor)
-        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._done: SimpleQueue[Future[Any]] = SimpleQueue()
         self._outstanding: set[Future[Any]] = set()
         # In a task there is no other thread that could receive, and nothing to hold back.
         held = self._maxsize > 0 and self._kernel is not SERIAL
-        self._room = threading.Semaphore(self._maxsize) if held else None
+        self._held = held
+        self._submitting = Turns()
+        """Had, where there is a limit, by who submits or waits for room."""
+        self._room = Gates()
+        """Where he waits."""
 
     def __repr__(self) -> str:
         return f"<Channel outstanding={self.outstanding} on {self._kernel!r}>"
@@ -86,18 +95,41 @@ class Channel:
             RuntimeError: If the kernel was ended, or a done-callback would have to wait for room.
             TypeError: If ``fn`` is not callable.
         """
-        room = self._room
-        if room is not None and not room.acquire(blocking=False):
+        if not self._held:
+            return self._submit(fn, args, kwargs)
+        while (
+            done := self._submitting.attempt(lambda: self._submit_held(fn, args, kwargs))
+        ) is None:
+            if self._submitting.holder() == get_ident():
+                # A handler or a __del__, within the very wait: it waits by itself.
+                return self._submit_held(fn, args, kwargs)
             check_may_wait()
-            room.acquire()
+            self._submitting.wait()
+        return done[0]
+
+    def _submit_held(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        """Submit when there is room."""
+        while not self._has_room():
+            check_may_wait()
+            # Short, since whoever takes a result out may be interrupted before he tells.
+            self._room.wait(self._has_room, time.monotonic() + LOOK_SECONDS)
+        return self._submit(fn, args, kwargs)
+
+    def _has_room(self) -> bool:
+        return len(self._outstanding) < self._maxsize
+
+    def _submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
+        future = self._kernel.submit(fn, *args, **kwargs)
         try:
-            future = self._kernel.submit(fn, *args, **kwargs)
+            self._outstanding.add(future)
+            future.add_done_callback(self._done.put)  # C, and never waits
         except BaseException:
-            if room is not None:
-                room.release()
+            self._outstanding.discard(future)  # else an iteration would wait for it for ever
             raise
-        self._outstanding.add(future)
-        future.add_done_callback(self._done.put)  # C, and never waits
         return future
 
     def submit_timeout(self, seconds: float, value: Any = None) -> Timer:
@@ -143,11 +175,11 @@ class Channel:
             RuntimeError: If a done-callback would have to wait.
         """
         try:
-            future = self._done.get_nowait()
-        except queue.Empty:
+            future = self._get(0)
+        except Empty:
             check_may_wait()
-            future = self._done.get()
-        return self._take(future)
+            future = self._get(None)
+        return future.result()
 
     def try_receive(self, timeout: float = 0) -> tuple[Any, bool]:
         """
@@ -164,16 +196,16 @@ class Channel:
             RuntimeError: If a done-callback would have to wait.
         """
         try:
-            future = self._done.get_nowait()
-        except queue.Empty:
+            future = self._get(0)
+        except Empty:
             if timeout <= 0:
                 return None, False
             check_may_wait()
             try:
-                future = self._done.get(timeout=timeout)
-            except queue.Empty:
+                future = self._get(timeout)
+            except Empty:
                 return None, False
-        return self._take(future), True
+        return future.result(), True
 
     def receive_many(self, n: int) -> Iterator[Any]:
         """
@@ -192,23 +224,44 @@ class Channel:
         """Yield results until no task is outstanding. A timer is not waited for."""
         while True:
             try:
-                future = self._done.get_nowait()
-            except queue.Empty:
+                future = self._get(0)
+            except Empty:
                 if not self._outstanding:
                     return
                 check_may_wait()
                 try:
-                    future = self._done.get(timeout=LOOK_SECONDS)
-                except queue.Empty:
+                    future = self._get(LOOK_SECONDS)
+                except Empty:
                     continue
-            yield self._take(future)
+            yield future.result()
 
-    def _take(self, future: Future[Any]) -> Any:
-        if future in self._outstanding:
-            self._outstanding.discard(future)
-            if self._room is not None:
-                self._room.release()
-        return future.result()
+    def _get(self, timeout: float | None) -> Future[Any]:
+        """
+        Take out the next future that is done.
+
+        To wait, to take it out of one place and out of the other is one call into C: a ^C comes
+        before or after it. If it comes after, what was taken is put back.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            Empty: None came.
+        """
+        taken: list[Future[Any]] = []
+        get = starmap(self._done.get, ((timeout != 0, timeout),))
+        try:
+            # append() returns None, so that the future goes on to the next step.
+            deque(map(self._outstanding.discard, filterfalse(taken.append, get)), maxlen=0)
+            if self._held:
+                self._room.open()
+        except BaseException:
+            for future in taken:
+                if type(future) is not _Value:
+                    self._outstanding.add(future)
+                self._done.put(future)
+            raise
+        return taken[0]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -217,7 +270,11 @@ class Channel:
         )
 
 
+class _Value(SafeFuture[Any]):
+    """A value that arrives without a task."""
+
+
 def _arrived(value: Any) -> Future[Any]:
-    future: Future[Any] = Future()
+    future = _Value()
     future.set_result(value)
     return future

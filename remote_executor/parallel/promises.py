@@ -13,13 +13,17 @@ chain      a link: what is done to it is done to what it holds, and a value that
 
 from __future__ import annotations
 
-import threading
 import time
+from _thread import get_ident
 from concurrent.futures import Future, InvalidStateError, TimeoutError
+from concurrent.futures._base import FINISHED
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from remote_executor.client.current import direct_submit
+from remote_executor.client.futures import SafeFuture
 from remote_executor.client.waits import check_may_wait
+from remote_executor.net.interruptible import Turns
 from remote_executor.parallel.kernel import check_kernel, task_priority
 from remote_executor.parallel.parts import deadline_of
 from remote_executor.task_errors import CycleError
@@ -46,8 +50,6 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_changed = threading.Condition(threading.Lock())
-"""Guards who fulfils what. Held for a few lines, never while something of the user's is called."""
 _waits: dict[int, Delay[Any]] = {}
 """Which delay a thread waits for."""
 
@@ -72,7 +74,7 @@ class Chain:
         return Chain, (self.object,)
 
 
-class Promise(Future[T]):
+class Promise(SafeFuture[T]):
     """
     A box for one value, made by :func:`promise`.
 
@@ -82,8 +84,8 @@ class Promise(Future[T]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._claimed = False
-        """Whether somebody fulfils it, or did."""
+        self.turns = Turns()
+        """Had by who fulfils it."""
         self._link: Any = None
         """What it is chained to."""
 
@@ -101,51 +103,53 @@ class Promise(Future[T]):
         value: T = force(self, timeout)
         return value
 
-    def _claim(self) -> bool:
-        with _changed:
-            if self._claimed or self.done():
-                return False
-            self._claimed = True
-        return True
+    def check_may_wait(self) -> None:
+        """
+        Check that this is no done-callback that an I/O thread runs.
 
-    def _give_back(self) -> None:
-        with _changed:
-            self._claimed = False
+        Raises:
+            RuntimeError: If it is.
+        """
+        check_may_wait()
+
+    def fulfil(self, fn: Callable[[], Any]) -> bool:
+        """Fulfil it with what a call gives, for who has the turn; False if it is fulfilled."""
+        return not (self.is_settled() or self._link is not None) and self._settle(fn())
 
     def _settle(self, value: Any) -> bool:
         """Take a value, or follow a chain to one; False if it was cancelled meanwhile."""
         if not isinstance(value, Chain):
-            try:
-                self.set_result(value)
-            except InvalidStateError:
-                return False
-            return True
+            return self._finish(FINISHED, value, None)
         target = _end_of(value)
-        with _changed:
-            ring = _ring(self, target)
-            if ring is None:
-                self._link = target
-        if ring is not None:
-            raise CycleError(ring)
-        with self._condition:
-            self._condition.notify_all()  # who forces it follows the link
-        if isinstance(target, Delay):
-            target._inner.add_done_callback(self._resolve)
-        elif isinstance(target, Future):
-            target.add_done_callback(self._resolve)
-        else:
+        source = target._inner if isinstance(target, Delay) else target
+        if not isinstance(source, Future):
             return self._settle(target)
+        self._refuse_ring(target)
+        follows = False
+        try:
+            # Who forces it follows the link.
+            self.watchers().gates.open(partial(setattr, self, "_link", target))
+            source.add_done_callback(self._resolve)
+            follows = True
+        finally:
+            if not follows and self._link is target:
+                source.add_done_callback(self._resolve)  # a ^C has come between
+        self._refuse_ring(target)  # once more: others may have chained theirs meanwhile
         return True
 
-    def _await(self, until: float | None) -> bool:
-        """Wait until it is done or chained to something; return whether it is only chained."""
-        with self._condition:
-            while not self.done() and self._link is None:
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError("the promise was not fulfilled in time")
-                self._condition.wait(left)
-        return not self.done()
+    def _refuse_ring(self, target: Any) -> None:
+        ring = _ring(self, target)
+        if ring is not None:
+            self._link = None
+            raise CycleError(ring)
+
+    def _await(self, until: float | None) -> Any:
+        """Wait until it is done or chained to something; return what it is chained to."""
+        if not self.watchers().gates.wait(
+            lambda: self.is_settled() or self._link is not None, until
+        ):
+            raise TimeoutError("the promise was not fulfilled in time")
+        return self._link
 
     def _resolve(self, source: Future[Any]) -> None:
         """Take over what became of what it is chained to. A done-callback."""
@@ -157,7 +161,7 @@ class Promise(Future[T]):
             if error is not None:
                 self.set_exception(error)
             else:
-                self._settle(Future.result(source))
+                self._settle(_plain_result(source))
         except CycleError as exc:
             self.set_exception(exc)
         except InvalidStateError:
@@ -183,12 +187,12 @@ class Delay(Future[T]):
         self, fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> None:
         self._call: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = (fn, args, kwargs or {})
-        self._inner: Future[T] = Future()
-        self._runner: int | None = None
-        """The thread that makes the call now."""
+        self._inner: SafeFuture[T] = SafeFuture()
+        self.turns = Turns()
+        """Had by who makes the call, or fulfils it."""
 
     def __repr__(self) -> str:
-        state = "forced" if self._inner.done() else "running" if self._runner else "not forced"
+        state = "forced" if self.done() else "running" if self.running() else "not forced"
         return f"<Delay {state}>"
 
     @property
@@ -204,7 +208,7 @@ class Delay(Future[T]):
 
     def running(self) -> bool:
         """Return whether somebody forces it now."""
-        return self._runner is not None
+        return self.turns.holder() is not None
 
     def cancelled(self) -> bool:
         """Return False: a delay cannot be cancelled; not forcing it is enough."""
@@ -228,64 +232,49 @@ class Delay(Future[T]):
         value: T = force(self, timeout)
         return value
 
-    def _claim(self) -> bool:
-        with _changed:
-            if self._runner is not None or self._inner.done():
-                return False
-            self._runner = threading.get_ident()
-        return True
-
-    def _give_back(self) -> None:
-        with _changed:
-            self._runner = None
-            _changed.notify_all()
-
-    def _settle(self, value: T) -> bool:
+    def fulfil(self, fn: Callable[[], T]) -> bool:
+        """Fulfil it with what a call gives, for who has the turn; False if it has a value."""
+        if self.done():
+            return False
+        self._inner.set_result(fn())
         self._call = None
-        self._inner.set_result(value)
-        self._give_back()
         return True
-
-    def _fail(self, error: BaseException) -> None:
-        self._call = None
-        self._inner.set_exception(error)
-        self._give_back()
 
     def _compute(self, until: float | None) -> None:
         """Make the call, or wait for the thread that does."""
-        while not self._inner.done():
-            if self._claim():
-                call = self._call
-                assert call is not None
-                try:
-                    value = call[0](*call[1], **call[2])
-                except Exception as exc:
-                    self._fail(exc)
-                except BaseException:  # a ^C is the caller's; another may force it again
-                    self._give_back()
-                    raise
-                else:
-                    self._settle(value)
-                return
-            self._wait(until)
+        while not self.done():
+            if self.turns.attempt(self._run) is None:
+                self._wait(until)
+
+    def _run(self) -> None:
+        call = self._call
+        if self.done() or call is None:
+            return
+        try:
+            # A ^C is the caller's; another may force it again.
+            value = call[0](*call[1], **call[2])
+        except Exception as exc:
+            self._inner.set_exception(exc)
+        else:
+            self._inner.set_result(value)
+        self._call = None
 
     def _wait(self, until: float | None) -> None:
-        me = threading.get_ident()
-        with _changed:
-            while self._runner is not None and not self._inner.done():
-                delay: Delay[Any] | None = self
-                while delay is not None and delay._runner is not None:
-                    if delay._runner == me:
-                        raise CycleError("a delay is forced by its own computation")
-                    delay = _waits.get(delay._runner)
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError("the delay was not computed in time")
-                _waits[me] = self
-                try:
-                    _changed.wait(left)
-                finally:
-                    del _waits[me]
+        me = get_ident()
+        delay: Delay[Any] | None = self
+        while delay is not None:
+            runner = delay.turns.holder()
+            if runner == me:
+                raise CycleError("a delay is forced by its own computation")
+            delay = None if runner is None else _waits.get(runner)
+        if until is not None and time.monotonic() >= until:
+            raise TimeoutError("the delay was not computed in time")
+        check_may_wait()
+        _waits[me] = self
+        try:
+            self.turns.wait(until)
+        finally:
+            _waits.pop(me, None)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a delay cannot be sent to a server: force it, and send its value")
@@ -416,8 +405,9 @@ def force(object: Any, timeout: float | None = None) -> Any:
         if linked and id(object) in seen:
             raise CycleError("chains that lead back to where they began")
         seen.add(id(object))
-        if isinstance(object, Promise) and object._link is not None and not object.done():
-            object = Chain(object._link)
+        link = object._link if isinstance(object, Promise) else None
+        if link is not None and not object.done():
+            object = Chain(link)
             continue
         value = _value(object, until)
         if not isinstance(value, Chain):
@@ -433,17 +423,24 @@ def _value(object: Future[Any], until: float | None) -> Any:
     left = None if until is None else max(0.0, until - time.monotonic())
     if not object.done():
         check_may_wait()
-        if isinstance(object, Promise) and object._await(until):
-            return Chain(object._link)  # it may be a delay, which must be forced
+        link = object._await(until) if isinstance(object, Promise) else None
+        if link is not None and not object.done():
+            return Chain(link)  # it may be a delay, which must be forced
         left = None if until is None else max(0.0, until - time.monotonic())
     error = object.exception(left)
     if error is None:
-        return Future.result(object)
+        return _plain_result(object)
     first = object.__dict__.setdefault("_first_traceback", error.__traceback__)
     try:
         raise_kept(error, first)
     finally:
         del error, first, object  # else the exception would hold on to this frame
+
+
+def _plain_result(future: Future[T]) -> T:
+    """Return the value of a future that has one, also if that is a chain."""
+    value: T = (SafeFuture if isinstance(future, SafeFuture) else Future).result(future)
+    return value
 
 
 def raise_kept(error: BaseException, first: TracebackType | None) -> NoReturn:
@@ -497,13 +494,11 @@ def fulfill_with(object: Any, fn: Callable[[], Any]) -> bool:
         Exception: What ``fn`` raised.
     """
     object = _end_of(object)
-    if not isinstance(object, (Promise, Delay)) or not object._claim():
+    if not isinstance(object, (Promise, Delay)):
         return False
-    try:
-        return object._settle(fn())
-    except BaseException:
-        object._give_back()
-        raise
+    box = object
+    done = box.turns.attempt(lambda: box.fulfil(fn))
+    return done is not None and done[0]
 
 
 def fulfilled(object: Any) -> bool:

@@ -12,7 +12,10 @@ import logging
 import os
 import threading
 import time
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
+
+from remote_executor.net.interruptible import Turns, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +44,12 @@ class Timer:
             self._call.pop()  # one of several threads succeeds
         except IndexError:
             return False
-        _clock.discard(self)
+        _clock.discard()
         return True
+
+    def is_open(self) -> bool:
+        """Return whether the call is still to be made."""
+        return bool(self._call)
 
     def run(self) -> None:
         """Make the call, unless somebody claimed it."""
@@ -54,54 +61,57 @@ class Timer:
 
 
 class _Clock:
-    """The thread and the calls that wait for it."""
+    """The thread and the calls that wait for it, which are its own: others put into its inbox."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition(threading.Lock())
+        self.inbox: SimpleQueue[Timer | None] = SimpleQueue()
+        """Timers; None when one of them is not wanted any more."""
         self.waiting: list[tuple[float, int, Timer]] = []
-        self.running = False
+        self.turns = Turns()
+        """Had by the thread."""
         self.order = itertools.count()
 
     def add(self, timer: Timer) -> None:
-        with self.changed:
-            heapq.heappush(self.waiting, (timer.when, next(self.order), timer))
-            if not self.running:
-                thread = threading.Thread(target=self.run, name="remote_executor timers")
-                thread.daemon = True  # a timer is no reason to keep the interpreter
-                thread.start()
-                self.running = True
-            elif self.waiting[0][2] is timer:
-                self.changed.notify()
+        self.inbox.put(timer)
+        # If the thread is about to end it looks into the inbox once more after its turn.
+        if self.turns.holder() is None:
+            thread = threading.Thread(target=self.run, name="remote_executor timers")
+            thread.daemon = True  # a timer is no reason to keep the interpreter
+            start_thread(thread)
 
-    def discard(self, timer: Timer) -> None:
-        with self.changed:
-            self.waiting = [entry for entry in self.waiting if entry[2] is not timer]
-            heapq.heapify(self.waiting)
-            self.changed.notify()  # there may be nothing left to wait for
+    def discard(self) -> None:
+        if self.turns.holder() is not None:
+            self.inbox.put(None)
 
     def run(self) -> None:
-        while True:
-            with self.changed:
-                timer = self._due()
-            if timer is None:
-                return
-            try:
-                timer.run()
-            except Exception:
-                log.exception("a timer's call failed")
+        while not self.inbox.empty():
+            if self.turns.attempt(self._serve) is None:
+                return  # there is another thread
 
-    def _due(self) -> Timer | None:
-        """Wait for the next call; None if the thread is to end."""
+    def _serve(self) -> None:
+        """Make the calls that are due until none is left."""
         while True:
             now = time.monotonic()
-            if self.waiting:
-                left = self.waiting[0][0] - now
-                if left <= 0:
-                    return heapq.heappop(self.waiting)[2]
-                self.changed.wait(min(left, threading.TIMEOUT_MAX))
-            elif not self.changed.wait(LINGER_SECONDS) and not self.waiting:
-                self.running = False
-                return None
+            if self.waiting and self.waiting[0][0] <= now:
+                timer = heapq.heappop(self.waiting)[2]
+                try:
+                    timer.run()
+                except BaseException:  # none of them is an end for the others
+                    log.exception("a timer's call failed")
+                continue
+            left = self.waiting[0][0] - now if self.waiting else LINGER_SECONDS
+            try:
+                self._take(self.inbox.get(timeout=min(left, threading.TIMEOUT_MAX)))
+            except Empty:
+                if not self.waiting:
+                    return
+
+    def _take(self, timer: Timer | None) -> None:
+        if timer is not None:
+            heapq.heappush(self.waiting, (timer.when, next(self.order), timer))
+        else:
+            self.waiting = [entry for entry in self.waiting if entry[2].is_open()]
+            heapq.heapify(self.waiting)
 
 
 _clock = _Clock()

@@ -18,13 +18,15 @@ from __future__ import annotations
 import enum
 import inspect
 import queue
-import threading
 import time
+from _thread import get_ident
 from collections import deque
 from concurrent.futures import Future, TimeoutError
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from remote_executor.client.waits import check_may_wait
+from remote_executor.net.interruptible import Turns, at_once
 from remote_executor.parallel.kernel import SERIAL, Kernel, kernel_of
 from remote_executor.parallel.parts import deadline_of
 from remote_executor.parallel.promises import raise_kept
@@ -54,11 +56,13 @@ NEW, RUNNING, DONE, FAILED = _State
 class _Node:
     """One computation."""
 
-    __slots__ = ("children", "fn", "id", "outcome", "state", "traceback", "users")
+    __slots__ = ("children", "fn", "id", "open", "outcome", "state", "traceback", "users")
 
     def __init__(self, id: Hashable) -> None:
         self.id = id
         self.fn: Callable[..., Any] | None = None
+        self.open = [None]
+        """Has one entry until it is defined."""
         self.children: list[_Node] = []
         """Whose results it takes, in order."""
         self.users: list[_Node] = []
@@ -81,9 +85,10 @@ class Ptree:
 
     def __init__(self) -> None:
         self._nodes: dict[Hashable, _Node] = {}
-        self._changed = threading.Condition(threading.Lock())
-        self._driven = False
-        """Whether a thread drives; it alone changes the nodes' states."""
+        self._turns = Turns()
+        """Who has the turn drives, and alone changes the nodes' states."""
+        self._torn = False
+        """Whether whoever drove last was interrupted, or drives now."""
         self._running: dict[Future[Any], _Node] = {}
         self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
@@ -112,14 +117,18 @@ class Ptree:
             raise TypeError(f"the function of node {id!r} must be callable, not {fn!r}")
         names = list(args)
         hash(tuple(names))
-        with self._changed:
-            node = self._node(id)
-            if node.fn is not None:
-                raise PtreeRedefinedError(id)
-            node.fn = fn
-            node.children = [self._node(name) for name in names]
-            for child in node.children:
-                child.users.append(node)
+        node = self._node(id)
+        children = [self._node(name) for name in names]
+        try:
+            # All or nothing, whatever interrupts it, and whoever defines the same.
+            at_once(
+                partial(node.open.pop),
+                partial(setattr, node, "children", children),
+                *(partial(child.users.append, node) for child in children),
+                partial(setattr, node, "fn", fn),
+            )
+        except IndexError:
+            raise PtreeRedefinedError(id) from None
 
     def node(self, fn: F) -> F:
         """
@@ -147,9 +156,7 @@ class Ptree:
 
     def _node(self, id: Hashable) -> _Node:
         found = self._nodes.get(id)
-        if found is None:
-            found = self._nodes[id] = _Node(id)
-        return found
+        return found if found is not None else self._nodes.setdefault(id, _Node(id))
 
     def _known(self, id: Hashable) -> _Node:
         node = self._nodes.get(id)
@@ -165,8 +172,7 @@ class Ptree:
             PtreeUndefinedError: If a node has no function.
             CycleError: If nodes need each other.
         """
-        with self._changed:
-            self._order(list(self._nodes.values()))
+        self._order(list(self._nodes.values()))
 
     def _order(self, roots: list[_Node]) -> list[_Node]:
         """Return what is to be computed for some nodes, children first."""
@@ -230,11 +236,7 @@ class Ptree:
         if root.state not in (DONE, FAILED):
             kernel = kernel_of(executor)
             check_may_wait()
-            if self._take_over(kernel, root, until):
-                try:
-                    self._drive(root, kernel, until)
-                finally:
-                    self._let_go()
+            self._alone(lambda: self._drive(root, kernel, until), kernel, root, until)
         if root.state is FAILED:
             raise_kept(root.outcome, root.traceback)
         return root.outcome
@@ -243,27 +245,38 @@ class Ptree:
         """Return the result of a node, as :meth:`call`."""
         return self.call(id)
 
-    def _take_over(self, kernel: Kernel | None, root: _Node | None, until: float | None) -> bool:
-        """Wait until nobody drives and begin to; False if the root was computed meanwhile."""
-        with self._changed:
-            while self._driven:
-                if kernel is SERIAL:
-                    raise CycleError("a node's function calls for the tree that computes it")
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError("another thread computes the tree, and was not done in time")
-                self._changed.wait(left)
-                if root is not None and root.state in (DONE, FAILED):
-                    return False
-            self._driven = True
-        return True
+    def _alone(
+        self,
+        body: Callable[[], None],
+        kernel: Kernel | None,
+        root: _Node | None,
+        until: float | None,
+    ) -> None:
+        """Have the turn and do something, unless the root is computed before."""
+        while self._turns.attempt(body) is None:
+            if kernel is SERIAL or self._turns.holder() == get_ident():
+                raise CycleError("a node's function calls for the tree that computes it")
+            if until is not None and time.monotonic() >= until:
+                raise TimeoutError("another thread computes the tree, and was not done in time")
+            self._turns.wait(until)
+            if root is not None and root.state in (DONE, FAILED):
+                return
 
-    def _let_go(self) -> None:
-        with self._changed:
-            self._driven = False
-            self._changed.notify_all()
+    def _repair(self) -> None:
+        """Set right what whoever drove before could not end, because he was interrupted."""
+        running = dict(self._running)
+        known = set(running.values())
+        for node in list(self._nodes.values()):
+            if node.state is RUNNING and node not in known:
+                node.state = NEW
+        for future in running:
+            # Once too often does no harm: see _next().
+            future.add_done_callback(self._done.put)
 
     def _drive(self, root: _Node, kernel: Kernel, until: float | None) -> None:
+        if self._torn:
+            self._repair()
+        self._torn = True
         order = self._order([root])
         needed = set(order)
         missing: dict[_Node, int] = {}
@@ -295,12 +308,13 @@ class Ptree:
             self._abandon(kernel, kill=True)
             raise
         self._abandon(kernel, kill=False)
+        self._torn = False
 
     def _submit(self, node: _Node, kernel: Kernel) -> None:
         assert node.fn is not None
         future = kernel.submit(node.fn, *(child.outcome for child in node.children))
-        node.state = RUNNING
         self._running[future] = node
+        node.state = RUNNING
         future.add_done_callback(self._done.put)
 
     def _next(self, until: float | None) -> _Node | None:
@@ -367,15 +381,14 @@ class Ptree:
         self._forget({FAILED})
 
     def _forget(self, states: set[_State]) -> None:
-        self._take_over(None, None, None)
-        try:
+        def forget() -> None:
             if RUNNING in states:
                 self._running.clear()  # what it gives later is nobody's
-            for node in self._nodes.values():
+            for node in list(self._nodes.values()):
                 if node.state in states:
                     node.state, node.outcome, node.traceback = NEW, None, None
-        finally:
-            self._let_go()
+
+        self._alone(forget, None, None, None)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a ptree cannot be sent to a server: call a node, and send its result")

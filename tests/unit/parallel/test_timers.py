@@ -75,7 +75,6 @@ def _fresh_clock(monkeypatch):
     clock = timers._Clock()
     monkeypatch.setattr(timers, "_clock", clock)
     yield
-    with clock.changed:
-        clock.waiting.clear()
-        clock.changed.notify()
-    wait_until(lambda: not clock.running, LIMIT)
+    for timer in [entry[2] for entry in clock.waiting]:
+        timer.claim()
+    wait_until(lambda: clock.turns.holder() is None, LIMIT)
