@@ -47,7 +47,7 @@ from remote_executor.net.streams import SocketStream, Stream
 from remote_executor.task_errors import NoServerError
 from remote_executor.wire.auth import Mechanism, NoAuth
 from remote_executor.wire.frames import make_frame, total_size
-from remote_executor.wire.link import Link, LinkState
+from remote_executor.wire.link import Link, LinkState, place_of
 from remote_executor.wire.messages import Kind, decode_fields, encode_fields
 from remote_executor.wire.session import Session, SessionState
 
@@ -455,6 +455,7 @@ class Peer:
             nonce=os.urandom(32),
             channel=stream.channel,
             limit=LIMIT,
+            place=place_of(self._session_id) if self._begun and not embedded else "",
             # The kernel tells when a process at the other end of a socket pair is gone.
             silence=3600.0 if embedded else 15.0,
         )

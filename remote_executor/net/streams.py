@@ -223,7 +223,7 @@ def _keep_alive(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def listen(address: Address, backlog: int = 128) -> socket.socket:
+def listen(address: Address, backlog: int = 1024) -> socket.socket:
     """
     Open a listening socket that does not block.
 

@@ -427,7 +427,8 @@ class TLSStream:
                 f"the {other} {NOT_ACCEPTED} ({words}): see TLS(certificate=, key=, ca=)",
             )
         elif self._shaken:
-            self._failure = exc  # it was changed on the way: the session may go on elsewhere
+            # It was changed on the way: the session may go on elsewhere.
+            self._failure = exc.with_traceback(None)
         else:
             self._failure = ProtocolMismatch(self._peer, f"there is no TLS 1.3 with it: {words}")
 
@@ -560,7 +561,10 @@ class TLSStream:
         failure, self._failure = self._failure, None
         self.holding = False
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                failure = None  # its traceback refers to this frame, and this frame to the stream
         if self._failed:
             # The last words are said. What still comes is dropped, until the peer goes.
             for _ in range(16):

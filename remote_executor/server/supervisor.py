@@ -33,13 +33,13 @@ from remote_executor.payload.libraries import installed
 from remote_executor.printable import printable, printable_lines
 from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Sharing
-from remote_executor.server.strangers import Strangers
+from remote_executor.server.strangers import Progress, Strangers, network_of
 from remote_executor.server.token_pipe import ALONG, TokenPipes
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, WorkerProcess
 from remote_executor.server.zygote import NOT_PREPARED, kill_with_descendants
 from remote_executor.wire.frames import make_frame
-from remote_executor.wire.link import Link, LinkState
+from remote_executor.wire.link import Link, LinkState, place_of
 from remote_executor.wire.messages import (
     FIRST_NUMBERED,
     Flag,
@@ -145,6 +145,7 @@ class ClientSession:
         setup: The SETUP frame.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
+        place: What its client says when it comes back.
         broken: Whether it gets no workers any more: see ``starts``, or its initializer failed.
         starts: Decides what follows when its workers do not start.
     """
@@ -162,6 +163,7 @@ class ClientSession:
         "options",
         "paused_answers",
         "paused_outputs",
+        "place",
         "pool",
         "principal",
         "processes",
@@ -198,6 +200,7 @@ class ClientSession:
         self.paused_answers: dict[WorkerProcess, None] = {}
         self.paused_outputs: dict[Output, None] = {}
         self.starts = Starts()
+        self.place = ""
         self.broken = False
         self.timer: Any = None
         self.sharing: Sharing
@@ -275,6 +278,8 @@ class Connection:
             for _ in range(16):
                 buffer = link.get_buffer()
                 count = stream.receive(buffer)
+                if self.stranger and count:
+                    self._advance()
                 if count < 0:
                     break
                 if count == 0:
@@ -285,8 +290,11 @@ class Connection:
                 now = time.monotonic()
                 full = count == len(buffer)
                 frames = link.received(count, now)
-                if self.stranger and link.state is LinkState.OPEN:
-                    self._is_known()
+                if self.stranger:
+                    if link.state is LinkState.OPEN:
+                        self._is_known()
+                    elif link.place:
+                        self._advance()
                 if frames:
                     self._received(frames, count, now)
                 if self._is_closed():
@@ -318,6 +326,14 @@ class Connection:
                 self.supervisor.unflushed[self] = None
             if stream.holding and self.open:
                 self.supervisor.loop.post(self._readable)
+
+    def _advance(self) -> None:
+        """It has said something, if only to make a TLS stream: see Strangers."""
+        expected = self.link.place in self.supervisor.places
+        progress = Progress.EXPECTED if expected else Progress.SPEAKING
+        victim = self.supervisor.strangers.advance(self, progress)
+        if victim is not None:
+            victim.lost("others came back before it proved who it is")
 
     def _is_known(self) -> None:
         """The peer has proved who it is."""
@@ -469,6 +485,8 @@ class Supervisor:
         self.mechanism = mechanism
         self.tls = tls
         self.strangers: Strangers[Connection] = Strangers()
+        self.places: dict[str, str] = {}
+        """The ids of sessions by what a client says when it comes back to one."""
         self.pool = Pool(slots, TokenPipes())
         self.host = socket.gethostname()
         self.incoming = Incoming()
@@ -699,7 +717,7 @@ class Supervisor:
                 self.log_exception(f"! {peer} cannot be served")
                 sock.close()
                 continue
-            victim = self.strangers.add(connection, host)
+            victim = self.strangers.add(connection, network_of(host))
             if victim is not None:
                 victim.lost("others came before it proved who it is")
             self.log("debug", f"= {peer} connected")
@@ -762,6 +780,9 @@ class Supervisor:
             client.timer = self.loop.timer(lambda now: self._tick_session(client, now))
             self._sessions[id] = client
             self._clients[pool] = client
+            if not self._embedded:
+                client.place = place_of(id)
+                self.places[client.place] = id
         elif client.connection is not None:
             # It has a new link; the old one is dead, though we had not noticed.
             client.connection.close()
@@ -893,6 +914,7 @@ class Supervisor:
             return
         self.log("info", f"= session {client.id[:8]} ends: {reason}")
         del self._sessions[client.id]
+        self.places.pop(client.place, None)
         client.timer.close()
         self._throttled.pop(client, None)
         self._drop_workers(client, gently=gently)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from remote_executor.wire.auth import Mechanism
     from remote_executor.wire.frames import Allocate
 
-__all__ = ["PREAMBLE", "Link", "LinkState"]
+__all__ = ["PREAMBLE", "Link", "LinkState", "place_of"]
 
 PREAMBLE = b"\x89rexec\r\n"
 """The first bytes in each direction. Like PNG's: broken by whatever is not a clean byte stream."""
@@ -92,6 +92,7 @@ class Link:
         nonce: 32 fresh random bytes, never used before.
         channel: Gives what names the stream at both ends, such as the fingerprint of the server's
             certificate; asked once the peer's HELLO is there.
+        place: A client's: names the session that it comes back to, see :func:`place_of`.
         limit: The largest frame in bytes that is accepted once the peer is known.
         silence: Seconds without a byte from the peer after which it counts as dead.
         allocate: As for :class:`FrameReader`; called only once the peer is known.
@@ -109,6 +110,7 @@ class Link:
         silence: float = 15.0,
         allocate: Allocate | None = None,
         channel: Callable[[], bytes] = bytes,
+        place: str = "",
     ) -> None:
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
@@ -135,9 +137,12 @@ class Link:
         self._allocate = allocate
         self.reader: FrameReader | SealedReader
         self.reader = self._reader = FrameReader(limit)
-        self._our_hello = encode_fields(
-            {"protocols": [PROTOCOL, PROTOCOL], "auth": mechanism.name, "nonce": nonce.hex()}
-        )
+        self.place = place
+        """Names the session that the client comes back to, as it says in its HELLO; or empty."""
+        hello = {"protocols": [PROTOCOL, PROTOCOL], "auth": mechanism.name, "nonce": nonce.hex()}
+        if place:
+            hello["place"] = place
+        self._our_hello = encode_fields(hello)
         self.outbox.put(Frame(0, 0, 0, 0, PREAMBLE, 0))
         self.outbox.put(make_frame(Kind.HELLO, body=self._our_hello))
 
@@ -283,6 +288,9 @@ class Link:
             )
             self._refuse("auth", text)
             raise AuthenticationFailed(self.peer, text)
+        place = fields.get("place")
+        if self.role == "server" and isinstance(place, str):
+            self.place = place
         hellos = self._our_hello, bytes(frame.body)
         if self.role == "server":
             hellos = hellos[::-1]
@@ -327,7 +335,10 @@ class Link:
             reason = f"the {self.role}'s mechanism {mechanism.name!r} failed: {words}"
         reason = _words(reason)
         self._refuse("auth", reason)
-        raise AuthenticationFailed(self.peer, reason) from cause
+        try:
+            raise AuthenticationFailed(self.peer, reason) from cause
+        finally:
+            cause = None  # its traceback refers to this frame
 
     def _open(self, now: float) -> None:
         """The peer is known: let frames through."""
@@ -426,6 +437,18 @@ class Link:
 
     def _ping_pause(self) -> float:
         return min(PING_SECONDS, self.silence / 3)
+
+
+def place_of(session: str) -> str:
+    """
+    Return what names a session to its server before anything is proved.
+
+    It gives its client a place among those who have proved nothing yet, and no right whatever. The
+    session's own id is not said in the open.
+    """
+    from hashlib import sha256
+
+    return sha256(b"place of " + session.encode()).hexdigest()[:32]
 
 
 def _words(text: str) -> str:

@@ -48,6 +48,12 @@ class DelayedLink:
         for each in self._sockets:
             each.close()
 
+    def cut(self) -> None:
+        """Break all connections that there are. New ones go through."""
+        for each in list(self._sockets):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def _start(self, call, *arguments) -> None:
         thread = threading.Thread(target=call, args=arguments, daemon=True)
         self._threads.append(thread)

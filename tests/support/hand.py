@@ -64,6 +64,7 @@ class Hand:
         self.process = process
         self.frames: list[Frame] = []
         self.acking = True
+        self.place = ""
         self._dial = dial
         self._mechanism = mechanism
         self.fields: dict[str, Any] = {
@@ -102,6 +103,7 @@ class Hand:
             time.monotonic(),
             nonce=os.urandom(32),
             limit=1 << 40,
+            place=self.place,
         )
         self.until(lambda: self.link.state is LinkState.OPEN)
 

@@ -19,9 +19,12 @@ import time
 from collections.abc import Callable
 from pickle import PickleBuffer
 
+from remote_executor.errors import AuthenticationFailed
 from remote_executor.net.addresses import Address
 from remote_executor.server.zygote import await_zygote, fork_zygote
+from remote_executor.wire.auth import TokenAuth
 from remote_executor.wire.frames import HEADER
+from remote_executor.wire.link import PREAMBLE
 from remote_executor.wire.messages import Kind, encode_fields
 from tests.support import tasks
 from tests.support.hand import Hand, remote
@@ -30,8 +33,11 @@ from tests.support.waiting import wait_until
 __all__ = ["ENDINGS", "InsideServer"]
 
 TOKEN = b"s" * 32
-CLASSES = ("ClientSession", "Connection", "WorkerProcess", "PoolWorker", "PoolSession")
+CLASSES = {"ClientSession", "Connection", "Link", "PoolSession", "PoolWorker"}
+CLASSES |= {"TLSStream", "WorkerProcess"}
 LARGE = 300_000
+CLIENT_HELLO = bytes.fromhex("1603010200010001fc0303")
+"""How a TLS client begins."""
 
 
 class InsideServer:
@@ -48,7 +54,6 @@ class InsideServer:
         from remote_executor.net.loop import Loop
         from remote_executor.server.door import Door
         from remote_executor.server.supervisor import Supervisor
-        from remote_executor.wire.auth import TokenAuth
 
         self._loop = Loop()
         self.supervisor = Supervisor(
@@ -167,6 +172,42 @@ def _strangers(server: InsideServer) -> None:
     client.close()
 
 
+def _tls_strangers(server: InsideServer) -> None:
+    from remote_executor.net.tls import ServerTLS
+
+    tls = ServerTLS(True, plain_locally=False)
+    for said in (b"", CLIENT_HELLO, CLIENT_HELLO + b"x" * 4096, PREAMBLE, b"GET / HTTP/1.0\r\n"):
+        server.supervisor.tls = tls
+        with socket.create_connection((server.address.host, server.address.port)) as sock:
+            sock.sendall(said)
+            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                while sock.recv(65536):
+                    pass
+
+
+def _wrong_proofs(server: InsideServer) -> None:
+    for token in (b"x" * 32, b"y" * 32):
+        with contextlib.suppress(AuthenticationFailed):
+            remote(server.address, token)
+
+
+def _refused_mechanisms(server: InsideServer) -> None:
+    """The server's own mechanism is broken."""
+
+    class Broken(TokenAuth):
+        def step(self, said: bytes, binding: bytes) -> bytes:
+            raise RuntimeError("the realm is away")
+
+    mechanism, server.supervisor.mechanism = (
+        server.supervisor.mechanism,
+        lambda: Broken("server", (TOKEN,)),
+    )
+    with contextlib.suppress(AuthenticationFailed):
+        remote(server.address, TOKEN)
+    server.supervisor.mechanism = mechanism
+
+
 ENDINGS: dict[str, Callable[[InsideServer], None]] = {
     "goodbye": _goodbye,
     "cut": _cut,
@@ -179,6 +220,9 @@ ENDINGS: dict[str, Callable[[InsideServer], None]] = {
     "half a frame": _half_a_frame,
     "with modules": _with_modules,
     "strangers": _strangers,
+    "TLS strangers": _tls_strangers,
+    "wrong proofs": _wrong_proofs,
+    "refused mechanisms": _refused_mechanisms,
 }
 
 

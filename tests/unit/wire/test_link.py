@@ -20,6 +20,7 @@ from remote_executor.wire.link import (
     PREAMBLE,
     STRANGER_WORDS,
     LinkState,
+    place_of,
 )
 from remote_executor.wire.messages import PROTOCOL, Flag, Kind, decode_fields, encode_fields
 from tests.support.wires import (
@@ -780,3 +781,39 @@ def test_a_link_that_ends_waits_only_so_long_for_its_last_bytes_to_be_taken():
     assert link.deadline() == 15.0
     feed(link, bytes_of(make_frame(Kind.RESULT, 1)), now=14.9)
     assert link.tick(15.0) == "nothing heard for 15 s"
+
+
+# ------------------------------------------------------------------ a place for who comes back
+
+
+def test_a_client_that_comes_back_says_to_which_session_before_it_proves_anything():
+    place = place_of("ab" * 16)
+    talk = Talk(client=client_link(place=place))
+    talk.pass_on("client")
+
+    assert talk.server.place == place
+    assert talk.server.state is not LinkState.OPEN
+
+
+def test_who_does_not_come_back_names_no_place():
+    talk = Talk()
+    talk.run()
+
+    assert talk.server.place == ""
+    assert talk.server.state is LinkState.OPEN
+
+
+@pytest.mark.parametrize("place", [None, 5, ["x"], {}])
+def test_an_odd_place_is_none(place):
+    link = server_link()
+    fields = {"protocols": [PROTOCOL, PROTOCOL], "auth": "token", "nonce": "00" * 32}
+    feed(link, spoken(make_frame(Kind.HELLO, body=encode_fields({**fields, "place": place}))))
+
+    assert link.place == ""
+    assert link.state is LinkState.PROOF
+
+
+def test_the_name_of_a_place_does_not_tell_the_session():
+    assert place_of("ab" * 16) != place_of("ac" * 16)
+    assert "abab" not in place_of("ab" * 16)
+    assert len(place_of("x" * 10_000)) == 32
