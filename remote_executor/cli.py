@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 from remote_executor import __version__
-from remote_executor.errors import FarmError
+from remote_executor import cli_arguments as read
+from remote_executor.errors import AddressError, FarmError
 from remote_executor.net.addresses import DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -26,33 +28,82 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None means those of the process.
 
     Returns:
-        The exit code: 0 if all is well, 1 if not, 2 for wrong usage.
+        The exit code: 0 if all is well, 1 if not, 2 for wrong usage, and 141 if whoever was to read
+        the output has gone, as with ``| head``.
     """
-    given = _parser().parse_args(arguments)
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            # Not at the interpreter's end, where a closed pipe could not be told from trouble.
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+    except BrokenPipeError:
+        _let_go_of_output()
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = _parser()
+    given = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     try:
         code: int = given.run(given)
+    except BrokenPipeError:
+        raise
+    except AddressError as exc:
+        print(f"remote-executor: {exc}", file=sys.stderr)
+        return 2
     except (FarmError, ImportError, OSError, ValueError) as exc:
         print(f"remote-executor: {exc}", file=sys.stderr)
         return 1
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _let_go_of_output() -> None:
+    """Have what is left to be written go nowhere, or the interpreter would complain at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.dup2(null, stream.fileno())
+        except (AttributeError, OSError, ValueError):  # none, or one that is no file
+            pass
+    os.close(null)
+
+
+def _parser() -> read.Parser:
+    parser = read.Parser(
         prog="remote-executor", description="Serve tasks of FarmExecutor, or look after servers."
     )
     parser.add_argument("--version", action="version", version=f"remote-executor {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.commands = commands.choices
 
     one = commands.add_parser("serve", help="run a server in the foreground until it is ended")
-    one.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
     one.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="0 for any free one (default: %(default)s)"
+        "--host",
+        type=read.host,
+        default="127.0.0.1",
+        help="where to listen (default: %(default)s)",
     )
-    one.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead")
-    one.add_argument("--workers", type=int, metavar="N", help="tasks at a time (default: cores)")
     one.add_argument(
-        "--preload", default="", metavar="A,B", help="modules to import before workers are made"
+        "--port",
+        type=read.port,
+        default=DEFAULT_PORT,
+        help="0 for any free one (default: %(default)s)",
+    )
+    one.add_argument(
+        "--unix", type=read.socket_path, metavar="PATH", help="listen on a Unix socket instead"
+    )
+    one.add_argument(
+        "--workers", type=read.count, metavar="N", help="tasks at a time (default: cores)"
+    )
+    one.add_argument(
+        "--preload",
+        type=read.module_names,
+        default=[],
+        metavar="A,B",
+        help="modules to import before workers are made",
     )
     one.add_argument(
         "--log-level", default="warning", choices=["debug", "info", "warning", "error"]
@@ -71,7 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_ssh_options(one)
     one.add_argument(
-        "--min-servers", type=int, metavar="N", default=1, help="how many must start (default: 1)"
+        "--min-servers",
+        type=read.count,
+        metavar="N",
+        default=1,
+        help="how many must start (default: 1)",
     )
     one.set_defaults(run=_launch)
 
@@ -82,18 +137,18 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_doctor)
 
     one = commands.add_parser("ping", help="tell whether a server answers")
-    one.add_argument("address")
-    one.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS")
+    one.add_argument("address", type=read.address, metavar="ADDRESS")
+    one.add_argument("--timeout", type=read.seconds, default=3.0, metavar="SECONDS")
     _add_security(one)
     one.set_defaults(run=_ping)
 
     one = commands.add_parser("status", help="print what a server does, as JSON")
-    one.add_argument("address")
+    one.add_argument("address", type=read.address, metavar="ADDRESS")
     _add_security(one)
     one.set_defaults(run=_status)
 
     one = commands.add_parser("end", help="have a server end when its clients are done")
-    one.add_argument("address")
+    one.add_argument("address", type=read.address, metavar="ADDRESS")
     _add_security(one)
     one.set_defaults(run=_end)
 
@@ -112,20 +167,26 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_ssh_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("hosts", nargs="+", metavar="HOST", help="host, user@host, user@host:port")
-    one.add_argument("--user", help="who to log in as")
-    one.add_argument("--port", type=int, help="the port of the SSH server")
-    one.add_argument("--python", metavar="PATH", help="the Python to run there")
-    one.add_argument("--setup", metavar="LINE", help="a line for sh to be run before")
-    one.add_argument("--workers", type=int, metavar="N", help="tasks at a time (default: cores)")
-    one.add_argument("--key", metavar="FILE", help="a private key")
-    one.add_argument("--proxy", metavar="HOST,...", help="hosts to jump over")
+    one.add_argument("--user", type=read.text, help="who to log in as")
+    one.add_argument("--port", type=read.ssh_port, help="the port of the SSH server")
+    one.add_argument("--python", type=read.text, metavar="PATH", help="the Python to run there")
+    one.add_argument(
+        "--setup", type=read.text, metavar="LINE", help="a line for sh to be run before"
+    )
+    one.add_argument(
+        "--workers", type=read.count, metavar="N", help="tasks at a time (default: cores)"
+    )
+    one.add_argument("--key", type=read.file, metavar="FILE", help="a private key")
+    one.add_argument("--proxy", type=read.text, metavar="HOST,...", help="hosts to jump over")
     one.add_argument("--client", choices=["paramiko", "openssh"], default="paramiko")
     one.add_argument(
         "--accept-new",
         action="store_true",
         help="add a host that is not in known_hosts to it, instead of refusing it",
     )
-    one.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
+    one.add_argument(
+        "--ssh-config", type=read.file, metavar="FILE", help="instead of ~/.ssh/config"
+    )
 
 
 def _ssh_options(given: argparse.Namespace) -> dict[str, Any]:
@@ -154,28 +215,42 @@ def _add_security(one: argparse.ArgumentParser, server: bool = False) -> None:
         help="how both ends prove who they are (default: REMOTE_EXECUTOR_AUTH, else token)",
     )
     group.add_argument(
-        "--gssapi-service", metavar="NAME", help="the service in the server's Kerberos principal"
+        "--gssapi-service",
+        type=read.text,
+        metavar="NAME",
+        help="the service in the server's Kerberos principal",
     )
     if server:
         group.add_argument(
-            "--gssapi-users", metavar="USER@REALM,...", help="the principals that may run code here"
+            "--gssapi-users",
+            type=read.names,
+            metavar="USER@REALM,...",
+            help="the principals that may run code here",
         )
     group.add_argument(
         "--tls",
         action=argparse.BooleanOptionalAction,
         help="speak TLS (default: REMOTE_EXECUTOR_TLS, else where others could listen)",
     )
-    group.add_argument("--tls-certificate", metavar="PEM", help="this end's certificate")
-    group.add_argument("--tls-key", metavar="PEM", help="its key, if it is in another file")
+    group.add_argument(
+        "--tls-certificate", type=read.file, metavar="PEM", help="this end's certificate"
+    )
+    group.add_argument(
+        "--tls-key", type=read.file, metavar="PEM", help="its key, if it is in another file"
+    )
     group.add_argument(
         "--tls-ca",
+        type=read.file,
         metavar="PEM",
         help="who must have signed the "
         + ("clients' certificates" if server else "server's certificate"),
     )
     if not server:
         group.add_argument(
-            "--tls-name", metavar="HOST", help="the name in it (default: the address's host)"
+            "--tls-name",
+            type=read.text,
+            metavar="HOST",
+            help="the name in it (default: the address's host)",
         )
 
 
@@ -189,7 +264,7 @@ def _security(given: argparse.Namespace) -> dict[str, Any]:
     elif given.auth == "gssapi" or given.gssapi_service or getattr(given, "gssapi_users", None):
         from remote_executor.net.gssapi import GSSAPI
 
-        users = (getattr(given, "gssapi_users", None) or "").replace(",", " ").split()
+        users = getattr(given, "gssapi_users", None) or []
         auth = GSSAPI(given.gssapi_service or "remote_executor", users)
     fields = {
         "certificate": given.tls_certificate,
@@ -219,7 +294,7 @@ def _serve(given: argparse.Namespace) -> int:
         given.port,
         address=f"unix:{given.unix}" if given.unix else None,
         workers=given.workers,
-        preload=[name for name in given.preload.split(",") if name],
+        preload=given.preload,
         log_level=given.log_level,
         insecure=given.insecure,
         **_security(given),
@@ -279,7 +354,7 @@ def _ping(given: argparse.Namespace) -> int:
     if error is None:
         print(f"{given.address} answers")
         return 0
-    print(f"{given.address} does not answer: {error}")
+    print(f"{given.address} does not answer: {error}", file=sys.stderr)
     return 1
 
 

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-__all__ = ["PRIORITIES", "Options"]
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+__all__ = ["PRIORITIES", "Options", "TaskOptions"]
 
 PRIORITIES = {"high": 1, "normal": 0, "low": -1}
+
+
+class TaskOptions(TypedDict, total=False):
+    """
+    What ``executor.options(...)`` takes, for type checkers and editors.
+
+    Attributes: see :class:`Options`.
+    """
+
+    priority: int | str
+    category: Hashable
+    timeout: float | None
+    retries: int | None
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +78,20 @@ class Options:
 
         Args:
             changes: Attributes and their new values.
+
+        Raises:
+            TypeError: If there is no such option: it says which there are, and which was meant.
         """
+        for name in changes:
+            if name not in TaskOptions.__annotations__:
+                raise TypeError(_unknown(name))
         return replace(self, **changes)
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    known = list(TaskOptions.__annotations__)
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"there is no option {name}{hint}; there are {', '.join(known)}"

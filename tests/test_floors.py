@@ -27,7 +27,7 @@ FLOORS = [
     ["net"],  # the world
     ["client", "server"],  # shells
     ["parallel", "launch", "adapters"],  # uses
-    ["cli", "__main__", "__init__"],
+    ["cli_arguments", "cli", "__main__", "__init__"],
 ]
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 

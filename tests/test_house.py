@@ -266,3 +266,9 @@ def test_module_uses_no_hash_that_fips_refuses(name):
     ]
 
     assert used == []
+
+
+@pytest.mark.parametrize("path", [*modules().values(), ROOT / "README.md"], ids=relative)
+def test_install_hints_work_from_a_clone(path):
+    """The package is on no index, so ``pip install 'remote_executor[tls]'`` installs nothing."""
+    assert not re.search(r"install\W+(-\w+\W+)*remote_executor\b", path.read_text("utf-8"))

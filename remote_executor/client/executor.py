@@ -31,7 +31,7 @@ from remote_executor.interpreter import python_command
 from remote_executor.lineage import check_depth, depth
 from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
 from remote_executor.net.security import auth_of, tls_of
-from remote_executor.options import Options
+from remote_executor.options import Options, TaskOptions
 from remote_executor.payload.functions import FunctionCache
 from remote_executor.payload.modules import Modules
 from remote_executor.payload.pickles import dump, holds_code
@@ -39,6 +39,8 @@ from remote_executor.payload.pickles import dump, holds_code
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
+
+    from typing_extensions import Unpack
 
     from remote_executor.client.foreign import Form
     from remote_executor.launch.hosts import HostLike
@@ -505,7 +507,7 @@ class FarmView(_Face):
     def _max_workers(self) -> int:
         return self._farm._max_workers
 
-    def options(self, **changes: Any) -> FarmView:
+    def options(self, **changes: Unpack[TaskOptions]) -> FarmView:
         """
         Return a view with these options and otherwise this one's.
 
@@ -670,6 +672,7 @@ class FarmExecutor(_Face):
         port: int | None = None,
         python: str | None = None,
         setup: str | None = None,
+        workers: int | None = None,
         env: Mapping[str, str] | None = None,
         key_filename: str | tuple[str, ...] | None = None,
         password: str | None = None,
@@ -701,11 +704,13 @@ class FarmExecutor(_Face):
                 :class:`~remote_executor.SSHHost`.
             max_workers: How many tasks run at a time on each host; None means one for each of its
                 cores.
-            user: Who to log in as; this and the next eight are for hosts that do not say
+            user: Who to log in as; this and the next nine are for hosts that do not say
                 otherwise, and :class:`~remote_executor.SSHHost` says more of them.
             port: The port of the SSH server.
             python: The Python to run.
             setup: A line for ``sh`` to be run before.
+            workers: The same as ``max_workers``, by the name that :class:`~remote_executor.SSHHost`
+                and the command line have for it.
             env: Variables for the server and its workers.
             key_filename: A private key, or several.
             password: For the login, or as the passphrase of a key.
@@ -741,13 +746,17 @@ class FarmExecutor(_Face):
         from remote_executor.launch.hosts import SSHHost, parse_hosts
         from remote_executor.launch.ssh import Plan, spawn
 
+        if workers is None:
+            workers = max_workers
+        elif max_workers not in (None, workers):
+            raise TypeError("max_workers and workers are the same, and differ: give one of them")
         defaults = SSHHost(
             "default",
             user=user,
             port=port,
             python=python,
             setup=setup,
-            workers=max_workers,
+            workers=workers,
             env=env,
             key_filename=key_filename,
             password=password,
@@ -800,7 +809,7 @@ class FarmExecutor(_Face):
 
     # ---------------------------------------------------------------------- views
 
-    def options(self, **options: Any) -> FarmView:
+    def options(self, **options: Unpack[TaskOptions]) -> FarmView:
         """
         Return a view: an Executor that shares this farm and gives its tasks these options.
 

@@ -226,7 +226,7 @@ class Plan:
             if exc.name != "paramiko":
                 raise
             raise ImportError(
-                "spawning over SSH needs paramiko: pip install 'remote_executor[ssh]', or say "
+                "spawning over SSH needs paramiko: pip install 'paramiko>=3.4', or say "
                 "client='openssh' to use the program ssh",
                 name="paramiko",
             ) from None

@@ -216,7 +216,7 @@ class Dialogue:
             if "False" in found:
                 text = f"Python 3.10 or later is needed; there is {found.replace('False ', '')}"
                 raise progress.failure(text, stage="python too old")
-            text = f"no Python that runs: {found}" if found else "there is no python3 in the PATH"
+            text = f"no Python that runs: {found}" if found else self._no_python()
             raise progress.failure(text, stage="python not found")
         try:
             fields = json.loads(words)
@@ -225,6 +225,13 @@ class Dialogue:
         if not isinstance(fields, dict):
             raise progress.failure(f"it answers with what cannot be understood: {words[:200]}")
         self._learn(fields)
+
+    def _no_python(self) -> str:
+        asked = self._progress.host.python
+        if asked is None:
+            return "there is no python3 in the PATH of a login there"
+        where = "" if "/" in asked else " in the PATH of a login there"
+        return f"there is no program {asked}{where}; python= (--python) asks for it"
 
     def _learn(self, fields: dict[str, Any]) -> None:
         if "error" in fields:

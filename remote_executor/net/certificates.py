@@ -30,8 +30,8 @@ def self_made(name: str) -> tuple[bytes, bytes]:
         from cryptography.x509.oid import NameOID
     except ModuleNotFoundError as exc:
         raise ValueError(
-            "a server cannot make a certificate without the package cryptography: install "
-            "remote_executor[tls], or give one by tls=TLS(certificate=..., key=...) "
+            "a server cannot make a certificate without the package cryptography: "
+            "pip install 'cryptography>=41', or give one by tls=TLS(certificate=..., key=...) "
             "(--tls-certificate, --tls-key)"
         ) from exc
     key = ec.generate_private_key(ec.SECP256R1())

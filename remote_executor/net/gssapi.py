@@ -214,6 +214,6 @@ def _library() -> Any:
         import gssapi.raw
     except ImportError as exc:
         raise ValueError(
-            f"GSSAPI needs the package gssapi: install remote_executor[gssapi] ({exc})"
+            f"GSSAPI needs the package gssapi: pip install 'gssapi>=1.8' ({exc})"
         ) from exc
     return gssapi

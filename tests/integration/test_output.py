@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import re
@@ -13,7 +14,10 @@ import sys
 import time
 import warnings
 
+import pytest
+
 from remote_executor import FarmExecutor
+from tests.integration.conftest import environment
 from tests.support import tasks
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
@@ -355,3 +359,40 @@ def test_speed_is_not_lost_by_talk(farm):
             future.result(LIMIT)
 
         assert time.monotonic() - start < scaled(5)
+
+
+COVERED = """
+def double(x):
+    if x:
+        y = 2 * x
+    else:
+        y = 0
+    return y
+"""
+
+
+def test_coverage_of_what_runs_in_workers(run_script, tmp_path):
+    """README's setting."""
+    pytest.importorskip("coverage", minversion="7.10")
+    (tmp_path / "covered.py").write_text(COVERED.lstrip())
+    (tmp_path / ".coveragerc").write_text("[run]\npatch = subprocess\n")
+    (tmp_path / "main.py").write_text(
+        "import covered\n"
+        "from remote_executor import FarmExecutor\n"
+        "if __name__ == '__main__':\n"
+        "    with FarmExecutor(1) as executor:\n"
+        "        print(executor.submit(covered.double, 3).result())\n"
+    )
+    for words in (["run", "main.py"], ["combine", "-q"], ["json", "-q", "--include=covered.py"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "coverage", *words],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "coverage.json").read_text())["files"]["covered.py"]
+
+    assert found["missing_lines"] == [5]

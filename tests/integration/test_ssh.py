@@ -42,7 +42,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-require_module("paramiko", "pip install 'remote_executor[ssh]'")
+require_module("paramiko", "pip install 'paramiko>=3.4'")
 require("sshd", "Debian's package openssh-server")
 
 CLIENTS = ["paramiko", "openssh"]

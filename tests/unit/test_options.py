@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from remote_executor.options import PRIORITIES, Options
+from remote_executor.options import PRIORITIES, Options, TaskOptions
 
 
 class Index:
@@ -82,3 +82,20 @@ def test_options_are_frozen_values():
         options.priority = "high"
     assert pickle.loads(pickle.dumps(options)) == options
     assert hash(options) == hash(Options(priority="low"))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("prority", "priority"), ("time_out", "timeout"), ("retry", "retries"), ("names", "name")],
+)
+def test_an_option_that_there_is_not_asks_what_was_meant(given, meant):
+    with pytest.raises(TypeError, match=rf"no option {given} \(did you mean {meant}\?\)") as caught:
+        Options().but(**{given: 1})
+
+    assert "priority, category, timeout, retries, name" in str(caught.value)
+
+
+def test_the_options_that_type_checkers_know_are_those_that_there_are():
+    fields = {field.name for field in dataclasses.fields(Options)}
+
+    assert set(TaskOptions.__annotations__) == fields

@@ -180,3 +180,20 @@ def test_what_ssh_complains_of(stderr, stage, again):
 
     assert (found, retry) == (stage, again)
     assert reason
+
+
+@pytest.mark.parametrize(
+    ("python", "reason"),
+    [
+        ("python3.99", "there is no program python3.99 in the PATH of a login there"),
+        ("/opt/py/bin/python", "there is no program /opt/py/bin/python;"),
+    ],
+)
+def test_a_python_that_was_asked_for_and_is_not_there_is_named(python, reason):
+    dialogue = Dialogue(Progress(SSHHost("node1", python=python)))
+
+    error = failed(dialogue, f"{MARK} none\n".encode())
+
+    assert error.stage == "python not found"
+    assert reason in error.reason
+    assert "--python" in error.reason

@@ -356,5 +356,5 @@ def test_a_context_for_the_other_end_or_without_a_certificate(ca):
 
 def test_without_the_package_a_server_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(ValueError, match=r"install remote_executor\[tls\]"):
+    with pytest.raises(ValueError, match=r"pip install 'cryptography>="):
         ServerTLS(True, plain_locally=False)
