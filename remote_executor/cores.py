@@ -19,7 +19,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["THREAD_VARIABLES", "quota", "thread_limits", "usable_cores"]
 
@@ -42,10 +42,14 @@ def usable_cores() -> int:
         chosen = _chosen(os.environ.get("PYTHON_CPU_COUNT"))
     if chosen is not None:
         return chosen
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    cores = 0
     try:
-        cores = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # macOS has none, and a sandbox may refuse it
-        cores = os.cpu_count() or 1
+        if affinity is not None:  # macOS has none
+            cores = len(affinity(0))
+    except OSError:  # a sandbox refuses it
+        pass
+    cores = cores or os.cpu_count() or 1
     allowed = quota()
     return max(1, cores if allowed is None else min(cores, allowed))
 

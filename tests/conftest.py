@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.support import without_linux  # noqa: F401 - before anything of ours is loaded
+
+# isort: split
 from remote_executor.cores import usable_cores
 from remote_executor.net.tokens import renew_token
 from tests.support import leaks

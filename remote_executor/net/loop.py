@@ -242,7 +242,8 @@ class Loop:
         """
         assert self._epoll is not None
         try:
-            return self._epoll.poll(timeout)
+            ready: list[tuple[int, int]] = self._epoll.poll(timeout)
+            return ready
         except ValueError:  # it has been closed
             return []
 

@@ -11,6 +11,7 @@ Where the system has no ``memfd_create``, :data:`AVAILABLE` is false and buffers
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -18,7 +19,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from remote_executor.wire.frames import Buffer
 
@@ -32,7 +33,13 @@ __all__ = [
     "check_segment",
 ]
 
-AVAILABLE = sys.platform == "linux" and hasattr(os, "memfd_create")
+# Linux alone has these.
+_MFD_FLAGS: int = getattr(os, "MFD_CLOEXEC", 0) | getattr(os, "MFD_ALLOW_SEALING", 0)
+_ADD_SEALS: int = getattr(fcntl, "F_ADD_SEALS", 0)
+_GET_SEALS: int = getattr(fcntl, "F_GET_SEALS", 0)
+_SEAL_SHRINK: int = getattr(fcntl, "F_SEAL_SHRINK", 0)
+
+AVAILABLE: bool = sys.platform == "linux" and hasattr(os, "memfd_create") and _SEAL_SHRINK != 0
 
 WORTH = 256 * 1024
 """Bytes of buffers from which on a segment is faster than a stream."""
@@ -70,7 +77,7 @@ def check_segment(fd: int, total: int) -> None:
     """
     if os.fstat(fd).st_size < total:
         raise ValueError("a shared segment is shorter than its buffers")
-    if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+    if not AVAILABLE or not fcntl.fcntl(fd, _GET_SEALS) & _SEAL_SHRINK:
         raise ValueError("a shared segment could be cut short by its owner")
 
 
@@ -172,11 +179,13 @@ class SegmentPool:
                 continue  # another thread was faster
             return segment
         capacity = -(-total // (1 << 20)) << 20
-        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        segment = Segment(os.memfd_create("remote_executor", flags), capacity)
+        create: Callable[[str, int], int] | None = getattr(os, "memfd_create", None)
+        if create is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        segment = Segment(create("remote_executor", _MFD_FLAGS), capacity)
         os.ftruncate(segment.fd, capacity)
         # Whoever maps it must never find it shorter, which would end his process.
-        fcntl.fcntl(segment.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        fcntl.fcntl(segment.fd, _ADD_SEALS, _SEAL_SHRINK)
         return segment
 
     def back(self, segment: Segment) -> None:

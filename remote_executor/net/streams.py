@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ FD = struct.Struct("i")
 MOST_FDS = 64
 """Descriptors that may wait for their frames; those of a large read come before it is cut."""
 ANCILLARY = socket.CMSG_SPACE(FD.size * 8)
+CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+"""Has descriptors closed on exec as they come; where it is missing (macOS) that is done later."""
+
 STEP = 16 * 1024
 """Bytes that are received in one of the :meth:`Stream.steps`."""
 
@@ -127,7 +131,7 @@ class SocketStream:
     def steps(self) -> Steps | None:
         """Return what calls ``send`` and ``recvmsg``; see :class:`Stream`."""
         send, receive = self._sock.send, self._sock.recvmsg
-        arguments = ((STEP, 0 if self.fds is None else ANCILLARY, socket.MSG_CMSG_CLOEXEC),)
+        arguments = ((STEP, 0 if self.fds is None else ANCILLARY, CLOEXEC),)
         return lambda data: map(send, (data,)), lambda: starmap(receive, arguments)
 
     def put_back(self, received: list[Any]) -> None:
@@ -192,7 +196,7 @@ def receive_with_fds(sock: socket.socket, buffer: memoryview, fds: list[Descript
     """
     if len(fds) > MOST_FDS:
         raise OSError(errno.EMFILE, "descriptors come without the frames they belong to")
-    count, messages, _, _ = sock.recvmsg_into([buffer], ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    count, messages, _, _ = sock.recvmsg_into([buffer], ANCILLARY, CLOEXEC)
     if messages:
         fds += descriptors(messages)
     return count
@@ -205,6 +209,9 @@ def descriptors(messages: list[tuple[int, int, bytes]]) -> list[Descriptor]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = len(data) - len(data) % FD.size
             found += [Descriptor(fd) for (fd,) in FD.iter_unpack(data[:whole])]
+    if not CLOEXEC:
+        for each in found:
+            os.set_inheritable(each.fd, False)
     return found
 
 
@@ -217,7 +224,9 @@ def send_with_fd(sock: socket.socket, part: WithSegment) -> int:
 def _keep_alive(sock: socket.socket) -> None:
     """Let the kernel find out about peers that are gone, also while we are busy elsewhere."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+    # The first is called TCP_KEEPALIVE on macOS.
+    idle = "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"
+    for name, value in ((idle, 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
         option = getattr(socket, name, None)  # not every system has each of them
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["faults", "unwritten"]
 
+LINUX: bool = sys.platform == "linux"
+
 #: ``ioctl(PAGEMAP_SCAN)`` of Linux 6.7 and later: _IOWR('f', 16, struct pm_scan_arg).
 _SCAN = 0xC0606610
 _ARGUMENT = struct.Struct("<12Q")
@@ -47,7 +49,7 @@ def unwritten(mapping: mmap.mmap) -> bool:
     Returns:
         False if a page was written to, and also if the system does not tell.
     """
-    if sys.platform != "linux":
+    if not LINUX:
         return False
     import ctypes
     import fcntl

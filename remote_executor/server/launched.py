@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.server.serve import serve
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from remote_executor.net.tls import TLS
 
 __all__ = ["main"]
@@ -59,7 +61,7 @@ def main(fd: int) -> int:
             address=address,
             workers=config["workers"],
             auth=config["secret"],
-            tls=_tls(config["certificate"]),
+            tls=_tls(config["certificate"], remove),
             preload=config["preload"],
             log_level=config["log_level"],
             ready=ready,
@@ -101,21 +103,43 @@ def _own_address() -> str:
     return words[2].partition("%")[0]
 
 
-def _tls(certificate: str | None) -> TLS | bool:
+def _tls(certificate: str | None, remove: list[str]) -> TLS | bool:
     """
     Return what TLS is to be spoken with.
 
     Args:
         certificate: It and its key as PEM; None for plain text.
+        remove: Takes the folder that is to be removed in the end, if one is made.
     """
     if certificate is None:
         return False
     from remote_executor.net.tls import TLS
 
-    # OpenSSL takes files only. This one has no name and is in memory.
-    fd = os.memfd_create("certificate")
-    os.write(fd, certificate.encode())
-    return TLS(certificate=f"/proc/self/fd/{fd}")
+    return TLS(certificate=_pem_file(certificate.encode(), remove))
+
+
+def _pem_file(pem: bytes, remove: list[str]) -> str:
+    """Return a path by which OpenSSL, which takes files only, can read what is in memory."""
+    create: Callable[[str], int] | None = getattr(os, "memfd_create", None)
+    try:
+        if create is not None:
+            # It has no name and is in memory.
+            fd = create("certificate")
+            os.write(fd, pem)
+            path = f"/proc/self/fd/{fd}"
+            if os.path.exists(path):
+                return path
+            os.close(fd)
+    except OSError:  # a sandbox refuses it
+        pass
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="remote-executor-")  # nobody else can enter it
+    remove.append(folder)
+    path = os.path.join(folder, "pem")
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(pem)
+    return path
 
 
 def _remove(folder: str) -> None:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["Current", "Worker", "current", "run", "worker_index"]
 
 PR_SET_CHILD_SUBREAPER = 36
+LINUX: bool = sys.platform == "linux"
 
 HIGH = 200
 """Our descriptors are moved up here: tasks that close the low ones are not rare."""
@@ -695,7 +696,7 @@ def become_reaper() -> bool:
     The zygote does, so that no process that a dead worker left behind gets away. Each worker does,
     so that what its tasks leave behind stays with it while it lives, and is told from the others'.
     """
-    if sys.platform != "linux":
+    if not LINUX:
         return False
     try:
         import ctypes
