@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import functools
-import getpass
 import os
+import pwd
 import select
 import shlex
+import shutil
 import socket
 import subprocess
 import threading
@@ -18,8 +19,16 @@ import paramiko
 
 from remote_executor.errors import LaunchFailed
 from remote_executor.launch.hosts import split_jumps, why_unfit_for_shell
+from remote_executor.launch.known_hosts import HostKeys, KnownHosts, append_line, host_label
 from remote_executor.launch.ssh import NotForwarded, ServerGone, Unsteady
 from remote_executor.launch.ssh_config import expand, include_paths, read_file
+from remote_executor.launch.ssh_settings import (
+    Settings,
+    ask_ssh,
+    make_settings,
+    refuse_unknown,
+    unknown_line,
+)
 from remote_executor.launch.stages import Progress
 
 if TYPE_CHECKING:
@@ -33,6 +42,9 @@ __all__ = ["ParamikoClient", "ParamikoConnection", "Pump"]
 CONNECT_SECONDS = 10.0
 LOGIN_SECONDS = 20.0
 """For the banner, the exchange of keys, and each method of authentication."""
+
+AGENT_SECONDS = 60.0
+"""For an agent's answer: somebody may have to confirm the use of a key, or to touch it."""
 
 LOOK_SECONDS = 0.1
 """How soon a connection in the making notices that nobody wants it any more."""
@@ -50,6 +62,9 @@ FAST = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 CONNECT_FAILED = 2
 PROHIBITED = 1
 
+SSH_PORT = 22
+TRY_OPENSSH = "client='openssh' does"
+
 KEY_CLASSES: tuple[Any, ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
@@ -65,7 +80,10 @@ class ParamikoClient:
     def __init__(self, host_keys: str, ssh_config: str | None) -> None:
         self._accept_new = host_keys == "accept-new"
         self._config = ssh_config
+        self._known = KnownHosts()
         self._known_lock = threading.Lock()
+        self._ssh = shutil.which("ssh")
+        """The program that is asked what the configuration means, if there is one."""
 
     def server_address(self) -> str:
         """A port of the loopback: paramiko has no streams to Unix sockets."""
@@ -110,9 +128,9 @@ class ParamikoClient:
                 progress.enter("connect")
                 sock, process = _run_proxy(settings.proxy_command)
             else:
-                sock = _connect(settings.name, settings.port, progress)
+                sock = _connect(settings, progress)
             progress.enter("connect")
-            transport = _handshake(sock, self._known_types(settings), progress)
+            transport = _handshake(sock, self._known_kinds(settings), settings, progress)
             progress.enter("host key")
             self._check_key(transport, settings, progress)
             progress.enter("authentication")
@@ -124,7 +142,7 @@ class ParamikoClient:
             raise
 
     def _jump(
-        self, jumps: list[SSHHost], settings: _Settings, progress: Progress, depth: int
+        self, jumps: list[SSHHost], settings: Settings, progress: Progress, depth: int
     ) -> tuple[ParamikoConnection, Any]:
         """Reach the host over others: return the last of them and a stream through it."""
         connection: ParamikoConnection | None = None
@@ -154,8 +172,16 @@ class ParamikoClient:
 
     # -------------------------------------------------------------- configuration
 
-    def _lookup(self, host: SSHHost) -> _Settings:
+    def _lookup(self, host: SSHHost) -> Settings:
         """Find out what the configuration says of a host."""
+        home = _home()
+        if self._ssh is not None:
+            return make_settings(host, ask_ssh(self._ssh, host, self._config), os.environ, home)
+        words = self._read_config(host, home)
+        return make_settings(host, words, os.environ, home, filled=False)
+
+    def _read_config(self, host: SSHHost, home: str) -> dict[str, list[str]]:
+        """Do without the program ssh."""
         given = [f"Host {host.name}"]
         if host.user is not None:
             given.append(f"  User {host.user}")
@@ -167,149 +193,134 @@ class ParamikoClient:
             text = f"{head}{block}\n  SendEnv YES\n"
             return "sendenv" in paramiko.SSHConfig.from_text(text).lookup(host.name)
 
+        files = [os.path.join(home, ".ssh", "config"), "/etc/ssh/ssh_config"]
         text = head
-        for path in self._config_files():
-            folder = os.path.expanduser("~/.ssh") if path[:5] != "/etc/" else os.path.dirname(path)
+        for path in files if self._config is None else [self._config]:
+            folder = os.path.join(home, ".ssh") if path[:5] != "/etc/" else os.path.dirname(path)
             try:
                 source = read_file(path)
             except FileNotFoundError:
                 continue
-            text += "Host *\n"
             find = functools.partial(include_paths, folder=folder)
-            text += expand(source, applies, find, read_file)
+            whole = expand(source, applies, find, read_file)
+            refuse_unknown(whole, applies)
+            text += "Host *\n" + whole
         found = paramiko.SSHConfig.from_text(text).lookup(host.name)
-        return _Settings(host, found)
-
-    def _config_files(self) -> list[str]:
-        if self._config is not None:
-            return [self._config]
-        return [os.path.expanduser("~/.ssh/config"), "/etc/ssh/ssh_config"]
+        if "proxyjump" in found and "proxycommand" in found:
+            raise unknown_line("ProxyCommand and ProxyJump", "the first of the two counts")
+        return {key: [value] if isinstance(value, str) else value for key, value in found.items()}
 
     # ------------------------------------------------------------------ host keys
 
-    def _known(self, settings: _Settings) -> tuple[list[Any], list[Any]]:
-        """Return the keys that a host is known by, and those that were revoked."""
-        table, revoked = paramiko.HostKeys(), paramiko.HostKeys()
-        for path in settings.known_files:
-            try:
-                lines = read_file(path).splitlines()
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            for line in lines:
-                marker, _, rest = line.strip().partition(" ")
-                keys = table
-                if marker == "@revoked":
-                    keys, line = revoked, rest
-                elif not line.strip() or line.lstrip()[0] in "#@":
-                    continue
-                try:
-                    entry = paramiko.hostkeys.HostKeyEntry.from_line(line.strip())
-                except Exception:  # noqa: S112 - one bad line is no reason to trust nobody
-                    continue
-                if entry is not None:
-                    keys._entries.append(entry)
-        name = settings.known_name
-        return list((table.lookup(name) or {}).values()), list(
-            (revoked.lookup(name) or {}).values()
-        )
-
-    def _known_types(self, settings: _Settings) -> list[str]:
+    def _known_kinds(self, settings: Settings) -> list[str]:
         try:
-            known, _ = self._known(settings)
+            found = self._look_up(settings)
         except OSError:
             return []  # it is reported when the key is checked
-        return [key.get_name() for key in known]
+        return [kind for kind, _ in (*found.known, *found.without_port)]
+
+    def _look_up(self, settings: Settings) -> HostKeys:
+        port = settings.port if settings.known_port else SSH_PORT
+        with self._known_lock:
+            return self._known.look_up(settings.known_files, settings.known_name, port)
 
     def _check_key(
-        self, transport: paramiko.Transport, settings: _Settings, progress: Progress
+        self, transport: paramiko.Transport, settings: Settings, progress: Progress
     ) -> None:
-        key = transport.get_remote_server_key()
-        shown = f"{key.get_name()} {_fingerprint(key)}"
-        with self._known_lock:
-            try:
-                known, revoked = self._known(settings)
-            except OSError as exc:
-                raise progress.failure(f"known_hosts cannot be read: {exc}") from exc
-            if key in revoked:
-                raise progress.failure(f"its key {shown} was revoked in known_hosts")
-            if key in known:
-                return
-            name, path = settings.known_name, settings.known_files[0]
-            if known:
-                was = ", ".join(f"{each.get_name()} {_fingerprint(each)}" for each in known)
-                raise progress.failure(
-                    f"its key has changed: it is {shown}, and known_hosts has {was} for {name}. "
-                    "Somebody may stand between; if the host is known to have a new key, remove "
-                    f"the old one with 'ssh-keygen -R {shlex.quote(name)} -f {shlex.quote(path)}'"
-                )
-            if not self._accept_new:
-                raise progress.failure(
-                    f"{name} is not in {path}; its key is {shown}. Log in once by hand, or say "
-                    "host_keys='accept-new'"
-                )
-            try:
-                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-                with open(fd, "w", encoding="ascii") as file:
-                    file.write(f"{name} {key.get_name()} {key.get_base64()}\n")
-            except OSError as exc:
-                raise progress.failure(f"its key cannot be added to {path}: {exc}") from exc
+        """See that a host is the one that is known by that name."""
+        host_key = transport.get_remote_server_key()
+        key = host_key.get_name(), host_key.get_base64()
+        shown = f"{key[0]} {_fingerprint(host_key)}"
+        for setting, what in (
+            (settings.known_command, "KnownHostsCommand"),
+            (settings.revoked_file, "RevokedHostKeys"),
+        ):
+            if setting is not None:
+                raise progress.failure(f"paramiko does not know {what}; {TRY_OPENSSH}")
+        try:
+            found = self._look_up(settings)
+        except OSError as exc:
+            raise progress.failure(f"known_hosts cannot be read: {exc}") from exc
+        if key in found.revoked:
+            raise progress.failure(f"its key {shown} was revoked in known_hosts")
+        if key in found.known or key in found.without_port:
+            return
+        name = host_label(settings.known_name, settings.port if settings.known_port else SSH_PORT)
+        path = settings.known_files[0] if settings.known_files else None
+        changed = [each for kind, each in found.known if kind == key[0]]
+        if changed:
+            was = ", ".join(f"{key[0]} {_fingerprint_of(each)}" for each in changed)
+            where = f" -f {shlex.quote(path)}" if path is not None else ""
+            raise progress.failure(
+                f"its key has changed: it is {shown}, and known_hosts has {was} for {name}. "
+                "Somebody may stand between; if the host is known to have a new key, remove "
+                f"the old one with 'ssh-keygen -R {shlex.quote(name)}{where}'"
+            )
+        if found.authorities:
+            raise progress.failure(
+                f"known_hosts has an authority for {name} (@cert-authority), and paramiko knows no "
+                f"certificates of hosts; {TRY_OPENSSH}"
+            )
+        if not self._accept_new:
+            others = sorted({kind for kind, _ in found.known})
+            also = f", which has its keys of other kinds ({', '.join(others)})" if others else ""
+            raise progress.failure(
+                f"{name} is not in {path or 'any known_hosts'}{also}; its key is {shown}. Log in "
+                "once by hand, or say host_keys='accept-new'"
+            )
+        if path is None:
+            return  # UserKnownHostsFile none: nothing is remembered
+        try:
+            with self._known_lock:
+                append_line(path, name, key, settings.hashed)
+        except OSError as exc:
+            raise progress.failure(f"its key cannot be added to {path}: {exc}") from exc
 
 
-class _Settings:
-    """What is known of a host after its configuration was read."""
-
-    def __init__(self, host: SSHHost, found: Any) -> None:
-        self.name: str = found.get("hostname", host.name)
-        self.port = int(found.get("port", 22))
-        self.user: str = found.get("user") or getpass.getuser()
-        self.proxy_jump: str | None = found.get("proxyjump")
-        self.proxy_command: str | None = found.get("proxycommand")
-        if self.proxy_command is not None and self.proxy_jump is not None:
-            self.proxy_command = None
-        self.identities: list[str] = [
-            os.path.expanduser(path) for path in found.get("identityfile", []) if path != "none"
-        ]
-        self.identities_only = found.get("identitiesonly", "no").lower() == "yes"
-        agent = found.get("identityagent", "")
-        self.agent = agent.lower() != "none"
-        alias = found.get("hostkeyalias")
-        plain = alias or self.name
-        self.known_name = plain if self.port == 22 or alias else f"[{plain}]:{self.port}"
-        files = found.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
-        more = found.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts")
-        self.known_files = [
-            os.path.expanduser(path)
-            for path in [*shlex.split(files), *shlex.split(more)]
-            if path.lower() != "none"
-        ] or [os.devnull]
+def _home() -> str:
+    """Return the user's folder as ssh does: that of the account, whatever HOME says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return os.path.expanduser("~")
 
 
 def _fingerprint(key: Any) -> str:
+    return _fingerprint_of(key.get_base64())
+
+
+def _fingerprint_of(text: str) -> str:
     import hashlib
 
-    digest = base64.b64encode(hashlib.sha256(key.asbytes()).digest())
-    return "SHA256:" + digest.decode().rstrip("=")
+    try:
+        digest = hashlib.sha256(base64.b64decode(text)).digest()
+    except ValueError:
+        return "(it cannot be read)"
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 # ------------------------------------------------------------------------ connecting
 
 
-def _connect(name: str, port: int, progress: Progress) -> socket.socket:
+def _connect(settings: Settings, progress: Progress) -> socket.socket:
     """Resolve and connect, within limits, until nobody wants it any more."""
+    name, port = settings.name, settings.port
     progress.enter("resolve")
     try:
-        places = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        places = socket.getaddrinfo(name, port, settings.family, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:
         raise progress.failure(f"there is no host {name}: {exc}") from exc
     progress.enter("connect")
     error: OSError | None = None
-    until = time.monotonic() + CONNECT_SECONDS
+    seconds = settings.connect_seconds or CONNECT_SECONDS
     for family, kind, protocol, _, where in places:
         sock = socket.socket(family, kind, protocol)
         try:
+            if settings.bind_address is not None:
+                sock.bind((settings.bind_address, 0))
             sock.setblocking(False)
-            _finish_connect(sock, where, until, progress)
+            # Each address has a time of its own: a dead one says nothing of the next.
+            _finish_connect(sock, where, seconds, progress)
             sock.setblocking(True)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
@@ -321,7 +332,8 @@ def _connect(name: str, port: int, progress: Progress) -> socket.socket:
     raise progress.failure(f"{name}:{port}: {error}") from error
 
 
-def _finish_connect(sock: socket.socket, where: Any, until: float, progress: Progress) -> None:
+def _finish_connect(sock: socket.socket, where: Any, seconds: float, progress: Progress) -> None:
+    until = time.monotonic() + seconds
     try:
         sock.connect(where)
         return
@@ -333,7 +345,7 @@ def _finish_connect(sock: socket.socket, where: Any, until: float, progress: Pro
         if progress.cancelled:
             raise ConnectionAbortedError("the executor was shut down")
         if time.monotonic() > until:
-            raise TimeoutError(f"no answer within {CONNECT_SECONDS:g} s")
+            raise TimeoutError(f"no answer within {seconds:g} s")
     number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number:
         raise OSError(number, os.strerror(number))
@@ -357,7 +369,9 @@ def _run_proxy(command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     return ours, process
 
 
-def _handshake(sock: Any, known: list[str], progress: Progress) -> paramiko.Transport:
+def _handshake(
+    sock: Any, known: list[str], settings: Settings, progress: Progress
+) -> paramiko.Transport:
     """Exchange versions and keys."""
     try:
         transport = paramiko.Transport(sock)
@@ -372,7 +386,19 @@ def _handshake(sock: Any, known: list[str], progress: Progress) -> paramiko.Tran
     ]
     # A key of a kind that is known of the host, rather than one that nobody can compare.
     wanted = [kind for each in known for kind in _algorithms(each) if kind in options.key_types]
-    wanted += [each for each in options.key_types if each not in wanted]
+    # Then in the order that HostKeyAlgorithms says, where it says anything.
+    wanted += [each for each in settings.host_key_algorithms if each in options.key_types]
+    if not settings.host_key_algorithms:
+        wanted += options.key_types
+    else:
+        wanted = [each for each in wanted if each in settings.host_key_algorithms]
+    if not wanted:
+        transport.close()
+        sock.close()
+        raise progress.failure(
+            f"paramiko knows none of HostKeyAlgorithms "
+            f"({', '.join(settings.host_key_algorithms)}); {TRY_OPENSSH}"
+        )
     options.key_types = list(dict.fromkeys(wanted))
     transport.banner_timeout = LOGIN_SECONDS
     transport.auth_timeout = LOGIN_SECONDS
@@ -398,11 +424,11 @@ def _algorithms(name: str) -> list[str]:
 
 
 def _authenticate(
-    transport: paramiko.Transport, host: SSHHost, settings: _Settings, progress: Progress
+    transport: paramiko.Transport, host: SSHHost, settings: Settings, progress: Progress
 ) -> None:
     """Try keys, then the password. Nothing is ever asked of a user."""
     troubles: list[str] = []
-    agent = paramiko.Agent()
+    agent = _Agent(settings.agent, troubles)
     progress.enter("authentication")
     try:
         for label, key in _keys(host, settings, agent, troubles):
@@ -441,22 +467,26 @@ def _authenticate(
 
 
 def _keys(
-    host: SSHHost, settings: _Settings, agent: paramiko.Agent, troubles: list[str]
+    host: SSHHost, settings: Settings, agent: _Agent, troubles: list[str]
 ) -> Iterator[tuple[str, Any]]:
     """Find the keys to be tried, in order; note those that cannot be."""
-    held: dict[bytes, Any] = {}
-    if settings.agent:
-        held = {key.asbytes(): key for key in agent.get_keys()}
+    held = {key.asbytes(): key for key in agent.get_keys()}
     given = [os.path.expanduser(path) for path in host.keys]
-    standard = ["ed25519", "ecdsa", "rsa"]
-    default = [os.path.expanduser(f"~/.ssh/id_{kind}") for kind in standard]
-    named = [*given, *settings.identities] or default
-    for path in dict.fromkeys(named):
-        key = held.pop(_public_part(path), None)
+    for path in dict.fromkeys([*given, *settings.identities]):
+        public = _public_part(path)
+        key = held.pop(public, None)
         if key is not None:
             yield f"{path} (in the agent)", key
             continue
+        if public and path.endswith(".pub"):
+            if not os.path.exists(path.removesuffix(".pub")):
+                troubles.append(f"{path} is a public key, and no agent has the private one")
+                continue
+            path = path.removesuffix(".pub")
         if path not in given and not os.path.exists(path):
+            continue
+        if _is_fido(public):
+            troubles.append(f"{path} is a FIDO key, which paramiko cannot use; {TRY_OPENSSH}")
             continue
         try:
             yield path, _load_key(path, host.password)
@@ -467,11 +497,48 @@ def _keys(
             yield f"the agent's {_fingerprint(key)}", key
 
 
+class _Agent(paramiko.agent.AgentSSH):  # type: ignore[misc]
+    """
+    The keys that an agent holds. paramiko's own class looks in SSH_AUTH_SOCK alone.
+
+    Args:
+        path: Its socket; "" for no agent.
+        troubles: Takes what is wrong with it.
+    """
+
+    def __init__(self, path: str, troubles: list[str]) -> None:
+        super().__init__()
+        if not path:
+            return
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(AGENT_SECONDS)
+            sock.connect(path)
+            self._connect(sock)
+        except (OSError, paramiko.SSHException) as exc:
+            sock.close()
+            troubles.append(f"the agent at {path} does not answer: {exc}")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._close()
+
+
 def _public_part(path: str) -> bytes:
-    try:
-        return base64.b64decode(read_file(f"{path}.pub").split()[1])
-    except (OSError, ValueError, IndexError):
-        return b""
+    """Return the public key that a file holds, or the file beside it."""
+    for name in (f"{path}.pub", path):
+        try:
+            kind, text = read_file(name).split(None, 2)[:2]
+            if kind.startswith(("ssh-", "ecdsa-", "sk-")):
+                return base64.b64decode(text)
+        except (OSError, ValueError):
+            continue
+    return b""
+
+
+def _is_fido(public: bytes) -> bool:
+    """Tell whether a public key, which begins with the name of its kind, is that of a token."""
+    return public[4:7] == b"sk-"
 
 
 def _load_key(path: str, passphrase: str | None) -> Any:
@@ -674,7 +741,7 @@ class Pump:
                     channel.sendall(bytes(buffer[start : min(count, start + PACKET)]))
             channel.shutdown_write()
         except (OSError, EOFError, paramiko.SSHException):
-            channel.close()
+            self._close_channel()
         finally:
             self._sent.set()
 
@@ -686,11 +753,17 @@ class Pump:
         except (OSError, EOFError, paramiko.SSHException):
             pass
         # The end is the end for both: the link above has no use for half a stream.
-        channel.close()
+        self._close_channel()
         try:
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+
+    def _close_channel(self) -> None:
+        try:
+            self._channel.close()
+        except (OSError, EOFError, paramiko.SSHException):
+            pass  # it tells the other end, and the connection may be cut
 
     def runs(self) -> bool:
         """Tell whether it still moves anything; if not, give back the socket."""
@@ -707,7 +780,7 @@ class Pump:
             patience: Seconds for that.
         """
         self._sent.wait(patience)
-        self._channel.close()
+        self._close_channel()
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
