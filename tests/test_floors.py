@@ -25,6 +25,7 @@ FLOORS = [
     ["wire", "payload"],  # bytes, pure
     ["core"],  # decisions, pure
     ["net"],  # the world
+    ["modules"],  # the user's modules
     ["client", "server"],  # shells
     ["parallel", "launch", "adapters"],  # uses
     ["cli_arguments", "cli", "__main__", "__init__"],
@@ -189,5 +190,5 @@ def test_servers_and_workers_load_nothing_heavy(name):
     assert [
         other
         for other in loaded
-        if is_ours(other) and unit_of(other) in chain(*FLOORS[5:6], ["client"])
+        if is_ours(other) and unit_of(other) in chain(FLOORS[FLOOR_OF["parallel"]], ["client"])
     ] == []

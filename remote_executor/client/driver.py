@@ -49,6 +49,7 @@ from remote_executor.core.known import Functions, needed_by
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
 from remote_executor.core.sources import to_send
 from remote_executor.errors import CannotShip, ConnectionFailed, FarmError, PayloadError
+from remote_executor.modules.claims import Claims
 from remote_executor.net.interruptible import Event, Gates, Turns, start_thread
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings, SegmentPool
@@ -205,6 +206,11 @@ class Driver:
         self._watchdog = self.loop.timer(self._look_for_servers)
         self._refill = self.loop.timer(lambda _: None)
         self._reloads_seen = len(reloads.names)
+        self.claims: Claims | None = None
+        """Our own modules, if there are servers elsewhere, which may have others of these names."""
+        if settings.modules and not all(isinstance(way, Embedded) for way in ways):
+            self.claims = Claims(settings.modules)
+        self._claims_told = 0
         self.shortcut = Shortcut(self.loop, self.functions)
         self._parked: tuple[Peer, Server]
         """Where callers use the shortcut, while that is open."""
@@ -434,16 +440,39 @@ class Driver:
     def has_reloaded(self) -> bool:
         """Whether modules were reloaded here, and workers have not been told."""
         reloads.look()
+        claims = self.claims
+        if claims is not None:
+            if claims.may_have_changed():
+                claims.look()
+            if claims.version != self._claims_told:
+                return True
         return self._reloads_seen != len(reloads.names)
 
     def _announce_reloads(self) -> None:
         """Have workers reload what this process has reloaded, before the tasks that come next."""
         names = reloads.names[self._reloads_seen :]
         self._reloads_seen += len(names)
+        if self.claims is not None:
+            self._claims_told = self.claims.version
+        if not self.settings.modules:
+            return
         body = encode_fields({"modules": names})
         for peer in self._peers:
-            if peer.session is not None and self.settings.modules:
-                peer.session.send(make_frame(Kind.RELOAD, 0, body))
+            if peer.session is not None:
+                if names:
+                    peer.session.send(make_frame(Kind.RELOAD, 0, body))
+                self._tell_claims(peer, peer.session)
+
+    def _tell_claims(self, peer: Peer, session: Session) -> None:
+        """Tell a server which modules are our own, so that it takes no others of these names."""
+        # An embedded server has our files, and our sys.path.
+        if self.claims is not None and not isinstance(peer.way, Embedded):
+            fields = self.claims.fields()
+            if fields != peer.claimed:
+                peer.claimed = fields
+                log.debug("> %s: modules of our own: %s", peer.name, fields["own"])
+                body = encode_fields({"modules": [], **fields})
+                session.send(make_frame(Kind.RELOAD, 0, body))
 
     def _send(self, server: Server, tasks: list[Task]) -> None:
         peer: Peer = server.key
@@ -811,6 +840,10 @@ class Driver:
                 error = error.between(python_words(), python_words(*cast("Any", peer.python)))
             self.loop.post(lambda: peer.refuse(error))
             return
+        if self.claims is not None:
+            self.claims.look()
+            peer.claimed = {}
+            self._tell_claims(peer, peer.session)
         if setup is not None:
             body, buffers = setup
             peer.session.send(make_frame(Kind.SETUP, 0, body, buffers))

@@ -365,6 +365,8 @@ class Peer:
         """What differs between the two ends, where it matters: a line each."""
         self.sources: dict[str, int] = {}
         """Sizes of the contents of modules that the server holds, by digest."""
+        self.claimed: dict[str, Any] = {}
+        """What the session's workers were told of our own modules; see ``modules.claims``."""
         self.trouble: str | None = None
         """Why there is no link, in words."""
         self.failures = 0

@@ -78,9 +78,21 @@ class RemoteFinder:
             path: Where its package is, which does not matter here.
             target: The module to be loaded again; then it is asked for anew.
         """
-        top = name.partition(".")[0]
+        top, dot, _ = name.partition(".")
         if top in sys.stdlib_module_names or top == "remote_executor":
             return None
+        if dot and not _takes_parts_of_the_client(sys.modules.get(name.rpartition(".")[0])):
+            return None
+        return self.find_own(name, target)
+
+    def find_own(self, name: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        """
+        Find a module at the client, whatever this machine has of that name.
+
+        Args:
+            name: Its dotted name.
+            target: The module to be loaded again; then it is asked for anew.
+        """
         if target is not None:
             self.forget()
         given = self._get(name)
@@ -109,6 +121,17 @@ class RemoteFinder:
         if folder not in self._packages:
             raise ImportError(f"{folder} is not the folder of a package of the client's")
         return RemoteFolder(self, self._packages[folder])
+
+    def ask_copy(self, name: str, *, whole: bool) -> Any:
+        """
+        Ask what tells the client's copy of a top-level module from others.
+
+        Args:
+            name: The module's name.
+            whole: Whether all of its files count, and not where they are.
+        """
+        answer = self._ask({"copy": name, "whole": whole})
+        return answer[0].get("copy") if answer is not None else None
 
     def invalidate_caches(self) -> None:
         """Ask for everything anew. ``importlib.invalidate_caches`` calls this."""
@@ -172,6 +195,19 @@ class RemoteFinder:
         if answer is None or digest is None:
             raise FileNotFoundError(2, "the client has no such file in this package", path)
         return checked(bytes(answer[1][0]), digest)
+
+
+def _takes_parts_of_the_client(package: ModuleType | None) -> bool:
+    """
+    Whether modules of a package may be asked for at the client.
+
+    A package comes from one place. One that this machine has is not completed by modules of the
+    client, which may be of another version; but one without ``__init__.py`` may have many places.
+    """
+    spec = getattr(package, "__spec__", None)
+    if spec is None or isinstance(spec.loader, RemoteLoader):
+        return True
+    return getattr(package, "__file__", None) is None
 
 
 class RemoteFolder:

@@ -27,11 +27,13 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
+from importlib.machinery import SourceFileLoader
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zipimport import zipimporter
 
 from remote_executor.errors import RemoteProtocolError
+from remote_executor.payload.copy_digests import copy_digest, file_signature
 from remote_executor.payload.secret_files import is_environment_file, why_secret
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ MOST_WITHHELD = 1000
 
 MOST_CACHED_BYTES = 64 * 1024 * 1024
 
+_NOT_IN_NAMES = {"/", "\\", "\0", ":", os.sep}
 _NEVER = frozenset({"__main__", "__mp_main__", "remote_executor"})
 
 
@@ -148,6 +151,8 @@ class Modules:
             fields = {"modules": self._modules(_names_in(question["modules"]), contents)}
         elif "list" in question:
             fields = {"files": self._list(question["list"])}
+        elif "copy" in question:
+            fields = {"copy": self._copy(question["copy"], question.get("whole") is True)}
         elif "file" in question:
             fields = self._file(question["file"], contents)
         else:
@@ -238,15 +243,20 @@ class Modules:
                 return None
         spec = _spec(name, above.folders if above is not None else None)
         if spec is None:
-            return None
+            # Nothing but the name before the dot of a plug-in that was loaded by hand.
+            return _Place(None, (), (), None) if _is_above_a_loaded_one(name) else None
         file, folders = _locations(spec)
+        # What the program itself has loaded may be a link, or bear any name.
+        loaded: bool = _is_loaded_source(name, spec)
+        if loaded and folders is not None:
+            folders = _folders_of(name, folders)
         if file is None and not folders:
             return None
         if type(spec.loader).__module__ == "remote_executor.payload.imports":
             # This process is a worker itself, and was served it.
             return _Place(file, folders, (), spec.loader.content)
         archive = _archive_of(spec.loader if file is not None else None, folders)
-        if above is not None:
+        if above is not None and (above.roots or archive is not None):
             roots = above.roots
         elif archive is not None:
             roots = (_real(archive.archive),)
@@ -254,11 +264,17 @@ class Modules:
             # What the folder of a package without __init__.py is, its own __path__ must say.
             tops = [file if folders is None else os.path.dirname(file)] if file else folders or ()
             roots = tuple(_real(os.path.dirname(each)) for each in tops)
+        if loaded and file is not None:
+            roots += (_real(file if folders is None else os.path.dirname(file)),)
+            # ``pkgutil.extend_path`` adds folders from elsewhere on ``sys.path``.
+            roots += tuple(
+                _real(each) for each in folders or () if os.path.dirname(each) in _paths()
+            )
         if folders is not None:
             folders = tuple(each for each in folders if _is_own(each, roots))
         if file is None:
             return _Place(None, folders, roots, None, archive) if folders else None
-        if not file.endswith(".py") or not _is_own(file, roots):
+        if not (loaded or file.endswith(".py")) or not _is_own(file, roots):
             return None
         if archive is not None:
             content = _read_zipped(archive, file)
@@ -288,6 +304,24 @@ class Modules:
         self._cached_bytes += len(content)
         found = self._files[file] = _File(signature, content, _digest(content), {})
         return found
+
+    def may_serve(self, name: str) -> bool:
+        """Whether a module of that name may be served, if it is the user's own."""
+        return is_module_name(name) and self._may(name)
+
+    def _copy(self, name: object, whole: bool) -> Any:
+        """Return what tells our copy of a top-level module from that of a server."""
+        if not isinstance(name, str) or "." in name or not self._is_named(name):
+            return None
+        place = self._place(name, {})
+        if place is None or place.file is None or place.content is not None:
+            return None
+        folders = place.folders or ()
+        if len(folders) > 1:
+            return None
+        if whole:
+            return copy_digest(place.file, folders[0] if folders else None)
+        return file_signature(place.file)
 
     # ---------------------------------------------------------------- package data
 
@@ -468,7 +502,11 @@ def why_not_served(name: object) -> tuple[str, str, str] | None:
         return package, version, "must be installed there, too: it is installed at the client"
     if file is not None and not file.endswith(".py"):
         return top, "", "is a compiled one, which is not sent: build and install it there, too"
-    return top, "", "is not sent: see modules= of FarmExecutor"
+    if file is not None and not _is_own(file, [_real(os.path.dirname(os.path.dirname(file)))]):
+        reason = f"is not sent, since a symbolic link leads to it ({_real(file)}): import it at the"
+        return top, "", f"{reason} client before"
+    reason = "is not sent: modules= of FarmExecutor leaves it out, or the server has a copy of its"
+    return top, "", f"{reason} own of {top}, which lacks this"
 
 
 def _spec_of(name: str) -> Any:
@@ -506,11 +544,16 @@ def _imports(name: str, place: _Place, file: _File) -> list[str]:
 
 
 def is_module_name(name: object) -> bool:
-    """Tell a dotted name from anything else that a peer may send."""
+    """
+    Tell a dotted name from anything else that a peer may send.
+
+    A part need not be an identifier: ``importlib.import_module("01-prep")`` is fine.
+    """
     return (
         isinstance(name, str)
         and len(name) <= LONGEST_NAME
-        and all(part.isidentifier() for part in name.split("."))
+        and not any(each in name for each in _NOT_IN_NAMES)
+        and all(part and part == part.strip() for part in name.split("."))
     )
 
 
@@ -631,6 +674,37 @@ def _absolute(path: str) -> str:
         return path
 
 
+def _is_loaded_source(name: str, spec: Any) -> bool:
+    """Whether this process has executed a module from a file of Python's text."""
+    known: Any = getattr(sys.modules.get(name), "__spec__", None)
+    if known is not spec or not isinstance(known.loader, SourceFileLoader):
+        return False
+    return isinstance(known.origin, str) and not is_installed(_real(known.origin))
+
+
+def _paths() -> set[str]:
+    return {_absolute(each) for each in sys.path}
+
+
+def _folders_of(name: str, folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Return where the parts of a loaded package are: it may have changed its ``__path__``."""
+    try:
+        return tuple(map(_absolute, sys.modules[name].__path__))
+    except Exception:  # it has none, or one of somebody's own making
+        return folders
+
+
+def _is_above_a_loaded_one(name: str) -> bool:
+    """Whether a name is of no module, and that of a loaded one of the user's begins with it."""
+    if name in sys.modules:
+        return False
+    start = name + "."
+    return any(
+        each.startswith(start) and users_own_file(module) is not None
+        for each, module in list(sys.modules.items())
+    )
+
+
 def _locations(spec: Any) -> tuple[str | None, tuple[str, ...] | None]:
     """Return a module's file and a package's folders, as this process sees them."""
     file = spec.origin if getattr(spec, "has_location", False) else None
@@ -644,7 +718,7 @@ def _locations(spec: Any) -> tuple[str | None, tuple[str, ...] | None]:
 
 def _is_own(path: str, roots: Iterable[str]) -> bool:
     real = _real(path)
-    return not is_installed(real) and any(_is_under(real, root) for root in roots)
+    return not is_installed(real) and any(real == root or _is_under(real, root) for root in roots)
 
 
 def _is_under(path: str, folder: str) -> bool:

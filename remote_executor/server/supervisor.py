@@ -1059,6 +1059,9 @@ class Supervisor:
         elif kind == Kind.MODULES:
             client.asking.answered(frame)
         elif kind == Kind.RELOAD:
+            fields = decode_fields(frame.body, modules=list)
+            if "own" in fields:
+                client.config["own"] = decode_fields(frame.body, own=list, found=list)
             for process in client.processes:
                 process.put(frame)
                 self._unflushed_workers[process] = None
@@ -1234,6 +1237,7 @@ class Supervisor:
             "log_level": client.config.get("log_level"),
             "client": _python_of(client.config),
             "modules": client.config.get("modules") is True,
+            "own": client.config.get("own"),
         }
         try:
             process = WorkerProcess(worker, self._number)

@@ -147,6 +147,7 @@ class Worker:
         "_sock",
         "_tokens",
         "_waiter",
+        "finder",
     )
 
     def __init__(self, wire: int, tokens: int, answers: int) -> None:
@@ -165,6 +166,8 @@ class Worker:
         self._seen = 0
         """How many frames have come by the wire, those that wait in ``_frames`` included."""
         self._functions = FunctionTable()
+        self.finder: LateFinder | None = None
+        """Asks the client for modules, if it may be asked."""
         self._has_large = False
         """Whether there ever were shared objects or large captured arrays."""
         self._shared = shared.SharedTable()
@@ -348,7 +351,10 @@ class Worker:
             if segment is not None:
                 self._segments.back(segment)
         elif kind == RELOAD:
-            self._reload(decode_fields(frame.body, modules=list)["modules"])
+            fields = decode_fields(frame.body, modules=list)
+            if "own" in fields and self.finder is not None:
+                self.finder.claim(fields)
+            self._reload(fields["modules"])
 
     def _reload(self, names: list[str]) -> None:
         """Load modules again, as the client has done."""
@@ -550,13 +556,35 @@ class LateFinder:
         self._fd = fd
         self._finder: Any = None
         self._asker: Any = None
+        self._own: Any = None
         self._loading = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Find a module that no other finder has. The import system calls this."""
+        return self._finder.find_spec(name, path, target) if self._load() else None
+
+    def find_own(self, name: str, target: Any = None) -> Any:
+        """Find a module at the client, whatever this machine has of that name."""
+        return self._finder.find_own(name, target) if self._load() else None
+
+    def ask_copy(self, name: str, *, whole: bool) -> Any:
+        """Ask what tells the client's copy of a module from others."""
+        return self._finder.ask_copy(name, whole=whole) if self._load() else None
+
+    def claim(self, fields: dict[str, Any]) -> None:
+        """Have what the client has of its own come from there; see ``modules.claims``."""
+        if self._own is None:
+            from remote_executor.modules.own import OwnFinder, warn
+
+            self._own = OwnFinder(self, warn)
+            sys.meta_path.insert(0, self._own)
+        self._own.claim(fields["own"], fields["found"])
+
+    def _load(self) -> bool:
+        """Load what asks; return whether there is somebody to ask."""
         if self._finder is None:
             if self._loading or self._fd < 0:
-                return None
+                return False
             self._loading = True
             try:
                 from remote_executor.server.asker import make_finder
@@ -566,7 +594,7 @@ class LateFinder:
                 sys.path_hooks.insert(0, self._finder.path_hook)
             finally:
                 self._loading = False
-        return self._finder.find_spec(name, path, target)
+        return True
 
     def invalidate_caches(self) -> None:
         """Ask for everything anew. ``importlib.invalidate_caches`` calls this."""
@@ -613,6 +641,9 @@ def run(
             finder = LateFinder(_move_up(asks))
             os.register_at_fork(after_in_child=finder.close_in_child)
             sys.meta_path.append(finder)
+            worker.finder = finder
+            if config.get("own") is not None:
+                finder.claim(config["own"])
         prepare_main()
         if config.get("client") is not None:
             implementation, version = config["client"]

@@ -543,6 +543,91 @@ if __name__ == "__main__":
         assert run(executor, abs, -1) == 1
 
 
+# -- one module comes from one place
+
+
+@pytest.fixture
+def serve_with(serve, tmp_path):
+    """Return a function that starts a server which has modules of its own."""
+
+    def start(**files):
+        folder = tmp_path / "there"
+        for name, text in files.items():
+            path = folder / (name.replace("__init", "/__init__") + ".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        env = environment()
+        env["PYTHONPATH"] += os.pathsep + str(folder)
+        return serve(workers=1, env=env)
+
+    return start
+
+
+def test_a_module_of_the_program_comes_before_pythons_own(project, addresses, monkeypatch):
+    """... if it does so in the program."""
+    project(wave="def f():\n    return 'mine'\n")
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    wave = load("wave")
+    try:
+        with FarmExecutor(addresses=addresses[:1]) as executor:
+            assert run(executor, wave.f) == "mine"
+            assert run(executor, lambda: importlib.import_module("wave").f()) == "mine"
+    finally:
+        del sys.modules["wave"]
+
+
+def test_a_module_that_was_not_loaded_comes_before_pythons_own(project, addresses):
+    project(own="def f():\n    import wave\n    return wave.MINE\n")
+    project(wave="MINE = 5\n")
+    own = load("own")
+    with FarmExecutor(addresses=addresses[:1]) as executor:
+        assert run(executor, own.f) == 5
+
+
+def test_another_copy_of_a_server_is_not_used_and_that_is_said(project, serve_with, caplog):
+    project(ownpack__init="VERSION = 2\n", ownpack__fresh="VERSION = 2\n")
+    fresh = load("ownpack.fresh")
+    server = serve_with(ownpack__init="VERSION = 1\n")
+
+    def versions():
+        import ownpack
+
+        return ownpack.VERSION, fresh.VERSION
+
+    with FarmExecutor(addresses=[server.address]) as executor:
+        assert run(executor, versions) == (2, 2)
+    (line,) = [record.getMessage() for record in caplog.records if "ownpack" in record.message]
+    assert "the client's is used" in line
+
+
+def test_the_same_copy_of_a_server_is_used_with_what_lies_beside_it(project, serve_with, tmp_path):
+    text = "def f():\n    return __file__\n"
+    project(own=text)
+    own = load("own")
+    server = serve_with(own=text)
+    with FarmExecutor(addresses=[server.address]) as executor:
+        assert run(executor, own.f) == str(tmp_path / "there" / "own.py")
+
+
+def test_a_copy_of_a_server_is_not_completed(project, serve_with):
+    """With ``modules=`` that leaves it out of what is claimed, all of it comes from the server."""
+    project(ownpack__init="VERSION = 2\n", ownpack__fresh="VERSION = 2\n", own2="")
+    load("ownpack.fresh")
+    server = serve_with(ownpack__init="VERSION = 1\n")
+    with FarmExecutor(addresses=[server.address], modules=["own2"]) as executor:
+        with pytest.raises(RemoteModuleNotFound, match="a copy of its own of ownpack"):
+            run(executor, lambda: importlib.import_module("ownpack.fresh").VERSION)
+
+
+def test_modules_that_are_loaded_later_are_claimed_then(project, serve_with):
+    server = serve_with(own="def f():\n    return 1\n")
+    with FarmExecutor(addresses=[server.address], max_tasks_per_child=2) as executor:
+        assert run(executor, abs, -1) == 1
+        project(own="def f():\n    return 2\n")
+        own = load("own")
+        assert [run(executor, own.f) for _ in range(3)] == [2] * 3, "by new workers, too"
+
+
 # -- what does not travel
 
 
