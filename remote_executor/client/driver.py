@@ -52,7 +52,7 @@ from remote_executor.errors import CannotShip, ConnectionFailed, FarmError, Payl
 from remote_executor.modules.claims import Claims
 from remote_executor.net.interruptible import Event, Gates, Turns, start_thread
 from remote_executor.net.loop import Loop
-from remote_executor.net.segments import WORTH, Mappings, SegmentPool
+from remote_executor.net.segments import WORTH, Mappings
 from remote_executor.payload.libraries import installed
 from remote_executor.payload.pickles import dump, holds_code, load
 from remote_executor.payload.pythons import alias_renamed, python_words
@@ -190,7 +190,6 @@ class Driver:
         self._to_pack: list[tuple[Task, int]] = []
         self._broadcasts: list[tuple[int, Callable[[], None]]] = []
         """What pins tasks to workers, once nothing of a higher priority waits."""
-        self._segments = SegmentPool()
         self._mappings = Mappings()
         self._release_at = 0.0
         self._cancel_pending = False
@@ -612,8 +611,10 @@ class Driver:
         if segment is INLINE:
             return
         if not peer.segments:
-            self._segments.back(segment)
+            peer.pool.back(segment)
             return
+        if not peer.pool.owns(segment):
+            return  # it was filled for another session, and may have been there: the bytes go
         frame.set_segment(segment)
         peer.lent[task.id] = segment
 
@@ -633,8 +634,8 @@ class Driver:
                     shares = server is not None and server.key.segments
                     if abroad and isinstance(task.abroad, tuple):
                         shares = shares and task.abroad[2] is task.buffers
-                    if shares and sum(map(len, task.buffers)) >= WORTH:
-                        task.segment = self._segments.lend(task.buffers) or INLINE
+                    if server is not None and shares and sum(map(len, task.buffers)) >= WORTH:
+                        task.segment = server.key.pool.lend(task.buffers) or INLINE
                 except BaseException as exc:
                     with self.mutex:
                         mine = self.scheduler.drop(task)
@@ -995,7 +996,7 @@ class Driver:
         if segment is None:
             return
         if not frame.aux:  # otherwise a worker died, and somebody may map it still
-            self._segments.back(segment)
+            peer.pool.back(segment)
 
     def _open_segment(self, peer: Peer, frame: Frame) -> None:
         """Map the shared memory that a result's buffers are in."""
@@ -1316,7 +1317,6 @@ class Driver:
             for peer in self._peers:
                 peer.close()
                 peer.lent.clear()
-            self._segments.close()
             self._mappings.forget()
             self.up.open()
         while self._deliveries:

@@ -42,7 +42,7 @@ from remote_executor.errors import (
 )
 from remote_executor.interpreter import check_python, python_command, server_environment
 from remote_executor.net.security import auth_of, client_tls, is_exposed, tls_of
-from remote_executor.net.segments import AVAILABLE
+from remote_executor.net.segments import AVAILABLE, SegmentPool
 from remote_executor.net.streams import SocketStream, Stream
 from remote_executor.task_errors import NoServerError
 from remote_executor.wire.auth import Mechanism, NoAuth
@@ -374,6 +374,8 @@ class Peer:
         """Whether its Python is another one, which must not be sent code by value."""
         self.segments = False
         """Whether large buffers go there in shared memory."""
+        self.pool = SegmentPool()
+        """Segments for this session; another one gets others. See :class:`SegmentPool`."""
         self.lent: dict[int, Segment] = {}
         """Segments with the buffers of tasks that are there, by attempt."""
         self._shares = False
@@ -496,6 +498,8 @@ class Peer:
         self._begun = False
         self.known = Holdings(self._blob_cache)
         self.sources = {}
+        self.pool.close()
+        self.pool = SegmentPool()
 
     def _attached(self, frame: Frame) -> None:
         fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)
@@ -755,6 +759,7 @@ class Peer:
             self._write_out()
         self._drop_link("closed")
         self.session = None
+        self.pool.close()
 
     def _write_out(self) -> None:
         """Write what is left, within limits: a server that hears no goodbye waits for the grace."""

@@ -13,7 +13,7 @@ import os
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from remote_executor.net.segments import AVAILABLE, WORTH, SegmentPool, layout
+from remote_executor.net.segments import AVAILABLE, WORTH, SegmentPool, layout, seal
 from remote_executor.payload import shared
 from remote_executor.payload.pickles import dump, holds_code
 from remote_executor.wire.frames import make_frame
@@ -132,6 +132,8 @@ class Shares:
         segment = None
         if AVAILABLE and sum(map(len, buffers)) >= WORTH and self._segments < MOST_SEGMENTS:
             segment = self._pool.lend(buffers)
+        if segment is not None:
+            seal(segment)  # it goes to several servers, of which one may be hostile
         if segment is None:
             buffers = [body, *(view.tobytes() for view in views)]
         else:
@@ -180,7 +182,8 @@ def _mapped(segment: Segment, buffers: Sequence[Buffer]) -> list[Buffer]:
     """Return the buffers where they are in a segment, to be read."""
     sizes = [len(buffer) for buffer in buffers]
     offsets, total = layout(sizes)
-    view = memoryview(mmap.mmap(segment.fd, total, prot=mmap.PROT_READ))
+    mapping = mmap.mmap(segment.fd, total, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    view = memoryview(mapping)
     return [view[at : at + size] for at, size in zip(offsets, sizes, strict=True)]
 
 

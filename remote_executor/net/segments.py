@@ -31,6 +31,7 @@ __all__ = [
     "Segment",
     "SegmentPool",
     "check_segment",
+    "seal",
 ]
 
 # Linux alone has these.
@@ -38,6 +39,8 @@ _MFD_FLAGS: int = getattr(os, "MFD_CLOEXEC", 0) | getattr(os, "MFD_ALLOW_SEALING
 _ADD_SEALS: int = getattr(fcntl, "F_ADD_SEALS", 0)
 _GET_SEALS: int = getattr(fcntl, "F_GET_SEALS", 0)
 _SEAL_SHRINK: int = getattr(fcntl, "F_SEAL_SHRINK", 0)
+_SEAL_GROW: int = getattr(fcntl, "F_SEAL_GROW", 0)
+_SEAL_WRITE: int = getattr(fcntl, "F_SEAL_WRITE", 0)
 
 AVAILABLE: bool = sys.platform == "linux" and hasattr(os, "memfd_create") and _SEAL_SHRINK != 0
 
@@ -84,13 +87,24 @@ def check_segment(fd: int, total: int) -> None:
 class Segment(Descriptor):
     """Shared memory that this process owns. Made by a :class:`SegmentPool`."""
 
-    __slots__ = ("capacity", "mapping")
+    __slots__ = ("capacity", "mapping", "owner")
 
-    def __init__(self, fd: int, capacity: int) -> None:
+    def __init__(self, fd: int, capacity: int, owner: object = None) -> None:
         super().__init__(fd)
         self.capacity = capacity
+        self.owner = owner
+        """The token of the pool that made it."""
         self.mapping: mmap.mmap | None = None
         """Where this process reads and writes it, once it has to."""
+
+
+def seal(segment: Segment) -> None:
+    """
+    Have nobody write to a segment any more, also those who get its descriptor.
+
+    For what goes to several servers. Map it privately: older kernels refuse a shared mapping.
+    """
+    fcntl.fcntl(segment.fd, _ADD_SEALS, _SEAL_WRITE | _SEAL_GROW)
 
 
 def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
@@ -105,7 +119,10 @@ def layout(sizes: Sequence[int]) -> tuple[list[int], int]:
 
 class SegmentPool:
     """
-    The segments of one sender, to be used again. Several threads may use it.
+    The segments of one sender for one session, to be used again. Several threads may use it.
+
+    Never for two sessions: whoever has had a segment may have kept its descriptor. He would read
+    what is in it next, and change it on its way to somebody else.
 
     It has no lock, which a ``__del__`` that shares or submits could meet again: whoever takes a
     segment out of the list, by one call into C, has it.
@@ -115,6 +132,7 @@ class SegmentPool:
     """
 
     def __init__(self, most_free: int = MOST_FREE) -> None:
+        self._token = object()  # and not itself: that would be a cycle
         self._free: list[Segment] = []
         self._most_free = most_free
         self._closed = False
@@ -182,14 +200,36 @@ class SegmentPool:
         create: Callable[[str, int], int] | None = getattr(os, "memfd_create", None)
         if create is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        segment = Segment(create("remote_executor", _MFD_FLAGS), capacity)
+        segment = Segment(create("remote_executor", _MFD_FLAGS), capacity, self._token)
         os.ftruncate(segment.fd, capacity)
         # Whoever maps it must never find it shorter, which would end his process.
         fcntl.fcntl(segment.fd, _ADD_SEALS, _SEAL_SHRINK)
         return segment
 
+    def owns(self, segment: Segment) -> bool:
+        """Tell whether a segment was made here."""
+        return segment.owner is self._token
+
+    @property
+    def free_bytes(self) -> int:
+        """How many bytes are in segments that nobody uses."""
+        return sum(segment.capacity for segment in self._free[:])
+
+    def drop_oldest(self) -> None:
+        """Let go of the segment that was not used for longest."""
+        try:
+            self._free.pop(0)
+        except IndexError:
+            pass  # there is none, or another thread was faster
+
     def back(self, segment: Segment) -> None:
-        """Take a segment back: nobody maps it any more."""
+        """
+        Take a segment back: nobody maps it any more.
+
+        One that another pool has made is let go of.
+        """
+        if not self.owns(segment):
+            return
         self._free.append(segment)
         most = 0 if self._closed else self._most_free
         while sum(s.capacity for s in self._free[:]) > most:

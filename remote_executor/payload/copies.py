@@ -98,7 +98,9 @@ class PrivateCopies:
         copies._faults = 0
         copies._rested = False
         # Never touched as long as the descriptor is there, so it takes no memory.
-        copies._pristine = mmap.mmap(fd, copies._spans[-1][1], prot=mmap.PROT_READ)
+        copies._pristine = mmap.mmap(
+            fd, copies._spans[-1][1], flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ
+        )
         return copies
 
     def fresh(self) -> list[memoryview]:

@@ -122,7 +122,7 @@ class Asking:
         found = self.sources.answered(frame.id, fields, frame.buffers)
         if isinstance(frame.segment, Segment):
             # What stays was copied: this memory is for arrays.
-            self._incoming.pool.back(frame.segment)
+            self._incoming.back(frame.segment)
         if found is None:
             return  # it has ended meanwhile
         process, number, contents = found

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.errors import RemoteProtocolError
 from remote_executor.net.segments import (
     AVAILABLE,
+    MOST_FREE,
     WORTH,
     Segment,
     SegmentPool,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from remote_executor.server.workers import WorkerProcess
     from remote_executor.wire.frames import Buffer, Frame
 
-__all__ = ["Incoming", "Sharing"]
+__all__ = ["Incoming", "Memory", "Room", "Sharing"]
 
 SEGMENT = int(Flag.SEGMENT)
 
@@ -43,13 +44,62 @@ MOST_KEPT = 128
 """Blobs of one server that stay in segments; each holds a descriptor, here and in workers."""
 
 
-class Incoming:
-    """Room for large buffers that come by a stream: in segments, so that they go on as such."""
+class Memory:
+    """What the sessions of a server share: limits, and no memory."""
 
     def __init__(self) -> None:
-        self.pool = SegmentPool()
         self.kept = 0
         """How many segments blobs have."""
+        self.pools: dict[SegmentPool, None] = {}
+
+    def trim(self) -> None:
+        """Let go of free segments if there are too many in all; who has most loses first."""
+        while self.pools:
+            sizes = {pool: pool.free_bytes for pool in self.pools}
+            if sum(sizes.values()) <= MOST_FREE:
+                return
+            max(sizes, key=sizes.__getitem__).drop_oldest()
+
+
+class Room:
+    """
+    Where a connection's large buffers go: to its session, once there is one.
+
+    An object of its own, since the link holds it: the connection would hold itself.
+    """
+
+    __slots__ = ("incoming",)
+
+    def __init__(self) -> None:
+        self.incoming: Incoming | None = None
+
+    def allocate(self, sizes: Sequence[int]) -> tuple[Sequence[Buffer], object] | None:
+        """Do as :meth:`Incoming.allocate` does."""
+        return None if self.incoming is None else self.incoming.allocate(sizes)
+
+
+class Incoming:
+    """
+    Room for a session's large buffers that come by a stream: in segments, to go on as such.
+
+    Args:
+        memory: What it shares with other sessions.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.pool = SegmentPool()
+        memory.pools[self.pool] = None
+
+    def back(self, segment: Segment) -> None:
+        """Take a segment back: nobody maps it any more."""
+        self.pool.back(segment)
+        self.memory.trim()
+
+    def close(self) -> None:
+        """The session has ended: what it had is nobody else's."""
+        self.memory.pools.pop(self.pool, None)
+        self.pool.close()
 
     def allocate(self, sizes: Sequence[int]) -> tuple[Sequence[Buffer], object] | None:
         """
@@ -144,10 +194,10 @@ class Sharing:
                 check_segment(segment.fd, total)
             except ValueError as exc:
                 raise RemoteProtocolError(f"a blob cannot be used: {exc}") from None
-        if self._incoming.kept >= MOST_KEPT:
+        if self._incoming.memory.kept >= MOST_KEPT:
             self._take_out(frame, sizes, offsets, total)
             return
-        self._incoming.kept += 1
+        self._incoming.memory.kept += 1
         if isinstance(segment, Segment):
             frame.set_segment(segment)
             frame.buffers = ()
@@ -157,7 +207,9 @@ class Sharing:
         self, frame: Frame, sizes: Sequence[int], offsets: Sequence[int], total: int
     ) -> None:
         """Copy a blob's buffers out of their segment."""
-        with mmap.mmap(frame.segment.fd, total, prot=mmap.PROT_READ) as mapping:
+        with mmap.mmap(
+            frame.segment.fd, total, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ
+        ) as mapping:
             buffers = [mapping[at : at + size] for at, size in zip(offsets, sizes, strict=True)]
         frame.raw = bytearray(frame.raw)
         frame.raw[1] &= ~SEGMENT
@@ -168,7 +220,7 @@ class Sharing:
     def drop(self, frame: Frame) -> None:
         """A blob is forgotten."""
         if frame.segment is not None:
-            self._incoming.kept -= 1
+            self._incoming.memory.kept -= 1
 
     # ------------------------------------------------------------------- arguments
 
@@ -219,7 +271,7 @@ class Sharing:
         if lent.own is None:
             self._tell_client(make_frame(Kind.RELEASE, id, aux=int(lent.spoilt)))
         elif not lent.spoilt:
-            self._incoming.pool.back(lent.own)
+            self._incoming.back(lent.own)
 
     # --------------------------------------------------------------------- results
 

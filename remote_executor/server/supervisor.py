@@ -32,7 +32,7 @@ from remote_executor.net.streams import SocketStream
 from remote_executor.payload.libraries import installed
 from remote_executor.printable import printable, printable_lines
 from remote_executor.server.asking import Asking
-from remote_executor.server.sharing import Incoming, Sharing
+from remote_executor.server.sharing import Incoming, Memory, Room, Sharing
 from remote_executor.server.strangers import Progress, Strangers, network_of
 from remote_executor.server.token_pipe import ALONG, TokenPipes
 from remote_executor.server.vigil import Vigil
@@ -159,6 +159,7 @@ class ClientSession:
         "ends",
         "frames",
         "id",
+        "incoming",
         "needs",
         "options",
         "paused_answers",
@@ -203,6 +204,7 @@ class ClientSession:
         self.place = ""
         self.broken = False
         self.timer: Any = None
+        self.incoming: Incoming
         self.sharing: Sharing
         self.asking: Asking
 
@@ -227,6 +229,7 @@ class Connection:
         "link",
         "open",
         "peer",
+        "room",
         "stranger",
         "stream",
         "supervisor",
@@ -252,6 +255,7 @@ class Connection:
         self.stranger = True
         now = time.monotonic()
         mechanism = supervisor.mechanism()
+        self.room = Room()
         self.link = Link(
             "server",
             peer,
@@ -261,7 +265,7 @@ class Connection:
             channel=stream.channel,
             limit=CLIENT_LIMIT,
             silence=silence,
-            allocate=supervisor.incoming.allocate,
+            allocate=self.room.allocate,
         )
         self.timer = loop.timer(self._tick)
         self.timer.at(self.link.deadline())
@@ -489,7 +493,7 @@ class Supervisor:
         """The ids of sessions by what a client says when it comes back to one."""
         self.pool = Pool(slots, TokenPipes())
         self.host = socket.gethostname()
-        self.incoming = Incoming()
+        self.memory = Memory()
         self.id = os.urandom(16).hex()
         self.connections: dict[Connection, None] = {}
         self.unflushed: dict[Connection, None] = {}
@@ -775,6 +779,7 @@ class Supervisor:
                 per_worker if isinstance(per_worker, int) and per_worker > 0 else None,
             )
             client = ClientSession(id, wire, pool, fields, principal)
+            client.incoming = Incoming(self.memory)
             client.sharing = self._sharing(client)
             client.asking = self._asking(client)
             client.timer = self.loop.timer(lambda now: self._tick_session(client, now))
@@ -811,6 +816,7 @@ class Supervisor:
             client.sharing.acknowledged(client.wire.acknowledged(fields["received"]))
         client.wire.attach(outbox, fields["received"] if resumed else 0)
         client.connection = connection
+        connection.room.incoming = client.incoming
         self._throttled[client] = None
         if self._lease is not None:
             self._owner = self._owner or client
@@ -825,10 +831,10 @@ class Supervisor:
             process.put(frame)
             self._unflushed_workers[process] = None
 
-        return Sharing(self.incoming, lambda frame: self._send(client, frame), tell_worker)
+        return Sharing(client.incoming, lambda frame: self._send(client, frame), tell_worker)
 
     def _asking(self, client: ClientSession) -> Asking:
-        return Asking(self.loop, self.incoming, lambda frame: self._send(client, frame))
+        return Asking(self.loop, client.incoming, lambda frame: self._send(client, frame))
 
     def administer(self, connection: Connection, frame: Frame) -> None:
         """Answer an administrator."""
@@ -942,6 +948,7 @@ class Supervisor:
         self._clients.pop(client.pool, None)
         client.sharing.close()
         client.asking.close()
+        client.incoming.close()
         client.connection = None
 
     def _drop_workers(self, client: ClientSession, *, gently: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import pickle
 
@@ -159,3 +160,38 @@ def test_a_descriptor_is_closed_with_its_last_reference():
 
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(fd)
+
+
+# -- one session, one pool
+
+
+def test_a_segment_of_another_pool_is_not_taken_back(pool):
+    """Somebody else may have kept its descriptor."""
+    other = SegmentPool()
+    segment = other.lend(BUFFERS)
+    assert other.owns(segment)
+    assert not pool.owns(segment)
+
+    pool.back(segment)
+
+    assert pool.free_bytes == 0
+    other.back(segment)
+    assert other.free_bytes == segment.capacity
+    other.drop_oldest()
+    other.drop_oldest()
+    assert other.free_bytes == 0
+
+
+def test_nobody_writes_to_what_is_sealed(pool):
+    segment = pool.lend(BUFFERS)
+    segments.seal(segment)
+
+    with pytest.raises(PermissionError):
+        os.pwrite(segment.fd, b"x", 0)
+    with pytest.raises(PermissionError):
+        mmap.mmap(segment.fd, segment.capacity)
+    with pytest.raises(PermissionError):
+        os.ftruncate(segment.fd, 2 * segment.capacity)
+    mine = Mappings().map("key", segment.fd, SIZES)
+    mine[0][:1] = b"x"  # a copy of one's own
+    assert os.pread(segment.fd, 1, 0) == b"a"

@@ -14,7 +14,7 @@ from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH
 from remote_executor.server.asker import Asker, make_finder
 from remote_executor.server.asking import QUESTION_LIMIT, Asking
-from remote_executor.server.sharing import Incoming
+from remote_executor.server.sharing import Incoming, Memory
 from remote_executor.server.worker import LateFinder
 from remote_executor.wire.frames import FrameReader, make_frame
 from remote_executor.wire.messages import Kind, decode_fields, encode_fields
@@ -26,7 +26,7 @@ class Desk:
 
     def __init__(self):
         self.loop = Loop()
-        self.incoming = Incoming()
+        self.incoming = Incoming(Memory())
         self.asked = []
         self.asking = Asking(self.loop, self.incoming, self.asked.append)
         self.askers = []
