@@ -17,9 +17,21 @@
 See :class:`FarmExecutor`; :func:`start_server` to serve; ``remote-executor --help`` for the shell.
 """
 
-from __future__ import annotations
+import sys
 
-from typing import TYPE_CHECKING, Any
+# ``python -m remote_executor`` puts the current folder before the standard library. What lies there
+# is not to be run as a part of us, so that folder goes before anything is imported; even __future__
+# is a file. While -m looks for us it stands where the program's name will be.
+if (
+    sys.argv[:1] == ["-m"]
+    and "remote_executor" in {each.removeprefix("-m").partition(".")[0] for each in sys.orig_argv}
+    and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False))
+):
+    del sys.path[0]
+
+TYPE_CHECKING = False  # as in typing, which is a file, too
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -149,7 +161,7 @@ _WHERE = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     from importlib import import_module
 
     if name not in _WHERE:
@@ -159,7 +171,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def __dir__() -> list[str]:
+def __dir__() -> "list[str]":
     return sorted(__all__)
 
 

@@ -109,6 +109,12 @@ def _parser() -> read.Parser:
         "--log-level", default="warning", choices=["debug", "info", "warning", "error"]
     )
     one.add_argument(
+        "--debuggable",
+        action="store_true",
+        help="let other processes of this account look into the server and its workers: debuggers, "
+        "and also the tasks of one user into those of another",
+    )
+    one.add_argument(
         "--insecure",
         action="store_true",
         help="speak plain text, although others may read what travels, and change it",
@@ -297,6 +303,7 @@ def _serve(given: argparse.Namespace) -> int:
         preload=given.preload,
         log_level=given.log_level,
         insecure=given.insecure,
+        debuggable=given.debuggable,
         **_security(given),
         ready=lambda address: print(f"listening on {address}", flush=True),
     )

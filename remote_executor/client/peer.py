@@ -28,7 +28,6 @@ import sys
 import threading
 import time
 from multiprocessing.process import current_process
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_executor.core.known import Holdings
@@ -43,6 +42,7 @@ from remote_executor.errors import (
 from remote_executor.interpreter import check_python, python_command, server_environment
 from remote_executor.net.security import auth_of, client_tls, is_exposed, tls_of
 from remote_executor.net.segments import AVAILABLE, SegmentPool
+from remote_executor.net.start import ROOT, START
 from remote_executor.net.streams import SocketStream, Stream
 from remote_executor.task_errors import NoServerError
 from remote_executor.wire.auth import Mechanism, NoAuth
@@ -231,14 +231,9 @@ class Remote:
             outcome.close()
 
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "from remote_executor.server.embedded import main; sys.exit(main(*sys.argv[1:]))"
+BOOT = START + (
+    "from remote_executor.server.embedded import main; sys.exit(main(*sys.argv[1:], here=here))"
 )
-
-
-ROOT = str(Path(__file__).resolve().parents[2])
-"""Where this package is found: the server must run the same one."""
 
 
 class Embedded:

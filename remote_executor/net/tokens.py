@@ -22,6 +22,7 @@ __all__ = [
     "MOST_BYTES",
     "MOST_TOKENS",
     "Token",
+    "inherit_path",
     "load_token",
     "load_tokens",
     "make_token",
@@ -61,7 +62,7 @@ class Token(Auth):
     def __init__(self, *secrets: str | bytes) -> None:
         self._secrets = secrets_of(secrets) if secrets else None
         self._path = token_path()
-        self._named = bool(os.environ.get(VARIABLE))
+        self._named = _named_path() is not None
 
     def __repr__(self) -> str:
         what = f"file {self._path}" if self._secrets is None else f"{len(self._secrets)} given"
@@ -95,11 +96,32 @@ class Token(Auth):
 
 def token_path() -> str:
     """Return where the token is, or will be."""
-    named = os.environ.get(VARIABLE)
-    if named:
+    named = _named_path()
+    if named is not None:
         return named
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
     return os.path.join(config, "remote_executor", "token")
+
+
+def _named_path() -> str | None:
+    return os.environ.get(VARIABLE) or _inherited
+
+
+_inherited: str | None = None
+
+
+def inherit_path(path: str) -> None:
+    """
+    Say which file is the user's in this process, where no variable names one.
+
+    Workers of a server have no such variables, see :mod:`remote_executor.server.privacy`; but a
+    task may reach the other servers of a farm as its server's account does.
+
+    Args:
+        path: The path.
+    """
+    global _inherited
+    _inherited = os.path.abspath(path)
 
 
 def make_token() -> bytes:
@@ -138,7 +160,7 @@ def load_tokens(create: bool | None = None, path: str | None = None) -> tuple[by
     """
     path = path or token_path()
     if create is None:
-        create = not os.environ.get(VARIABLE)
+        create = _named_path() is None
     if os.path.isdir(path):
         raise IsADirectoryError(
             f"the token file {path} is a folder: name a file by REMOTE_EXECUTOR_TOKEN_FILE"

@@ -15,6 +15,7 @@ import pickle
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.payload.own_imports import load_own, own_first
 from remote_executor.payload.pickles import needs_by_value
 from remote_executor.payload.pythons import abroad
 
@@ -185,9 +186,10 @@ def _summarize(error: BaseException, host: Callable[[], str]) -> bytes:
     except BaseException:
         message = "<str() of it failed>"
     try:
-        import traceback
+        with own_first:  # it loads others late as well
+            import traceback
 
-        text = "".join(traceback.format_exception(cls, error, error.__traceback__))
+            text = "".join(traceback.format_exception(cls, error, error.__traceback__))
     except BaseException:
         text = f"{cls.__qualname__}: {message}\n"
     notes = getattr(error, "__notes__", None)
@@ -231,10 +233,12 @@ def _pickle(error: BaseException, links: bool) -> bytes:
 def _by_value(links: bool) -> Any:
     base: Any
     if abroad.client:
+        load_own("remote_executor.payload.by_source")
         from remote_executor.payload.by_source import ForeignClientPickler
 
         base = ForeignClientPickler
     else:
+        load_own("remote_executor.payload.by_value")
         from remote_executor.payload.by_value import ClientPickler
 
         base = ClientPickler
@@ -356,6 +360,7 @@ def rebuild_traceback(places: list[_Place]) -> TracebackType | None:
     """Make a traceback that prints, and can be walked, as the remote one."""
     from types import SimpleNamespace
 
+    load_own("tblib")
     from tblib import Traceback
 
     first: Any = None

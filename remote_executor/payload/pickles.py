@@ -16,6 +16,7 @@ from pickle import dumps, loads
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import PayloadError
+from remote_executor.payload.own_imports import load_own
 from remote_executor.payload.pythons import abroad
 
 if TYPE_CHECKING:
@@ -180,8 +181,10 @@ def dump_result(obj: object, what: str = "result") -> tuple[bytes, Sequence[memo
     if found is not None:
         return found
     if abroad.client:
+        load_own("remote_executor.payload.by_source")
         from remote_executor.payload.by_source import dump_for_foreign_client as dump_for_client
     else:
+        load_own("remote_executor.payload.by_value")
         from remote_executor.payload.by_value import dump_for_client
 
     return _slowly(dump_for_client, obj, what)
@@ -222,6 +225,7 @@ def _slowly(
     except PayloadError:
         raise
     except Exception as error:
+        load_own("remote_executor.payload.culprits")
         from remote_executor.payload.culprits import blame
 
         raise PayloadError(blame(obj, what, way), str(error) or type(error).__name__) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 
 from remote_executor.lineage import take_off_mark
 from remote_executor.net.loop import Loop
@@ -12,7 +13,7 @@ from remote_executor.server.zygote import await_zygote, fork_zygote
 __all__ = ["main"]
 
 
-def main(fd: str, slots: str, preload: str = "") -> int:
+def main(fd: str, slots: str, preload: str = "", here: bool = False) -> int:
     """
     Serve the client at the other end of a socket until it is gone.
 
@@ -20,13 +21,14 @@ def main(fd: str, slots: str, preload: str = "") -> int:
         fd: The number of the socket's descriptor.
         slots: How many tasks to run at a time.
         preload: Modules to import before workers are made, separated by commas.
+        here: Whether they may be in the current folder; see :mod:`remote_executor.net.start`.
 
     Returns:
         The exit status.
     """
     take_off_mark()
     names = [name for name in preload.split(",") if name]
-    zygote, control = fork_zygote(int(slots), names)
+    zygote, control = fork_zygote(int(slots), names, ["", *sys.path] if here else None)
     # Both load their parts at the same time now, so that the first task begins sooner.
     from remote_executor.server.supervisor import Supervisor
     from remote_executor.wire.auth import NoAuth

@@ -22,9 +22,11 @@ from remote_executor.lineage import take_off_mark
 from remote_executor.net.addresses import Address, AddressLike, parse_address
 from remote_executor.net.loop import Loop
 from remote_executor.net.security import auth_of, is_exposed, server_tls, tls_of
+from remote_executor.net.start import ROOT, START, UsersFolders
 from remote_executor.server.door import Door
+from remote_executor.server.privacy import set_closed
 from remote_executor.server.supervisor import Supervisor
-from remote_executor.server.zygote import await_zygote, fork_zygote
+from remote_executor.server.zygote import await_zygote, fork_zygote, start_zygote
 
 if TYPE_CHECKING:
     import subprocess
@@ -51,11 +53,14 @@ def serve(
     ready: Callable[[str], None] | None = None,
     lifeline: int | None = None,
     grace: float | None = None,
+    debuggable: bool = False,
+    path: Sequence[str] | None = None,
 ) -> None:
     """
     Run a server in this process until it is ended or gets SIGTERM or SIGINT.
 
-    The process must have one thread only, since it forks.
+    The process must have one thread only, since it forks. While it serves nobody but root can look
+    into it (see :mod:`remote_executor.server.privacy`), unless it belongs to one client.
 
     Args:
         host: The name or number of the interface to listen on.
@@ -75,6 +80,9 @@ def serve(
         lifeline: A descriptor; at its end the server stops.
         grace: If given, the server belongs to the first client that comes: it stops when that one
             says goodbye, or has had no link for so many seconds, or if link and lifeline end.
+        debuggable: Let others of this account look into the server and its workers, with a debugger
+            say: also the tasks of one user into those of another.
+        path: What user code imports from; None for what this process imports from.
 
     Raises:
         ValueError: If the address needs ``insecure``, or ``auth`` or ``tls`` cannot be used.
@@ -87,7 +95,15 @@ def serve(
     slots = workers if workers is not None else usable_cores()
     if slots < 1:
         raise ValueError("workers must be greater than 0")
-    zygote, control = fork_zygote(slots, preload)
+    was_closed = closed = False
+    if grace is None:
+        # Several people may use it. What is secret is loaded below, and is only in this process.
+        zygote, control = start_zygote(slots, preload, path, not debuggable)
+        closed = not debuggable
+    else:
+        zygote, control = fork_zygote(slots, preload, path)
+    if closed:
+        was_closed = set_closed(True)
     door = Door(where)
     try:
         mechanism = auth.server()
@@ -101,6 +117,8 @@ def serve(
     except BaseException:
         control.close()
         await_zygote(zygote)
+        if closed:
+            set_closed(was_closed)
         raise
     loop = Loop()
     supervisor = Supervisor(loop, slots, control, mechanism, log_level, streams)
@@ -125,6 +143,8 @@ def serve(
             signal.signal(number, handler)
         loop.close()
         await_zygote(zygote)
+        if closed:
+            set_closed(was_closed)
 
 
 def _hold(loop: Loop, lifeline: int, ended: Callable[[], None]) -> None:
@@ -142,8 +162,8 @@ def _hold(loop: Loop, lifeline: int, ended: Callable[[], None]) -> None:
 
 # ------------------------------------------------------------------ a process of its own
 
-BOOT = (
-    "import json, sys; c = json.loads(sys.stdin.buffer.readline()); sys.path[:] = c['sys_path']; "
+BOOT = START + (
+    "import json; c = json.loads(sys.stdin.buffer.readline()); "
     "from remote_executor.server.serve import serve_configured; sys.exit(serve_configured(c))"
 )
 
@@ -241,6 +261,7 @@ def start_server(
     preload: Sequence[str] = (),
     insecure: bool = False,
     log_level: str = "warning",
+    debuggable: bool = False,
 ) -> ServerHandle:
     """
     Start a server on this machine, in a process of its own.
@@ -260,6 +281,8 @@ def start_server(
         preload: Modules to import before workers are made.
         insecure: Speak plain text where other machines can listen.
         log_level: "debug", "info", "warning" or "error", for its standard error.
+        debuggable: Let other processes of this account look into it and its workers: see
+            :func:`remote_executor.server.serve.serve`.
 
     Returns:
         The server, which can be reached by now.
@@ -284,18 +307,18 @@ def start_server(
     if auth is not None or tls is not None:
         security = dump((auth, tls), "what auth= and tls= hold")[0].decode("latin-1")
     python = python_command()
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     config = {
-        "sys_path": sys.path if root in sys.path else [*sys.path, root],
+        "sys_path": sys.path if ROOT in sys.path else [*sys.path, ROOT],
         "address": str(where),
         "workers": workers,
         "security": security,
         "preload": list(preload),
         "insecure": insecure,
+        "debuggable": debuggable,
         "log_level": log_level,
     }
     process = subprocess.Popen(
-        [*python, "-c", BOOT],
+        [*python, "-c", BOOT, ROOT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=server_environment(python),
@@ -380,7 +403,12 @@ def serve_configured(config: dict[str, Any]) -> int:
         if config["security"] is not None:
             from remote_executor.payload.pickles import load
 
+            # The user's own objects, found where the user's code finds them.
+            own, sys.path[:] = sys.path[:], config["sys_path"]
             auth, tls = load(config["security"].encode("latin-1"))
+            sys.path[:] = own
+            # A mechanism may import what it needs later.
+            sys.meta_path.append(UsersFolders(config["sys_path"]))
         serve(
             address=config["address"],
             workers=config["workers"],
@@ -388,6 +416,8 @@ def serve_configured(config: dict[str, Any]) -> int:
             tls=tls,
             preload=config["preload"],
             insecure=config["insecure"],
+            debuggable=config["debuggable"],
+            path=config["sys_path"],
             log_level=config["log_level"],
             ready=ready,
             lifeline=0,

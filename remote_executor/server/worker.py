@@ -42,6 +42,7 @@ from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.failures import encode_failure
 from remote_executor.payload.functions import PURE, FunctionTable
 from remote_executor.payload.mains import prepare_main
+from remote_executor.payload.own_imports import load_own, use_own_path
 from remote_executor.payload.pickles import dump_result, load
 from remote_executor.payload.pythons import abroad
 from remote_executor.server.imports import OnImport
@@ -511,6 +512,7 @@ def _load_items(body: Buffer, buffers: Sequence[Buffer]) -> tuple[list[Any], Bas
     try:
         return load(body, buffers), None
     except BaseException as exc:
+        load_own("remote_executor.payload.salvage")
         from remote_executor.payload.salvage import load_before
 
         return load_before(body, buffers), exc
@@ -587,6 +589,7 @@ class LateFinder:
                 return False
             self._loading = True
             try:
+                load_own("remote_executor.server.asker")
                 from remote_executor.server.asker import make_finder
 
                 self._finder, self._asker = make_finder(self._fd)
@@ -685,8 +688,6 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
         _enter(config["cwd"])
     if isinstance(config.get("depth"), int):
         os.environ[DEPTH] = str(config["depth"])
-    if config.get("sys_path") is not None:
-        sys.path[:] = config["sys_path"]
     sys.argv[:] = [""]
     become_reaper()
     if config.get("authkey") is not None:
@@ -695,6 +696,10 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
     if random is not None:
         # It was imported before the fork: without this all workers draw the same numbers.
         random.seed()
+    if config.get("sys_path") is not None:
+        # Last of all: from now on what is imported is what the user's program would import.
+        use_own_path(sys.path)
+        sys.path[:] = config["sys_path"]
 
 
 def _enter(folder: str) -> None:

@@ -22,6 +22,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,7 +32,14 @@ from remote_executor.cores import thread_limits, usable_cores
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["NOT_PREPARED", "Zygote", "await_zygote", "fork_zygote", "kill_with_descendants"]
+__all__ = [
+    "NOT_PREPARED",
+    "Zygote",
+    "await_zygote",
+    "fork_zygote",
+    "kill_with_descendants",
+    "start_zygote",
+]
 
 NOT_PREPARED = 71
 """The exit code of a worker that ended before the user's initializer was called: EX_OSERR."""
@@ -46,13 +54,16 @@ UNKNOWN_STATUS = 255 << 8
 """Exit code 255, for a worker that is gone and whose exit code somebody else has taken."""
 
 
-def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]:
+def fork_zygote(
+    slots: int, preload: Sequence[str], path: Sequence[str] | None = None
+) -> tuple[int, socket.socket]:
     """
     Fork the zygote. Call it before anything is opened and before any thread is started.
 
     Args:
         slots: How many workers will be busy at a time.
         preload: Modules to import there before the first worker is made.
+        path: What user code imports from; None for what this process imports from.
 
     Returns:
         Its pid and the control socket. Close the socket to end it, then wait for the pid.
@@ -67,7 +78,98 @@ def fork_zygote(slots: int, preload: Sequence[str]) -> tuple[int, socket.socket]
     try:
         ours.close()
         _close_all_but(theirs.fileno())
-        Zygote(theirs).run(slots, preload)
+        Zygote(theirs).run(slots, preload, path)
+        status = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def start_zygote(
+    slots: int, preload: Sequence[str], path: Sequence[str] | None, closed: bool
+) -> tuple[int, socket.socket]:
+    """
+    Start the zygote as a fresh process, in which nothing of our memory is left.
+
+    For servers that several people use: what a zygote has, workers have, and so tasks. Where no
+    Python is known that could be started, it is forked.
+
+    Args:
+        slots: How many workers will be busy at a time.
+        preload: Modules to import there before the first worker is made.
+        path: What user code imports from; None for what this process imports from.
+        closed: Whether nobody may look into it, nor into workers.
+
+    Returns:
+        As :func:`fork_zygote`.
+    """
+    # Late: most servers are embedded ones, which have no use for it.
+    from remote_executor.errors import LaunchFailed
+    from remote_executor.interpreter import python_command
+    from remote_executor.net.start import ROOT, START
+    from remote_executor.server.privacy import environment_of_tasks
+
+    try:
+        command = python_command()
+    except LaunchFailed:
+        return fork_zygote(slots, preload, path)
+    ours, theirs = socket.socketpair()
+    fd = theirs.fileno()
+    how = {"fd": fd, "slots": slots, "preload": list(preload), "closed": closed}
+    how["path"] = list(sys.path if path is None else path)
+    how["token_file"] = os.environ.get("REMOTE_EXECUTOR_TOKEN_FILE") or None
+    command += ["-c", START + FRESH, ROOT, json.dumps(how)]
+    environ = environment_of_tasks(os.environ)
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours
+    try:
+        _close_all_but(fd)
+        theirs.set_inheritable(True)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)  # the server's may bring what it is told, and tell of its end
+        os.execvpe(command[0], command, environ)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+FRESH = """\
+import json
+from remote_executor.server.zygote import main
+main(**json.loads(sys.argv.pop(1)))
+"""
+
+
+def main(
+    fd: int,
+    slots: int,
+    preload: list[str],
+    path: list[str],
+    closed: bool,
+    token_file: str | None,
+) -> NoReturn:
+    """Be the zygote that :func:`start_zygote` has asked for, in a process made for it."""
+    from remote_executor.server.privacy import set_closed
+
+    if closed:
+        set_closed(True)
+    if token_file is not None:
+        from remote_executor.net.tokens import inherit_path
+
+        inherit_path(token_file)
+    status = 1
+    try:
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
+        control.set_inheritable(False)
+        Zygote(control).run(slots, preload, path)
         status = 0
     except BaseException:
         import traceback
@@ -136,8 +238,10 @@ class Zygote:
         self._workers: set[int] = set()
         self._reaper = False
         self._rested = False
+        self._path: list[str] | None = None
+        """What workers import from whose client has not said it, if that is not as it is here."""
 
-    def run(self, slots: int, preload: Sequence[str]) -> None:
+    def run(self, slots: int, preload: Sequence[str], path: Sequence[str] | None = None) -> None:
         """Serve until the supervisor is gone, then kill everything and return."""
         # Out of the terminal's reach: its ^C and hang-up are the supervisor's to handle.
         if os.getpid() != os.getsid(0):
@@ -149,11 +253,7 @@ class Zygote:
         self._set_signals()
         self._own = (self._control.fileno(), woken, wakeup)
         os.environ.update(thread_limits(os.environ, slots, usable_cores()))
-        for name in preload:
-            try:
-                importlib.import_module(name)
-            except BaseException as exc:
-                self._tell({"trouble": f"cannot preload {name}: {type(exc).__name__}: {exc}"})
+        self._preload(preload, path)
         self._set_signals()  # once more: what was preloaded may have set others
         # Here and not above: meanwhile the supervisor loads its own part.
         from remote_executor.server import worker
@@ -187,6 +287,20 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def _preload(self, names: Sequence[str], path: Sequence[str] | None) -> None:
+        """Import the user's modules from where the user's code does, as nothing of ours is."""
+        own = sys.path[:]
+        if path is not None:
+            sys.path[:] = path
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except BaseException as exc:
+                self._tell({"trouble": f"cannot preload {name}: {type(exc).__name__}: {exc}"})
+        if path is not None:
+            # They may have added to it.
+            self._path, sys.path[:] = sys.path[:], own
 
     def _rest(self) -> None:
         """Prepare for later workers, now that nobody waits."""
@@ -239,6 +353,8 @@ class Zygote:
         """Become a worker, in the new process."""
         from remote_executor.server import worker
 
+        if self._path is not None and config.get("sys_path") is None:
+            config["sys_path"] = self._path
         try:
             os.setsid()
             for fd in (*self._own, *self._fds):

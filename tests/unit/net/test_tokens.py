@@ -279,3 +279,15 @@ def test_a_variable_with_a_slip_makes_no_new_token(path, monkeypatch, name):
 def test_a_folder_is_no_token_file(tmp_path):
     with pytest.raises(IsADirectoryError, match="REMOTE_EXECUTOR_TOKEN_FILE"):
         tokens.load_tokens(path=str(tmp_path))
+
+
+def test_a_path_may_be_inherited_where_no_variable_names_one(path, named, monkeypatch, tmp_path):
+    monkeypatch.setattr(tokens, "_inherited", None)
+    monkeypatch.delenv("REMOTE_EXECUTOR_TOKEN_FILE")
+    monkeypatch.chdir(tmp_path)
+    tokens.inherit_path("inherited")
+    assert token_path() == str(tmp_path / "inherited")
+    with pytest.raises(FileNotFoundError, match="no token file"):
+        load_token()
+    monkeypatch.setenv("REMOTE_EXECUTOR_TOKEN_FILE", str(named))
+    assert token_path() == str(named)
