@@ -139,7 +139,10 @@ class LaunchFailed(ConnectionFailed):
         stderr: The last of what the other side wrote to its standard error, or instead of an
             answer; may be empty.
         command: What to try by hand in a shell.
+        may_pass: Whether it may go well a moment later, so that it is tried again.
     """
+
+    may_pass: bool = False
 
     def __init__(
         self, address: str, stage: str, reason: str, stderr: str = "", command: str = ""

@@ -39,6 +39,7 @@ from remote_executor.client.foreign import (
     survey,
 )
 from remote_executor.client.futures import FarmFuture
+from remote_executor.client.outcomes import Outcomes, add_place
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
 from remote_executor.client.refusals import anew, of_broken
 from remote_executor.client.reloads import reloads
@@ -48,7 +49,13 @@ from remote_executor.client.waits import IN_A_CALLBACK, IOThread
 from remote_executor.core.known import Functions, needed_by
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
 from remote_executor.core.sources import to_send
-from remote_executor.errors import CannotShip, ConnectionFailed, FarmError, PayloadError
+from remote_executor.errors import (
+    CannotShip,
+    ConnectionFailed,
+    FarmError,
+    PayloadError,
+    RemoteProtocolError,
+)
 from remote_executor.modules.claims import Claims
 from remote_executor.net.interruptible import Event, Gates, Turns, start_thread
 from remote_executor.net.loop import Loop
@@ -67,10 +74,11 @@ from remote_executor.wire.frames import Frame, make_frame
 from remote_executor.wire.messages import (
     Flag,
     Kind,
-    decode_fields,
+    check_slots,
     decode_ids,
     encode_fields,
     encode_ids,
+    fields_for_client,
 )
 
 if TYPE_CHECKING:
@@ -213,6 +221,7 @@ class Driver:
         self.shortcut = Shortcut(self.loop, self.functions)
         self._parked: tuple[Peer, Server]
         """Where callers use the shortcut, while that is open."""
+        self.outcomes = Outcomes()
         self._settled_at = 0.0
         self.foreign: Foreign | None = None
         """The servers that run another Python, or may do so."""
@@ -224,7 +233,15 @@ class Driver:
 
     def _add_way(self, way: Way) -> Peer:
         settings = self.settings
-        peer = Peer(way, self.loop, self, settings.config, settings.grace, settings.blob_cache)
+        peer = Peer(
+            way,
+            self.loop,
+            self,
+            settings.config,
+            settings.grace,
+            settings.blob_cache,
+            settings.connect_timeout,
+        )
         self._peers = {**self._peers, peer: self.scheduler.add_server(peer, peer.name)}
         self._survey()
         return peer
@@ -871,7 +888,8 @@ class Driver:
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A session is gone. See :class:`~peer.Owner`."""
-        if not self.ending or self.scheduler.tasks:
+        refused = peer.state is PeerState.REFUSED  # then that is said in a moment
+        if not refused and (not self.ending or self.scheduler.tasks):
             log.warning("! %s is lost: %s", peer.name, reason)
         peer.lent.clear()  # somebody may map them still, so they are not used again
         self._silent.discard(self._peers[peer])
@@ -886,7 +904,7 @@ class Driver:
         if all(other.state is PeerState.REFUSED for other in self._peers):
             self._break(error)
         else:
-            log.warning("! %s is not used: %s", peer.name, error)
+            log.warning("! %s is not used: %s", peer.place, error)
         self.up.open()
 
     def _break(self, error: BaseException) -> None:
@@ -897,45 +915,59 @@ class Driver:
         """Results and other news have come. See :class:`~peer.Owner`."""
         server = self._peers[peer]
         finished: list[Frame] = []
-        micros = 0
+        nonsense: RemoteProtocolError | None = None
+        micros = failed = 0
         for frame in frames:
             kind = frame.kind
             if kind in FINISHED:
                 finished.append(frame)
                 micros += frame.aux
+                if kind != RESULT:
+                    failed += 1
                 if frame.segment is not None:
                     self._open_segment(peer, frame)
             else:
                 handler = _HANDLERS.get(kind)
                 if handler is None:
                     log.warning("! %s sent a message of unknown kind %d", peer.name, kind)
-                else:
+                    continue
+                try:
                     handler(self, peer, server, frame)
+                except RemoteProtocolError as exc:
+                    nonsense = exc
+                    break
         if finished:
-            peer.failures = 0
+            peer.core.worked()
             self._settled_at = self.loop.now
             if peer.link is not None and peer.link.round_trip:
                 server.round_trip = peer.link.round_trip
             tasks = self.scheduler.done(server, [frame.id for frame in finished], micros * 1e-6)
+            peer.done += len(finished) - failed
+            if failed:
+                self.outcomes.failed(self._peers, peer, failed)
+            elif self.outcomes.suspects:
+                self.outcomes.look(self._peers)
             single: list[tuple[Task, Frame]] = []
             for task, frame in zip(tasks, finished, strict=True):
                 if task is None:
                     continue
                 feed = task.feed
-                failed = frame.flags & UNLOADED and frame.kind != RESULT
-                if failed and (peer.foreign or peer.libraries):
+                unloaded = frame.flags & UNLOADED and frame.kind != RESULT
+                if unloaded and (peer.foreign or peer.libraries):
                     self.deliver(self._not_loaded, peer, task, frame)
                 elif feed is None:
                     single.append((task, frame))
                 else:
                     feed.measured(task.count, frame.aux * 1e-6, len(frame.raw))
-                    self.deliver(task.sink.arrived, task, frame)
+                    self.deliver(task.sink.arrived, task, frame, None, peer.note)
             if single:
-                self.deliver(_resolve, single, self)
+                self.deliver(_resolve, single, self, peer.note)
+        if nonsense is not None:
+            raise nonsense
 
     def _not_loaded(self, peer: Peer, task: Task, frame: Frame) -> None:
         """A worker could not unpickle a task: say so if another version there is why."""
-        error = open_failure(frame)
+        error = open_failure(frame, peer.note)
         named: BaseException | None = None
         if peer.foreign and peer.python is not None:
             named = in_their_words(error, task.name or "task", python_words(*peer.python))
@@ -946,11 +978,11 @@ class Driver:
             if named is not None:
                 named.__cause__ = error
         if task.feed is not None:
-            task.sink.arrived(task, frame, named)
+            task.sink.arrived(task, frame, named, peer.note)
         elif named is not None:
             self._deliver_error(task, named)
         else:
-            _resolve([(task, frame)], self)
+            _resolve([(task, frame)], self, peer.note)
 
     def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
         for task in self.scheduler.begun(server, decode_ids(frame.body)):
@@ -969,11 +1001,12 @@ class Driver:
             self.deliver(event.set)
 
     def _on_died(self, peer: Peer, server: Server, frame: Frame) -> None:
+        # First: a task that is off the books would never be settled if this makes no sense.
+        fields = fields_for_client(frame.kind, frame.body)
         task = self.scheduler.ended(server, frame.id)
         if task is None:
             return
-        fields = decode_fields(frame.body, reason=str)
-        host, pid = str(fields.get("host", "")), int(fields.get("pid") or 0)
+        host, pid = fields.get("host", ""), fields.get("pid") or 0
         name = task.name or "task"
         reason = fields["reason"]
         error: BaseException
@@ -987,8 +1020,10 @@ class Driver:
                 pid=pid,
                 exitcode=fields.get("exitcode"),
                 task=name,
-                stderr=str(fields.get("stderr", "")),
+                stderr=fields.get("stderr", ""),
             )
+            self.outcomes.failed(self._peers, peer, 1)
+        add_place(error, peer.note)
         self._deliver_error(task, error)
 
     def _on_release(self, peer: Peer, server: Server, frame: Frame) -> None:
@@ -1014,7 +1049,7 @@ class Driver:
                 peer.session.send(make_frame(Kind.RELEASE, id))
 
     def _on_slots(self, peer: Peer, server: Server, frame: Frame) -> None:
-        self.scheduler.server_up(server, frame.aux)
+        self.scheduler.server_up(server, check_slots(frame.aux))
 
     def _on_output(self, peer: Peer, server: Server, frame: Frame) -> None:
         label = self._label(peer, frame.aux >> 2, server.inflight.get(frame.id))
@@ -1022,7 +1057,12 @@ class Driver:
 
     def _on_log(self, peer: Peer, server: Server, frame: Frame) -> None:
         task = server.inflight.get(frame.id)
-        fields = decode_fields(frame.body, name=str, levelno=int, msg=str, process=int)
+        try:
+            fields = fields_for_client(frame.kind, frame.body)
+        except RemoteProtocolError as exc:
+            # A worker wrote it, which a task may have misused: no reason to part with the server.
+            log.warning("! %s: a line of log is dropped: %s", peer.name, exc)
+            return
         fields["host"] = peer.fields.get("host", peer.name)
         fields["task"] = task.name if task is not None else None
         self.deliver(_log, fields, self._label(peer, fields["process"], task))
@@ -1067,7 +1107,12 @@ class Driver:
     ) -> None:
         """Answer a worker that asks for a module. It waits, so there must be an answer."""
         try:
-            fields, contents = self.settings.modules.answer(decode_fields(question))
+            asked = fields_for_client(Kind.WANT, question)
+            fields, contents = self.settings.modules.answer(asked)
+        except RemoteProtocolError as exc:
+            # From a worker, as a line of log is.
+            log.warning("! a question for modules makes no sense: %s", exc)
+            fields, contents = {"modules": []}, {}
         except Exception:
             log.exception("! a server's question for modules cannot be answered")
             fields, contents = {"modules": []}, {}
@@ -1145,9 +1190,7 @@ class Driver:
         if self.scheduler.slots() or self.broken is not None:
             return
         waited = now - self._alone_since
-        reasons = "; ".join(
-            f"{peer.name}: {peer.trouble or peer.state.value}" for peer in self._peers
-        )
+        reasons = "; ".join(f"{peer.name}: {peer.words}" for peer in self._peers)
         timeout = self.settings.connect_timeout
         if timeout is not None and waited >= timeout:
             names = [peer.name for peer in self._peers]
@@ -1444,7 +1487,7 @@ class Driver:
             self._survey()
             self.deliver(peer.way.close)
             if self._peers and all(other.state is PeerState.REFUSED for other in self._peers):
-                troubles = "; ".join(str(other.trouble) for other in self._peers)
+                troubles = "; ".join(f"{other.name}: {other.words}" for other in self._peers)
                 names = [other.name for other in self._peers]
                 self._break(NoServerError(names, f"those that are left refuse: {troubles}"))
 
@@ -1469,7 +1512,7 @@ def _holds_code(task: Task) -> bool:
     return holds_code(task.encoded.body) or holds_code(task.body or b"")
 
 
-def _resolve(finished: list[tuple[Task, Frame]], driver: Driver) -> None:
+def _resolve(finished: list[tuple[Task, Frame]], driver: Driver, place: str) -> None:
     """Settle the futures of single tasks."""
     for task, frame in finished:
         future = task.sink
@@ -1485,7 +1528,7 @@ def _resolve(finished: list[tuple[Task, Frame]], driver: Driver) -> None:
                 else:
                     future.set_result(value)
             else:
-                future.set_exception(open_failure(frame))
+                future.set_exception(open_failure(frame, place))
         except InvalidStateError:
             pass  # somebody set it from outside; it is theirs
         except BaseException:  # a callback's sys.exit() is no end for all the others

@@ -942,6 +942,8 @@ class FarmExecutor(_Face):
                 trouble=None if peer.state is PeerState.UP else peer.trouble,
                 implementation=str(peer.fields.get("implementation", "")),
                 differences=peer.differences,
+                done=peer.done,
+                failed=peer.failed,
             )
             for peer, server in driver.peers()
         )

@@ -14,6 +14,7 @@ from itertools import chain, islice, repeat, starmap
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from remote_executor.client.results import open_failure, unloadable
+from remote_executor.errors import RemoteProtocolError
 from remote_executor.net.interruptible import Gates
 from remote_executor.payload.pickles import load
 from remote_executor.payload.slices import Columns
@@ -51,6 +52,8 @@ class _Outcome(NamedTuple):
     """How many there were."""
     frame: Frame | None
     error: BaseException | None
+    place: str = ""
+    """Which server it comes from."""
 
     def is_tiny(self, count: int) -> bool:
         """Tell whether it is cheaper to keep the values until the last of them is taken."""
@@ -159,7 +162,9 @@ class MapResults:
         # Of a list the server can tell what comes before a broken item.
         return list(items) if type(items) is tuple else items
 
-    def arrived(self, task: Task, frame: Frame, error: BaseException | None = None) -> None:
+    def arrived(
+        self, task: Task, frame: Frame, error: BaseException | None = None, place: str = ""
+    ) -> None:
         """
         A batch is done.
 
@@ -167,8 +172,9 @@ class MapResults:
             task: The batch.
             frame: What came.
             error: What to raise instead of the exception that came.
+            place: Which server it comes from.
         """
-        self._put(_Outcome(task.first, task.count, frame, error))
+        self._put(_Outcome(task.first, task.count, frame, error, place))
 
     def failed(self, task: Task | None, error: BaseException) -> None:
         """A batch, or with None the whole map, has failed otherwise than by its function."""
@@ -295,12 +301,12 @@ def _open(outcome: _Outcome, driver: Driver) -> tuple[list[Any], BaseException |
     body: Buffer = frame.body
     buffers = frame.buffers
     if frame.kind != Kind.RESULT:
-        error = error or open_failure(frame)
+        error = error or open_failure(frame, outcome.place)
         if len(buffers) < 2:
             return [], error
         body, buffers = buffers[1], buffers[2:]
     try:
-        return load(body, buffers), error
+        values = load(body, buffers)
     except KeyboardInterrupt:
         raise
     except BaseException as exc:
@@ -309,3 +315,9 @@ def _open(outcome: _Outcome, driver: Driver) -> tuple[list[Any], BaseException |
         values = load_before(body, buffers)
         words = f"the result for item {outcome.first + len(values)} of a map"
         return values, unloadable(exc, body, driver, words)
+    wanted = range(outcome.items) if error is not None else (outcome.items,)
+    if type(values) is not list or len(values) not in wanted:
+        # Else all that follow would be taken for the results of other items.
+        words = f"{outcome.place} answers for {outcome.items} items of a map with something else"
+        return [], RemoteProtocolError(words)
+    return values, error

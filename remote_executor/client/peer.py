@@ -1,15 +1,17 @@
 """
 What the client has at one server: the way there, the link, the session.
 
+The shell around :class:`remote_executor.core.connection.Connection`, which decides what is tried
+again, when, and what is final. Here are the sockets, the timers and the frames; exceptions become
+the core's words in :mod:`remote_executor.client.troubles`.
+
 ::
 
-    IDLE -> CONNECTING -> SHAKING -> ATTACHING -> UP
-              ^   |          |           |         |      cut, refused connection, silence
-              |   v          v           v         v
-            WAITING <------------------------------+      tried again, later and later
-              |
-              +-> REFUSED   wrong name, wrong token, other protocol: no use in trying again
-              +-> CLOSED    nobody needs it any more
+    way.open -> _connected -> link: HELLO, PROOF -> ATTACH -> ATTACHED -> frames -> owner
+                     |                |                |          |          |
+                     +----------------+--- _failed ----+----------+----------+
+                                             |
+                                  Connection.failed -> actions -> _act
 
 A cut shows above only if the server no longer knows the session, or the grace is over: then the
 owner hears ``peer_lost``. All methods run with the driver's mutex held.
@@ -18,24 +20,38 @@ owner hears ``peer_lost``. All methods run with the driver's mutex held.
 from __future__ import annotations
 
 import contextlib
-import enum
 import logging
 import os
 import select
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing.process import current_process
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from remote_executor.client.troubles import Step, trouble_of
+from remote_executor.core.connection import (
+    MOST_STARTS,
+    Action,
+    Attach,
+    Connection,
+    ConnectionState,
+    Drop,
+    Failure,
+    Lasts,
+    Lose,
+    Open,
+    Refuse,
+    Use,
+)
 from remote_executor.core.known import Holdings
 from remote_executor.errors import (
     AuthenticationFailed,
     ConnectionFailed,
     FarmError,
-    LaunchFailed,
     ProtocolMismatch,
     RemoteProtocolError,
 )
@@ -44,12 +60,17 @@ from remote_executor.net.security import auth_of, client_tls, is_exposed, tls_of
 from remote_executor.net.segments import AVAILABLE, SegmentPool
 from remote_executor.net.start import ROOT, START
 from remote_executor.net.streams import SocketStream, Stream
-from remote_executor.task_errors import NoServerError
+from remote_executor.task_errors import NoServerError, exit_words
 from remote_executor.wire.auth import Mechanism, NoAuth
 from remote_executor.wire.frames import make_frame, total_size
 from remote_executor.wire.link import Link, LinkState, place_of
-from remote_executor.wire.messages import Kind, decode_fields, encode_fields
-from remote_executor.wire.session import Session, SessionState
+from remote_executor.wire.messages import (
+    FIRST_NUMBERED,
+    Kind,
+    encode_fields,
+    fields_for_client,
+)
+from remote_executor.wire.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,26 +90,14 @@ ACK = int(Kind.ACK)
 LIMIT = 64 * 1024**3
 """The largest frame in bytes that is accepted from a server that proved itself."""
 BLOB_CACHE = 1024**3
-FIRST_PAUSE = 0.05
-LAST_PAUSE = 3.0
 CONNECT_SECONDS = 10.0
+MOST_LAST_WORDS = 2000
+"""Bytes of what a server of our own wrote at its end that go into the error."""
 LAST_WORDS_SECONDS = 1.0
 """How long the end may wait for a server that takes its time to read what was sent before."""
-MOST_STARTS = 6
-"""How often in a row an embedded server is started that ends before it has done a task."""
 
-
-class PeerState(enum.Enum):
-    """How the client stands with a server."""
-
-    IDLE = "idle"
-    CONNECTING = "connecting"
-    SHAKING = "shaking hands"
-    ATTACHING = "attaching"
-    UP = "up"
-    WAITING = "waiting to try again"
-    REFUSED = "refused"
-    CLOSED = "closed"
+PeerState = ConnectionState
+"""How the client stands with a server: the core's word."""
 
 
 class Owner(Protocol):
@@ -104,15 +113,25 @@ class Owner(Protocol):
         """There is no use in trying again."""
 
     def peer_frames(self, peer: Peer, frames: list[Frame]) -> None:
-        """Numbered frames have come."""
+        """
+        Numbered frames have come.
+
+        Raises:
+            RemoteProtocolError: One of them makes no sense; all before it have been taken.
+        """
 
 
 class Way(Protocol):
-    """How to reach a server."""
+    """
+    How to reach a server.
+
+    A way that starts the server itself, and for this client alone, may say so by an attribute
+    ``launches`` that is true: whoever answers there is ours, and what fails may be the launch.
+    """
 
     name: str
 
-    def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
+    def open(self, loop: Loop, done: Callable[[socket.socket | BaseException], None]) -> None:
         """Begin to connect; call ``done`` in the loop's thread with a socket or the error."""
 
     def stream(self, sock: socket.socket) -> Stream:
@@ -153,10 +172,10 @@ class Remote:
             self._tls = client_context(tls, address.host)
         elif is_exposed(address, self._auth, tls):
             log.warning("%s is spoken to in plain text: others may read it and change it", address)
-        self._mechanism: Mechanism | Exception | None = None
+        self._mechanism: Mechanism | BaseException | None = None
         self._lock = threading.Lock()
         self._closed = False
-        self._outcome: socket.socket | Exception | None = None
+        self._outcome: socket.socket | BaseException | None = None
         """What the thread that dials has got, until the loop's thread takes it."""
 
     def stream(self, sock: socket.socket) -> Stream:
@@ -171,19 +190,19 @@ class Remote:
     def mechanism(self) -> Mechanism:
         """Return the client's part in the proofs, as a rule the one that dialling has made."""
         made, self._mechanism = self._mechanism, None
-        if isinstance(made, Exception):
+        if isinstance(made, BaseException):
             raise made
         return made or self._auth.client(self.address.host)
 
-    def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
+    def open(self, loop: Loop, done: Callable[[socket.socket | BaseException], None]) -> None:
         """Resolve and connect in a thread of its own: looking up a name may take long."""
         thread = threading.Thread(
             target=self._connect, args=(loop, done), name=f"dial {self.name}", daemon=True
         )
         thread.start()
 
-    def _connect(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
-        outcome: socket.socket | Exception
+    def _connect(self, loop: Loop, done: Callable[[socket.socket | BaseException], None]) -> None:
+        outcome: socket.socket | BaseException
         try:
             if self.address.kind == "unix":
                 outcome = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -197,13 +216,13 @@ class Remote:
                 outcome = socket.create_connection(
                     (self.address.host, self.address.port), CONNECT_SECONDS
                 )
-        except Exception as exc:
+        except BaseException as exc:  # whatever it was: the loop waits for an outcome
             outcome = exc
         else:
             # Here, because it may ask somebody else, such as a Kerberos realm.
             try:
                 self._mechanism = self._auth.client(self.address.host)
-            except Exception as exc:
+            except BaseException as exc:  # a mechanism may be the user's
                 self._mechanism = exc
         with self._lock:
             self._outcome = outcome
@@ -212,7 +231,7 @@ class Remote:
         else:
             loop.post(lambda: self._hand_over(done))
 
-    def _hand_over(self, done: Callable[[socket.socket | Exception], None]) -> None:
+    def _hand_over(self, done: Callable[[socket.socket | BaseException], None]) -> None:
         with self._lock:
             outcome, self._outcome = self._outcome, None
         if outcome is not None:
@@ -256,6 +275,9 @@ class Embedded:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._silent = False
         """Whether the last one that was started has not asked for our wishes yet."""
+        self.keeps_stderr = False
+        """Whether the next one is the last try: what it writes to stderr goes into the error."""
+        self._stderr: BinaryIO | None = None
 
     def stream(self, sock: socket.socket) -> Stream:
         """Return the socket as a stream."""
@@ -265,9 +287,12 @@ class Embedded:
         """Nothing to prove: the socket was inherited."""
         return NoAuth()
 
-    def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
+    def open(self, loop: Loop, done: Callable[[socket.socket | BaseException], None]) -> None:
         """Start the server."""
         self._reap()
+        if self.keeps_stderr and self._stderr is None:
+            with contextlib.suppress(OSError):  # no room for it: then nothing is kept
+                self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the way
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -279,6 +304,7 @@ class Embedded:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
+                    stderr=self._stderr if self.keeps_stderr else None,
                     pass_fds=[theirs.fileno()],
                     env=server_environment(python),
                     start_new_session=True,  # the terminal's ^C is for the client alone
@@ -290,6 +316,19 @@ class Embedded:
         self._processes.append(process)
         self._silent = True
         done(ours)
+
+    def last_words(self) -> str:
+        """Return how the last process ended and what it wrote to stderr, as far as it was kept."""
+        words = ""
+        if self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                words = f"its process {exit_words(self._processes[-1].wait(LAST_WORDS_SECONDS))}"
+        if self._stderr is not None:
+            end = self._stderr.seek(0, os.SEEK_END)
+            self._stderr.seek(max(0, end - MOST_LAST_WORDS))
+            said = self._stderr.read().decode("utf-8", "replace").strip()
+            words += f"; it wrote:\n{said}" if said else ""
+        return words
 
     def wishes(self) -> dict[str, Any]:
         """Let workers import what this process can, from where it can."""
@@ -317,6 +356,9 @@ class Embedded:
                 process.kill()
                 process.wait()
         self._processes = []
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
 
     @property
     def pid(self) -> int | None:
@@ -336,6 +378,7 @@ class Peer:
         config: What ATTACH says of the client and what it wants.
         grace: Seconds a session survives without a link.
         blob_cache: Bytes of functions and shared objects that the server may keep for us.
+        patience: Seconds for which a name that nobody knows is asked; None to give up at once.
     """
 
     def __init__(
@@ -346,10 +389,16 @@ class Peer:
         config: dict[str, Any],
         grace: float,
         blob_cache: int = BLOB_CACHE,
+        patience: float | None = None,
     ) -> None:
         self.way = way
         self.name = way.name
-        self.state = PeerState.IDLE
+        self.core = Connection(
+            grace,
+            patience=patience,
+            own=isinstance(way, Embedded),
+            launched=getattr(way, "launches", False),
+        )
         self.session: Session | None = None
         self.link: Link | None = None
         self.known = Holdings(blob_cache)
@@ -362,9 +411,14 @@ class Peer:
         """Sizes of the contents of modules that the server holds, by digest."""
         self.claimed: dict[str, Any] = {}
         """What the session's workers were told of our own modules; see ``modules.claims``."""
-        self.trouble: str | None = None
-        """Why there is no link, in words."""
-        self.failures = 0
+        self.error: FarmError | None = None
+        """Why it is left out, if it is."""
+        self.last_words = ""
+        """The last that the server itself has said when it would not have us."""
+        self.done = 0
+        """Tasks that it has finished, each batch of a map being one."""
+        self.failed = 0
+        """Tasks that have failed there: they raised, or their worker ended."""
         self.foreign = False
         """Whether its Python is another one, which must not be sent code by value."""
         self.segments = False
@@ -382,9 +436,7 @@ class Peer:
         self.stream: Stream | None = None
         """What there is of a connection; for the driver to lend it to callers."""
         self._session_id = ""
-        self._begun = False
-        self._pause = FIRST_PAUSE
-        self._retry_at: float | None = None
+        self._said: dict[str, Any] = {}
         self._timer = loop.timer(self._tick)
         self._wants_write = False
 
@@ -392,6 +444,35 @@ class Peer:
         return (
             f"<Peer {self.name}: {self.state.value}{', ' + self.trouble if self.trouble else ''}>"
         )
+
+    @property
+    def state(self) -> ConnectionState:
+        """How the client stands with it."""
+        return self.core.state
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there is no link, in words."""
+        return self.core.trouble
+
+    @property
+    def words(self) -> str:
+        """Why it is of no use now, and the last that it has said itself."""
+        words = self.core.trouble or self.state.value
+        if self.last_words and self.last_words not in words:
+            words += f"; the last that it said: {self.last_words}"
+        return words
+
+    @property
+    def place(self) -> str:
+        """Which server it is, for errors: its host, and how it was named here."""
+        host = self.fields.get("host")
+        return self.name if not host or host == self.name else f"{host} ({self.name})"
+
+    @property
+    def note(self) -> str:
+        """What the errors of its tasks say of where they ran; nothing of a server of our own."""
+        return "" if isinstance(self.way, Embedded) else self.place
 
     @property
     def python(self) -> tuple[str, tuple[int, ...]] | None:
@@ -407,80 +488,144 @@ class Peer:
         versions = self.fields.get("versions")
         return versions if isinstance(versions, dict) else {}
 
-    # --------------------------------------------------------------- on the way
+    # ------------------------------------------------------------ what the core decides
 
     def connect(self) -> None:
         """Begin to connect."""
-        self.state = PeerState.CONNECTING
-        self._retry_at = None
-        self.way.open(self._loop, self._connected)
+        now = time.monotonic()
+        self._act(self.core.start(now), now)
 
-    def _connected(self, outcome: socket.socket | Exception) -> None:
-        if self.state is not PeerState.CONNECTING:
+    def _act(self, actions: list[Action], now: float) -> None:
+        """Carry out what the core has decided."""
+        for action in actions:
+            if isinstance(action, Open):
+                self._open()
+            elif isinstance(action, Attach):
+                self._attach(action.resume, now)
+            elif isinstance(action, Use):
+                self._use(action.resumed)
+            elif isinstance(action, Drop):
+                self._drop_link(now)
+            elif isinstance(action, Lose):
+                self.session = None
+                self._owner.peer_lost(self, action.reason)
+            else:
+                self._refuse(action)
+        self._schedule()
+
+    def _failed(self, exc: BaseException, step: Step) -> None:
+        """Something has failed: the core says what follows."""
+        failure = trouble_of(exc, step, self.name)
+        if isinstance(exc, (AuthenticationFailed, ProtocolMismatch)):
+            self.last_words = exc.reason
+        now = time.monotonic()
+        self._act(self.core.failed(failure, now), now)
+
+    def _cut(self, reason: str) -> None:
+        """The link is gone, for a reason that may pass; the session waits for the next."""
+        now = time.monotonic()
+        self._act(self.core.failed(Failure(Lasts.NO, reason), now), now)
+
+    def _refuse(self, action: Refuse) -> None:
+        failure = action.failure
+        self._timer.at(None)
+        error = failure.error
+        if isinstance(self.way, Embedded) and failure.lasts is Lasts.NO:
+            times = self.core.failures
+            words = f"it ended {times} times before it had done anything: {failure.reason}"
+            said = self.way.last_words()
+            self.error = NoServerError([self.name], f"{words}; {said}" if said else words)
+            self.error.__cause__ = error
+        else:
+            self.error = error or ConnectionFailed(self.name, failure.reason)
+        self._owner.peer_refused(self, self.error)
+
+    def refuse(self, error: FarmError) -> None:
+        """Do without this server. Its owner, who wants that, sees to what was under way there."""
+        now = time.monotonic()
+        self.last_words = str(error)
+        if self.link is not None and self.attached:
+            self.link.say_goodbye()
+            self.flush()
+        self.session = None
+        self._act(self.core.leave_out(Failure(Lasts.YES, str(error), error), now), now)
+
+    # --------------------------------------------------------------- on the way
+
+    def _open(self) -> None:
+        if isinstance(self.way, Embedded):
+            self.way.keeps_stderr = self.core.failures == MOST_STARTS - 1
+        try:
+            self.way.open(self._loop, self._connected)
+        except Exception as exc:  # no thread, no descriptor; or a way of the user's own
+            self._failed(exc, self._step_to_connect)
+
+    @property
+    def _step_to_connect(self) -> Step:
+        return Step.LAUNCH if self.core.launched else Step.CONNECT
+
+    def _connected(self, outcome: socket.socket | BaseException) -> None:
+        if self.state is not ConnectionState.CONNECTING:
             if isinstance(outcome, socket.socket):
                 outcome.close()  # we were closed in the meantime
             return
-        if isinstance(outcome, socket.gaierror) and outcome.errno != socket.EAI_AGAIN:
-            reason = f"there is no host of that name ({outcome.strerror})"
-            self._refused(ConnectionFailed(self.name, reason))
-            return
-        if isinstance(outcome, LaunchFailed):
-            self._refused(outcome)
-            return
-        if isinstance(outcome, Exception):
-            self._cut(f"cannot connect: {outcome}")
+        if isinstance(outcome, BaseException):
+            self._failed(outcome, self._step_to_connect)
             return
         try:
             mechanism = self.way.mechanism()
-        except Exception as exc:
+        except BaseException as exc:  # it may be the user's, and it may have been made in a thread
             outcome.close()
-            self._refused(AuthenticationFailed(self.name, str(exc)))
+            self._failed(exc, Step.AUTH)
             return
         try:
-            self.stream = stream = self.way.stream(outcome)
-        except OSError as exc:
+            self._begin(outcome, mechanism)
+        except Exception as exc:
             outcome.close()
-            self._cut(f"the connection broke: {exc}")
+            self._failed(exc, Step.LINK)
             return
+        self.core.opened()
+        self.flush()
+        self._schedule()
+
+    def _begin(self, sock: socket.socket, mechanism: Mechanism) -> None:
+        """Begin the handshake on a connected socket."""
+        stream = self.way.stream(sock)
         shared = AVAILABLE and isinstance(stream, SocketStream) and stream.is_local()
         shared = shared and not mechanism.wraps
-        now = time.monotonic()
         embedded = isinstance(mechanism, NoAuth)
-        self.link = Link(
+        resumes = self.core.has_session
+        link = Link(
             "client",
             self.name,
             mechanism,
-            now,
+            time.monotonic(),
             nonce=os.urandom(32),
             channel=stream.channel,
             limit=LIMIT,
-            place=place_of(self._session_id) if self._begun and not embedded else "",
+            place=place_of(self._session_id) if resumes and not embedded else "",
             # The kernel tells when a process at the other end of a socket pair is gone.
             silence=3600.0 if embedded else 15.0,
         )
         if shared and isinstance(stream, SocketStream):
-            stream.fds = self.link.segments
+            stream.fds = link.segments
+        self._loop.watch(stream.fileno(), self._readable, self.flush)
+        self.stream, self.link = stream, link
         self._shares = shared
-        self.state = PeerState.SHAKING
         self._wants_write = False
-        self._loop.watch(self.stream.fileno(), self._readable, self.flush)
-        self.flush()
-        self._schedule()
 
-    def _attach(self) -> None:
+    def _attach(self, resume: bool, now: float) -> None:
         """The handshake is done: ask for our session."""
-        now = time.monotonic()
-        if self.session is None or self.session.state is SessionState.EXPIRED:
+        if self.session is None:
             self._new_session(now)
         assert self.session is not None
         assert self.link is not None
-        self.state = PeerState.ATTACHING
         fields = dict(
             self._config,
             **self.way.wishes(),
             session=self._session_id,
             received=self.session.received_count,
-            resume=self._begun,
+            resume=resume,
             grace=self._grace,
             segments=self._shares,
             log_level=logging.getLogger().level,
@@ -490,32 +635,28 @@ class Peer:
     def _new_session(self, now: float) -> None:
         self.session = Session(now, self._grace)
         self._session_id = os.urandom(16).hex()
-        self._begun = False
         self.known = Holdings(self._blob_cache)
         self.sources = {}
         self.pool.close()
         self.pool = SegmentPool()
 
-    def _attached(self, frame: Frame) -> None:
-        fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)
+    def _attached(self, frame: Frame, now: float) -> None:
+        self._said = fields_for_client(frame.kind, frame.body)
+        fields = self._said
+        server, place = fields.get("server", ""), fields.get("place", "")
+        self._act(self.core.attached(fields["resumed"], server, place, now), now)
+
+    def _use(self, resumed: bool) -> None:
+        """The session has its link."""
         assert self.link is not None
         assert self.session is not None
-        if self._begun and not fields["resumed"]:
-            self._owner.peer_lost(self, "it does not know our session: it was started anew")
-            self._new_session(time.monotonic())
-            self._attach()
-            return
-        self.state = PeerState.UP
+        self.fields = fields = self._said
         self.segments = fields.get("segments") is True
-        self.trouble = None
-        if not isinstance(self.way, Embedded):
-            self.failures = 0  # one of our own has to do something first; see Driver.peer_frames
-        self.fields = fields
         ours = self._config["implementation"], self._config["python"][:2]
         self.foreign = (fields.get("implementation"), fields.get("python", [])[:2]) != ours
         self.session.attach(self.link.outbox, fields["received"])
-        if not fields["resumed"]:
-            self._begun = True
+        if not resumed:
+            self.last_words = ""
             self._owner.peer_up(self, fields)
 
     # ------------------------------------------------------------------ receiving
@@ -535,64 +676,85 @@ class Peer:
                     return
                 now = time.monotonic()
                 full = count == len(buffer)
-                self._received(link.received(count, now), now)
-                if self.link is not link:
+                frames = link.received(count, now)
+                if not self._take(frames, now) or self.link is not link:
                     return
                 if not full:
                     break
-        except (AuthenticationFailed, ProtocolMismatch) as exc:
-            self._refused(exc)
+        except (AuthenticationFailed, ProtocolMismatch, OSError) as exc:
+            self._failed(exc, Step.LINK)
         except RemoteProtocolError as exc:
-            if self.state is PeerState.UP or self._begun:
-                # It has served us before: whatever answers there now may be gone soon.
-                self._cut(f"the link is corrupt: {exc}")
-            else:
-                self._refused(ConnectionFailed(self.name, str(exc)))
-        except OSError as exc:
-            self._cut(f"the connection broke: {exc}")
+            words = f"the link is corrupt: {exc}" if self.core.served else str(exc)
+            self._failed(RemoteProtocolError(words), Step.LINK)
         else:
             if stream.holding:
                 self._loop.post(self._readable)
             self._schedule()
 
+    def _take(self, frames: list[Frame], now: float) -> bool:
+        """Take frames; return False if they make no sense, and the server has lost its session."""
+        try:
+            self._received(frames, now)
+        except RemoteProtocolError as exc:
+            failure = trouble_of(exc, Step.LINK, self.name)
+        except Exception as exc:
+            # A defect of ours; it must not cost more than this server.
+            log.exception("! a message of %s could not be taken", self.name)
+            failure = trouble_of(exc, Step.LINK, self.name)
+        else:
+            return True
+        reason = f"it talks nonsense: {failure.reason}"
+        failure = Failure(Lasts.YES, reason, ConnectionFailed(self.name, reason))
+        if self.state is ConnectionState.UP:
+            self._act(self.core.talked_nonsense(failure, now), now)
+        else:
+            self._act(self.core.failed(failure, now), now)
+        return False
+
     def _received(self, frames: list[Frame], now: float) -> None:
         state, session, link = self.state, self.session, self.link
         assert link is not None
-        if state is PeerState.UP and frames:
+        if state is ConnectionState.UP and frames:
             assert session is not None
-            numbered = [frame for frame in frames if frame.kind != ACK]
+            numbered = [frame for frame in frames if frame.kind >= FIRST_NUMBERED]
             if len(numbered) < len(frames):
                 for frame in frames:
                     if frame.kind == ACK:
                         session.acknowledged(frame.id)
+                    elif frame.kind < FIRST_NUMBERED:
+                        raise RemoteProtocolError(f"kind {frame.kind} came in a session")
             if numbered:
                 session.received(len(numbered), total_size(numbered), now)
                 self._owner.peer_frames(self, numbered)
-        elif state is PeerState.SHAKING and link.state is LinkState.OPEN:
-            self._attach()
+        elif state is ConnectionState.SHAKING and link.state is LinkState.OPEN:
+            self._act(self.core.proved(), now)
             self.flush()
-        elif state is PeerState.ATTACHING:
-            for index, frame in enumerate(frames):
-                if frame.kind == Kind.REPLY:
-                    fields = decode_fields(frame.body, error=str)
-                    if fields["error"] == "ending":
-                        self._cut("the server is ending")  # the next one may be there soon
-                        return
-                    self._refused(
-                        ConnectionFailed(self.name, f"the server refuses: {fields['error']}")
-                    )
-                    return
-                if frame.kind != Kind.ATTACHED:
-                    raise RemoteProtocolError(f"kind {frame.kind} came before ATTACHED")
-                self._attached(frame)
-                self._received(frames[index + 1 :], now)
-                self.flush()
-                break
-        if link.state is LinkState.CLOSED and self.link is link and self.state is PeerState.UP:
+            self._received(frames, now)
+        elif state is ConnectionState.ATTACHING and frames:
+            self._answered(frames, now)
+        if link.state is LinkState.CLOSED and self.link is link and self.attached:
             # A goodbye: the server ends, and the session with it.
-            self._begun = False
-            self._drop_link("the server said goodbye")
-            self._lose("the server was shut down")
+            self._act(self.core.goodbye(now), now)
+
+    def _answered(self, frames: list[Frame], now: float) -> None:
+        """The server has answered ATTACH."""
+        link, frame = self.link, frames[0]
+        if frame.kind == Kind.REPLY:
+            said = fields_for_client(frame.kind, frame.body)["error"]
+            if said == "ending":
+                self._cut("the server is ending")  # the next one may be there soon
+                return
+            reason = f"the server refuses: {said}"
+            error = ConnectionFailed(self.name, reason)
+            self.last_words = said
+            self._act(self.core.failed(Failure(Lasts.YES, reason, error), now), now)
+            return
+        if frame.kind != Kind.ATTACHED:
+            raise RemoteProtocolError(f"kind {frame.kind} came before ATTACHED")
+        self._attached(frame, now)
+        if self.link is link:
+            self._received(frames[1:], now)
+            self.flush()
 
     def resume(self, received: list[Any]) -> None:
         """Take what a caller has received by the shortcut as if it came in now."""
@@ -605,7 +767,7 @@ class Peer:
     @property
     def attached(self) -> bool:
         """Whether what is sent now goes out at once."""
-        return self.state is PeerState.UP
+        return self.core.state is ConnectionState.UP
 
     def is_at_rest(self) -> bool:
         """Whether it is attached, nothing waits to be written, and bytes go as they are."""
@@ -624,13 +786,9 @@ class Peer:
                 if not count:
                     break
                 outbox.sent(count)
-        except AuthenticationFailed as exc:  # what is to go out cannot be wrapped
-            refusal = exc
-            self._loop.post(lambda: self._refused(refusal) if self.stream is stream else None)
-            return True
-        except OSError as exc:
-            reason = f"the connection broke: {exc}"
-            self._loop.post(lambda: self._broken(stream, reason))
+        except (AuthenticationFailed, OSError) as exc:  # the first: it cannot be wrapped
+            trouble = exc
+            self._loop.post(lambda: self._broken(stream, trouble))
             return True
         return not outbox.size
 
@@ -643,83 +801,30 @@ class Peer:
             self._wants_write = wanted
             self._loop.want(self.stream.fileno(), write=wanted)
 
-    def _broken(self, stream: Stream, reason: str) -> None:
-        if self.stream is stream:
+    def _broken(self, stream: Stream, exc: Exception) -> None:
+        if self.stream is stream and not isinstance(exc, AuthenticationFailed):
             # The peer may have said why before it closed: read that first.
             self._readable()
         if self.stream is stream:
-            self._cut(reason)
+            self._failed(exc, Step.LINK)
 
-    # ------------------------------------------------------------------- troubles
-
-    def _cut(self, reason: str) -> None:
-        """The link is gone; the session waits for the next."""
-        self._drop_link(reason)
-        if isinstance(self.way, Embedded) and self._begun:
-            self._lose(reason)  # the socket pair was the only way
-            return
-        self._try_again(reason)
-
-    def _try_again(self, reason: str) -> None:
-        if isinstance(self.way, Embedded) and self.failures >= MOST_STARTS:
-            # Whoever waits for it would wait for ever.
-            text = f"it ended {self.failures} times before it had done anything: {reason}"
-            self._refused(NoServerError([self.name], text))
-            return
-        self._wait()
-
-    def _drop_link(self, reason: str) -> None:
-        self.trouble = reason
-        if not self.failures:
-            self._pause = FIRST_PAUSE
-        self.failures += 1
+    def _drop_link(self, now: float) -> None:
         if self.stream is not None:
             self._loop.forget(self.stream.fileno())
             self.stream.close()
             self.stream = None
         self.link = None
         if self.session is not None:
-            self.session.link_lost(time.monotonic())
-
-    def _lose(self, reason: str) -> None:
-        self.session = None
-        self._begun = False
-        self._owner.peer_lost(self, reason)
-        if self.state not in (PeerState.CLOSED, PeerState.REFUSED):
-            self._try_again(reason)
-
-    def _wait(self) -> None:
-        self.state = PeerState.WAITING
-        self._retry_at = time.monotonic() + self._pause
-        self._pause = min(LAST_PAUSE, self._pause * 1.6)
-        self._schedule()
-
-    def refuse(self, error: FarmError) -> None:
-        """Do without this server, which is attached; it is told goodbye."""
-        self._begun = False
-        if self.link is not None:
-            self.link.say_goodbye()
-            self.flush()
-        self._refused(error)
-        self.session = None
-
-    def _refused(self, error: FarmError) -> None:
-        self._drop_link(str(error))
-        self.state = PeerState.REFUSED
-        self._timer.at(None)
-        if self._begun:
-            self._begun = False
-            self._owner.peer_lost(self, str(error))
-        self._owner.peer_refused(self, error)
+            self.session.link_lost(now)
 
     # ---------------------------------------------------------------------- time
 
     def _schedule(self) -> None:
-        when = self._retry_at
+        when = self.core.deadline()
         if self.link is not None:
             link_when = self.link.deadline()
             when = link_when if when is None else min(when, link_when)
-        if self.session is not None and self._begun:
+        if self.session is not None and self.attached:
             session_when = self.session.deadline()
             if session_when is not None:
                 when = session_when if when is None else min(when, session_when)
@@ -727,32 +832,25 @@ class Peer:
             self._timer.at(when)
 
     def _tick(self, now: float) -> None:
-        if self.session is not None and self._begun:
+        if self.session is not None and self.attached:
             self.session.tick(now)
-            if self.session.state is SessionState.EXPIRED:
-                reason = f"no link for {self._grace:g} s ({self.trouble})"
-                self._drop_link(reason)
-                self._lose(reason)
-                return
         if self.link is not None:
             silent = self.link.tick(now)
             if silent is not None:
                 self._cut(silent)
                 return
-        if self._retry_at is not None and now >= self._retry_at:
-            self.connect()
-        self._schedule()
+        self._act(self.core.tick(now), now)
 
     # ----------------------------------------------------------------------- end
 
     def close(self) -> None:
         """End the session, tell the server, and close the link."""
-        self.state = PeerState.CLOSED
+        self.core.close()
         self._timer.at(None)
         if self.link is not None:
             self.link.say_goodbye()
             self._write_out()
-        self._drop_link("closed")
+        self._drop_link(time.monotonic())
         self.session = None
         self.pool.close()
 
@@ -770,7 +868,7 @@ class Peer:
 
     def abandon(self) -> None:
         """Let go of descriptors without a word: in a forked child the link is the parent's."""
-        self.state = PeerState.CLOSED
+        self.core.close()
         if self.stream is not None:
             with contextlib.suppress(OSError):
                 self.stream.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from remote_executor.client.foreign import of_other_libraries, traceback_text
+from remote_executor.client.outcomes import add_place
 from remote_executor.errors import CannotShip
 from remote_executor.payload.failures import decode_failure
 from remote_executor.task_errors import RemoteError
@@ -53,7 +54,13 @@ def unloadable(
     return found
 
 
-def open_failure(frame: Frame) -> BaseException:
-    """Rebuild the exception that a task raised."""
+def open_failure(frame: Frame, place: str) -> BaseException:
+    """
+    Rebuild the exception that a task raised.
+
+    Args:
+        frame: The FAILURE.
+        place: Which server it comes from; it becomes a note of the exception.
+    """
     pickled = frame.buffers[0] if frame.buffers else b""
-    return decode_failure(bytes(frame.body), bytes(pickled))
+    return add_place(decode_failure(bytes(frame.body), bytes(pickled)), place)

@@ -28,6 +28,8 @@ class ServerStatus:
         implementation: The server's Python implementation, as ``sys.implementation.name``.
         differences: What differs between the two ends, where it matters for what travels: a line
             each for another minor version of Python, cloudpickle or this library.
+        done: Tasks that have returned there; a batch of a map counts as one.
+        failed: Tasks that have failed there: they raised, or their worker ended.
     """
 
     address: str
@@ -44,6 +46,8 @@ class ServerStatus:
     trouble: str | None
     implementation: str = ""
     differences: tuple[str, ...] = ()
+    done: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

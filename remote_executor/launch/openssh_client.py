@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from remote_executor.launch.ssh import NotForwarded, ServerGone, Unsteady
-from remote_executor.launch.stages import read_complaint
+from remote_executor.launch.stages import RESOLVER_AWAY, read_complaint
 
 if TYPE_CHECKING:
     from remote_executor.launch.hosts import SSHHost
@@ -138,7 +138,9 @@ class OpenSSHClient:
                 progress.enter(stage)
                 if again:
                     raise Unsteady(reason)
-                raise progress.failure(reason, stderr if stderr.strip() != reason else "")
+                away = stage == "resolve" and any(w in reason.lower() for w in RESOLVER_AWAY)
+                stderr = stderr if stderr.strip() != reason else ""
+                raise progress.failure(reason, stderr, may_pass=away)
         except BaseException:
             connection.close()
             raise

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import paramiko
 
+from remote_executor.client.troubles import RESOLVER_AWAY, SHORTAGES
 from remote_executor.errors import LaunchFailed
 from remote_executor.launch.hosts import split_jumps, why_unfit_for_shell
 from remote_executor.launch.known_hosts import HostKeys, KnownHosts, append_line, host_label
@@ -309,12 +310,18 @@ def _connect(settings: Settings, progress: Progress) -> socket.socket:
     try:
         places = socket.getaddrinfo(name, port, settings.family, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:
-        raise progress.failure(f"there is no host {name}: {exc}") from exc
+        away = isinstance(exc, socket.gaierror) and exc.errno in RESOLVER_AWAY
+        words = f"{name} cannot be looked up" if away else f"there is no host {name}"
+        raise progress.failure(f"{words}: {exc}", may_pass=away) from exc
     progress.enter("connect")
     error: OSError | None = None
     seconds = settings.connect_seconds or CONNECT_SECONDS
     for family, kind, protocol, _, where in places:
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as exc:  # this system has none of that family, or no descriptor is left
+            error = exc
+            continue
         try:
             if settings.bind_address is not None:
                 sock.bind((settings.bind_address, 0))
@@ -329,7 +336,8 @@ def _connect(settings: Settings, progress: Progress) -> socket.socket:
             error = exc
     if isinstance(error, ConnectionResetError):
         raise Unsteady(f"{name}:{port}: {error}") from error
-    raise progress.failure(f"{name}:{port}: {error}") from error
+    short = error is not None and error.errno in SHORTAGES
+    raise progress.failure(f"{name}:{port}: {error}", may_pass=short) from error
 
 
 def _finish_connect(sock: socket.socket, where: Any, seconds: float, progress: Progress) -> None:

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from remote_executor.client.peer import Remote
-from remote_executor.errors import ConnectionFailed, FarmError, LaunchFailed
+from remote_executor.client.troubles import Step, may_pass
+from remote_executor.errors import FarmError, LaunchFailed
 from remote_executor.launch.bootstrap import boot_command, bundle, first_stage
-from remote_executor.launch.stages import FINAL, MARK, Dialogue, Progress
+from remote_executor.launch.stages import MARK, Dialogue, Progress
 from remote_executor.net.addresses import Address, parse_address
 from remote_executor.net.certificates import self_made
 from remote_executor.net.streams import SocketStream, Stream
@@ -306,8 +307,10 @@ class SSHWay:
         report: Called with the host and each stage that is entered.
 
     Attributes:
-        failure: Why there will be no server, if there will be none.
+        launches: Whoever answers was started by us; see :class:`remote_executor.client.peer.Way`.
     """
+
+    launches = True
 
     def __init__(
         self,
@@ -319,7 +322,6 @@ class SSHWay:
     ) -> None:
         self.host = host
         self.name = str(host)
-        self.failure: LaunchFailed | None = None
         self._client = client
         self._plan = plan
         self._together = together
@@ -335,9 +337,9 @@ class SSHWay:
         self._progress: Progress | None = None
         self._lock = threading.Lock()
         self._dialling = False
-        self._done: Callable[[socket.socket | Exception], None] | None = None
+        self._done: Callable[[socket.socket | BaseException], None] | None = None
         """Who is told next."""
-        self._outcome: socket.socket | Exception | None = None
+        self._outcome: socket.socket | BaseException | None = None
         """What the thread that dials has got, until the loop's thread takes it."""
         self._thread: threading.Thread | None = None
         _ways.add(self)
@@ -363,7 +365,7 @@ class SSHWay:
 
     # ------------------------------------------------------------------- opening
 
-    def open(self, loop: Loop, done: Callable[[socket.socket | Exception], None]) -> None:
+    def open(self, loop: Loop, done: Callable[[socket.socket | BaseException], None]) -> None:
         """Connect, and start the server if there is none, in a thread of its own."""
         with self._lock:
             self._done = done
@@ -376,18 +378,18 @@ class SSHWay:
         self._thread.start()
 
     def _dial(self, loop: Loop) -> None:
-        error: Exception | None = None
+        error: BaseException | None = None
         sock = None
-        self._progress = Progress(self.host, self._plan.ssh_config, self._tell)
+        progress = self._progress = Progress(self.host, self._plan.ssh_config, self._tell)
         try:
-            sock = self.reach(self._progress)
+            sock = self.reach(progress)
         except LaunchFailed as exc:
-            if self._served and exc.stage not in FINAL:
-                error = ConnectionFailed(self.name, f"{exc.stage}: {exc.reason}")
-            else:
-                self.failure = exc
-                error = exc
+            error = exc
         except Exception as exc:
+            words = str(exc) if isinstance(exc, OSError) else f"{type(exc).__name__}: {exc}"
+            error = progress.failure(words, may_pass=may_pass(exc, Step.LAUNCH))
+            error.__cause__ = exc
+        except BaseException as exc:  # whatever it was: the loop waits for an outcome
             error = exc
         self._drop_outcome()
         with self._lock:
@@ -409,7 +411,7 @@ class SSHWay:
     def _drop_outcome(self) -> None:
         with self._lock:
             outcome, self._outcome = self._outcome, None
-        if outcome is not None and not isinstance(outcome, Exception):
+        if outcome is not None and not isinstance(outcome, BaseException):
             outcome.close()
 
     def reach(self, progress: Progress) -> socket.socket:
@@ -674,9 +676,10 @@ def wait_for_servers(
     """
     until = None if timeout is None else time.monotonic() + timeout
 
-    def count() -> tuple[int, list[LaunchFailed]]:
-        up = sum(server.up for _, server in driver.peers())
-        return up, [way.failure for way in ways if way.failure is not None]
+    def count() -> tuple[int, list[FarmError]]:
+        peers = driver.peers()
+        up = sum(server.up for _, server in peers)
+        return up, [peer.error for peer, _ in peers if peer.error is not None]
 
     def decided() -> bool:
         up, failures = count()
@@ -694,9 +697,10 @@ def wait_for_servers(
         if driver.broken is not None:
             raise driver.broken
         waiting = [peer for peer, server in driver.peers() if not server.up]
+        reasons = "; ".join(f"{peer.name}: {peer.words}" for peer in waiting)
         raise NoServerError(
             [peer.name for peer in waiting],
-            f"{len(ways) - len(waiting)} of {wanted} servers within {timeout or 0:g} s",
+            f"{len(ways) - len(waiting)} of {wanted} servers within {timeout or 0:g} s ({reasons})",
         )
     except BaseException:
         driver.shutdown(True)
@@ -704,7 +708,7 @@ def wait_for_servers(
         raise
 
 
-def _first_of(failures: list[LaunchFailed]) -> FarmError:
+def _first_of(failures: list[FarmError]) -> FarmError:
     error, *others = failures
     if others:
         vars(error)["__notes__"] = [str(each) for each in others]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from remote_executor.launch.hosts import SSHHost
 
-__all__ = ["FINAL", "MARK", "STAGES", "Dialogue", "Progress", "by_hand", "read_complaint"]
+__all__ = ["MARK", "RESOLVER_AWAY", "STAGES", "Dialogue", "Progress", "by_hand", "read_complaint"]
 
 MARK = "remote_executor-launch:"
 
@@ -46,9 +46,6 @@ STAGES = (
     "import",
     "port",
 )
-
-FINAL = frozenset(STAGES) - {"resolve", "connect", "boot", "port"}
-"""Where a second try is of no use even if the host has served us before."""
 
 MOST_NOISE = 64 * 1024
 MOST_WORDS = 600
@@ -106,7 +103,9 @@ class Progress:
         for close in list(self._closes):
             close()
 
-    def failure(self, reason: str, stderr: str = "", stage: str | None = None) -> LaunchFailed:
+    def failure(
+        self, reason: str, stderr: str = "", stage: str | None = None, may_pass: bool = False
+    ) -> LaunchFailed:
         """
         Make the error that says where it failed.
 
@@ -114,13 +113,16 @@ class Progress:
             reason: Why.
             stderr: What the other side wrote.
             stage: Where, if not in the present stage.
+            may_pass: Whether it may go well a moment later.
         """
         where = stage or self.stage
         words = " ".join(stderr.split())
         if len(words) > MOST_WORDS:
             words = f"{words[: MOST_WORDS // 3]} ... {words[-2 * MOST_WORDS // 3 :]}"
         command = by_hand(where, self.host, self.config)
-        return LaunchFailed(str(self.host), where, reason, words, command)
+        failure = LaunchFailed(str(self.host), where, reason, words, command)
+        failure.may_pass = may_pass
+        return failure
 
 
 def by_hand(stage: str, host: SSHHost, config: str | None = None) -> str:
@@ -282,6 +284,9 @@ class Dialogue:
         both = " ".join(f"{stderr} {text}".split())
         return "".join(c if c.isprintable() else "?" for c in both)
 
+
+RESOLVER_AWAY = ("temporary failure in name resolution", "try again")
+"""What the program ssh says if the name service did not answer: of the name that says nothing."""
 
 _COMPLAINTS = (
     ("bad configuration", "configuration", False),

@@ -761,7 +761,7 @@ class Supervisor:
         resumed = client is not None
         if client is None and fields["resume"]:
             # Make nothing yet: the client is to begin a new session, under another name.
-            reply = {"resumed": False, "received": 0, "slots": 0}
+            reply = {"resumed": False, "received": 0, "slots": 0, **self._identity()}
             connection.link.outbox.put(make_frame(Kind.ATTACHED, body=encode_fields(reply)))
             return None
         if client is None:
@@ -802,7 +802,7 @@ class Supervisor:
             "slots": client.pool.limit,
             "host": self.host,
             "pid": os.getpid(),
-            "server": self.id,
+            **self._identity(),
             "implementation": sys.implementation.name,
             "python": list(sys.version_info[:3]),
             "versions": {} if self._embedded else installed(),
@@ -825,6 +825,12 @@ class Supervisor:
                 self._lease_timer.at(None)
         self.door_matters()
         return client
+
+    def _identity(self) -> dict[str, str]:
+        """Return what tells a client which server it has met: this one, or one in its place."""
+        # Who is started anew has another id, and listens where the one before did.
+        place = f"{self.host} {self._door.address}" if self._door is not None else ""
+        return {"server": self.id, "place": place}
 
     def _sharing(self, client: ClientSession) -> Sharing:
         def tell_worker(process: WorkerProcess, frame: Frame) -> None:

@@ -23,19 +23,25 @@ from __future__ import annotations
 import enum
 import json
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import RemoteProtocolError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = [
     "FIRST_NUMBERED",
+    "MAX_SLOTS",
     "PROTOCOL",
     "Flag",
     "Kind",
+    "check_slots",
     "decode_fields",
     "decode_ids",
     "encode_fields",
     "encode_ids",
+    "fields_for_client",
 ]
 
 PROTOCOL = 1
@@ -136,6 +142,150 @@ def decode_fields(body: bytes | bytearray | memoryview, **types: type | tuple[ty
         if not isinstance(fields.get(name), wanted):
             raise RemoteProtocolError(f"field {name!r} of a control message is missing or mistyped")
     return fields
+
+
+# ------------------------------------------------------- what a client takes from a server
+
+MAX_SLOTS = 1 << 20
+"""More tasks at a time than any server runs."""
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_slots(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_SLOTS
+
+
+def _is_small(value: Any) -> bool:
+    return type(value) is int and abs(value) < 1 << 31
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _is_version(value: Any) -> bool:
+    return type(value) is list and 2 <= len(value) <= 5 and all(map(_is_small, value))
+
+
+def _is_texts(value: Any) -> bool:
+    return type(value) is dict and all(map(_is_text, value.values()))
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _is_anything(_: Any) -> bool:
+    return True
+
+
+MUST, MAY = True, False
+
+_FOR_CLIENT: dict[int, dict[str, tuple[bool, Callable[[Any], bool]]]] = {
+    Kind.ATTACHED: {
+        "resumed": (MUST, _is_flag),
+        "received": (MUST, _is_count),
+        "slots": (MUST, _is_slots),
+        "segments": (MAY, _is_flag),
+        "host": (MAY, _is_text),
+        "pid": (MAY, _is_count),
+        "server": (MAY, _is_text),
+        "place": (MAY, _is_text),
+        "implementation": (MAY, _is_text),
+        "python": (MAY, _is_version),
+        "versions": (MAY, _is_texts),
+    },
+    Kind.REPLY: {"error": (MUST, _is_text)},
+    Kind.DIED: {
+        "reason": (MUST, _is_text),
+        "host": (MAY, _is_text),
+        "pid": (MAY, _or_none(_is_count)),
+        "exitcode": (MAY, _or_none(_is_small)),
+        "stderr": (MAY, _is_text),
+    },
+    Kind.LOG: {
+        "name": (MUST, _is_text),
+        "levelno": (MUST, _is_small),
+        "msg": (MUST, _is_text),
+        "process": (MUST, _is_count),
+        "levelname": (MAY, _is_text),
+        "pathname": (MAY, _is_text),
+        "filename": (MAY, _is_text),
+        "module": (MAY, _is_text),
+        "funcName": (MAY, _or_none(_is_text)),
+        "lineno": (MAY, _or_none(_is_count)),
+        "created": (MAY, _is_number),
+        "msecs": (MAY, _is_number),
+        "thread": (MAY, _or_none(_is_count)),
+        "threadName": (MAY, _or_none(_is_text)),
+        "exc_text": (MAY, _or_none(_is_text)),
+        "stack_info": (MAY, _or_none(_is_text)),
+    },
+    # Which question it is, and whether it may be asked, is looked at by who answers.
+    Kind.WANT: {
+        "modules": (MAY, _is_anything),
+        "list": (MAY, _is_anything),
+        "file": (MAY, _is_anything),
+    },
+}
+"""Each field that a client looks at: whether it must be there, and what it must be."""
+
+
+def fields_for_client(kind: int, body: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """
+    Decode the body of a message that a client takes from a server, and check all of its fields.
+
+    This is the one place where that is done: what it returns can be used without another look.
+
+    Args:
+        kind: Which message it is: ATTACHED, REPLY (to ATTACH), DIED, LOG or WANT.
+        body: Its body.
+
+    Returns:
+        The fields that a client knows; others, which a later version may send, are left out.
+
+    Raises:
+        RemoteProtocolError: If the body is no JSON object, or a field is missing or odd. The server
+            that has sent it is not to be trusted any further.
+    """
+    name = Kind(kind).name
+    try:
+        said = decode_fields(body)
+    except RemoteProtocolError as exc:
+        raise RemoteProtocolError(f"{name}: {exc}") from exc
+    fields = {}
+    for field, (needed, is_right) in _FOR_CLIENT[kind].items():
+        if field not in said:
+            if needed:
+                raise RemoteProtocolError(f"{name} has no field {field!r}")
+        elif is_right(said[field]):
+            fields[field] = said[field]
+        else:
+            raise RemoteProtocolError(f"{name} has an odd field {field!r}: {said[field]!r:.100}")
+    return fields
+
+
+def check_slots(slots: int) -> int:
+    """
+    Return the number of slots that a SLOTS message names.
+
+    Raises:
+        RemoteProtocolError: If no server has so many.
+    """
+    if slots > MAX_SLOTS:
+        raise RemoteProtocolError(f"SLOTS says {slots}, and no server has so many")
+    return slots
 
 
 def encode_ids(ids: list[int]) -> bytes:

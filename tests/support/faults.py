@@ -72,6 +72,9 @@ class Proxy:
         self._stranded: set[_Pair] = set()
         self._flowing = True
         self._refusing = False
+        self._words: bytes | None = None
+        self.answered = 0
+        """How many connections were answered by somebody else; see :meth:`answer`."""
         self._trickle = 0
         self.delay_seconds = 0.0
         self._cut_at: int | None = None
@@ -131,11 +134,31 @@ class Proxy:
 
         self._do(work)
 
+    def answer(self, words: bytes) -> None:
+        """Cut; from now on somebody else answers: says this and hangs up, until :meth:`accept`."""
+
+        def work() -> None:
+            self._words = words
+            self._drop_all()
+
+        self._do(work)
+
+    def lead_to(self, target: str) -> None:
+        """Cut; from now on lead to another server, as a load balancer may."""
+
+        def work() -> None:
+            host, _, port = target.rpartition(":")
+            self._target = (host.strip("[]"), int(port))
+            self._drop_all()
+
+        self._do(work)
+
     def accept(self) -> None:
         """Take connections again."""
 
         def work() -> None:
             self._refusing = False
+            self._words = None
 
         self._do(work)
 
@@ -253,6 +276,13 @@ class Proxy:
             return
         if self._refusing:
             _reset(near)
+            return
+        if self._words is not None:
+            with contextlib.suppress(OSError), near:
+                near.settimeout(scaled(1))
+                near.recv(4096)  # what is not read makes a reset of the end, and the words are lost
+                near.sendall(self._words)
+            self.answered += 1
             return
         try:
             far = socket.create_connection(self._target, timeout=scaled(5))

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from remote_executor.client.peer import MOST_STARTS, Embedded, Peer, PeerState, Remote
+from remote_executor.client.peer import Embedded, Peer, PeerState, Remote
+from remote_executor.core.connection import MOST_STARTS
 from remote_executor.net.addresses import parse_address
 from remote_executor.net.loop import Loop
 from remote_executor.net.streams import SocketStream
