@@ -238,7 +238,9 @@ def test_a_server_that_was_started_anew_is_used_at_once(tmp_path):
 
 def test_a_refusal_fails_at_once_while_no_server_has_served(tls):
     with start_server(workers=1, auth=SECRET, tls=tls) as server:
-        with FarmExecutor(addresses=[str(server.address)], auth="another secret", tls=tls) as farm:
+        with FarmExecutor(
+            addresses=[str(server.address)], auth="another secret, as long as that", tls=tls
+        ) as farm:
             with pytest.raises(AuthenticationFailed):
                 farm.submit(abs, -1).result(LIMIT)
 

@@ -381,6 +381,14 @@ def test_a_server_of_our_own_that_never_does_anything_is_given_up():
     assert kinds(connection.failed(PASSES, now)) == [Drop, Refuse]
 
 
+def test_what_lasts_is_not_tried_with_a_server_of_our_own_that_never_served():
+    """Such as: what is to be started is no Python."""
+    connection = Connection(GRACE, own=True)
+    connection.start(0.0)
+
+    assert kinds(connection.failed(REFUSED, 0.0)) == [Drop, Refuse]
+
+
 def test_a_server_of_our_own_that_has_worked_is_started_again_and_again():
     connection = Connection(GRACE, own=True)
     now = 0.0
