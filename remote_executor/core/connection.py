@@ -360,9 +360,10 @@ class Connection:
         if self.state not in UNDER_WAY:
             return []
         actions = self._drop(failure.reason, now)
-        if self.own and self.has_session:
-            actions.append(self._lose(failure.reason))  # the socket pair was the only way
-        if self._is_final(failure, now):
+        final = self._is_final(failure, now)
+        if self.has_session and (self.own or final):  # with our own, the pair was the only way
+            actions.append(self._lose(failure.reason))
+        if final:
             return actions + self._refuse(failure)
         self._wait(now)
         return actions

@@ -25,6 +25,19 @@ from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.core.connection import (
+    Attach,
+    ConnectionState,
+    Drop,
+    Failure,
+    Lasts,
+    Lose,
+    Open,
+    Use,
+)
+from remote_executor.core.connection import (
+    Connection as ClientConnection,
+)
 from remote_executor.core.known import Functions, Holdings, needed_by
 from remote_executor.core.pool import Give, Pool, Start, Verdict
 from remote_executor.core.scheduler import Feed, Scheduler, Task, TaskState
@@ -41,6 +54,7 @@ from remote_executor.wire.messages import (
     decode_ids,
     encode_fields,
     encode_ids,
+    fields_for_client,
 )
 from remote_executor.wire.session import Session, SessionState
 from tests.support.pipes import FakePipes
@@ -48,6 +62,7 @@ from tests.support.pipes import FakePipes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from remote_executor.core.connection import Action, Refuse
     from remote_executor.core.pool import PoolSession, PoolWorker
     from remote_executor.core.scheduler import Server as KnownServer
     from remote_executor.wire.frames import Frame
@@ -119,6 +134,8 @@ class World:
         self.delay = 0.0
         self.stride: Callable[[], int] | None = None
         self.capacity = 64 * 1024
+        self.strangers = 0.0
+        """How often somebody else answers for a server that has our session."""
         self.flaky = 0.0
         """How many of the new streams are cut soon after they begin."""
         self.grace = 60.0
@@ -244,52 +261,72 @@ class Line:
         self.client = client
         self.world = client.world
         self.target = target
-        self.state = "idle"
+        self.core = ClientConnection(self.world.grace)
         self.session: Session | None = None
         self.link: Link | None = None
         self.pipe: Pipe | None = None
         self.known = Holdings(CACHE)
         self.held: dict[str, int] = {}
-        self.begun = False
         self.id = ""
-        self.trouble = ""
-        self.pause = 0.05
-        self.retry_at: float | None = None
+        self.received_by_server = 0
         self.server: KnownServer = client.scheduler.add_server(self, target.name)
 
     def __repr__(self) -> str:
         return f"{self.client.name}->{self.target.name}"
 
+    # ---------------------------------------------------------- what the core decides
+
     def connect(self) -> None:
-        self.state = "connecting"
-        self.retry_at = None
-        self.world.later(self.world.some(0.005), self.connected)
+        self.act(self.core.start(self.world.now))
+
+    def act(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Open):
+                self.world.later(self.world.some(0.005), self.connected)
+            elif isinstance(action, Attach):
+                self.attach(action.resume)
+            elif isinstance(action, Use):
+                self.use(action.resumed)
+            elif isinstance(action, Drop):
+                self.drop_link(action.reason)
+            elif isinstance(action, Lose):
+                self.lose(action.reason)
+            else:
+                self.refuse(action)
+
+    def failed(self, reason: str, lasts: Lasts = Lasts.NO) -> None:
+        self.act(self.core.failed(Failure(lasts, reason), self.world.now))
 
     def connected(self) -> None:
-        if self.state != "connecting":
+        if self.core.state is not ConnectionState.CONNECTING:
             return
-        pipe = self.target.accept()
+        target = self.target
+        if self.core.has_session and self.world.random.random() < self.world.strangers:
+            # Whoever answers now is not our server: a session is never lost of that.
+            others = [each for each in self.world.servers if each is not target]
+            if not others or self.world.random.random() < 0.5:
+                self.failed("a stranger says that it refuses us", Lasts.YES)
+                return
+            target = self.world.random.choice(others)
+        pipe = target.accept()
         if pipe is None:
-            self.cut("it cannot be reached")
+            self.failed("it cannot be reached")
             return
         self.pipe = pipe
         nonce = self.world.random.randbytes(32)
         mechanism = TokenAuth("client", (SECRET,))
-        self.link = Link(
-            "client", self.target.name, mechanism, self.world.now, nonce=nonce, limit=LIMIT
-        )
-        self.state = "shaking"
+        self.link = Link("client", target.name, mechanism, self.world.now, nonce=nonce, limit=LIMIT)
+        self.act(self.core.opened())
 
-    def attach(self) -> None:
+    def attach(self, resume: bool) -> None:
         assert self.link is not None
-        if self.session is None or self.session.state is SessionState.EXPIRED:
+        if self.session is None:
             self.new_session()
         assert self.session is not None
-        self.state = "attaching"
         fields = {
             "session": self.id,
             "received": self.session.received_count,
-            "resume": self.begun,
+            "resume": resume,
             "grace": self.world.grace,
             "workers": 0,
             "tasks_per_worker": self.client.tasks_per_worker,
@@ -300,26 +337,29 @@ class Line:
     def new_session(self) -> None:
         self.session = Session(self.world.now, self.world.grace)
         self.id = self.world.random.randbytes(16).hex()
-        self.begun = False
         self.known = Holdings(CACHE)
         self.held = {}
 
     def attached(self, frame: Frame) -> None:
-        fields = decode_fields(frame.body, resumed=bool, received=int, slots=int)
+        fields = fields_for_client(frame.kind, frame.body)
+        self.received_by_server = fields["received"]
+        names = fields["server"], fields["place"]
+        self.act(self.core.attached(fields["resumed"], *names, self.world.now))
+
+    def use(self, resumed: bool) -> None:
         assert self.link is not None
-        if self.begun and not fields["resumed"]:
-            self.lose("it does not know the session")
-            # Under another id: the server made nothing of this one.
-            self.attach()
-            return
         assert self.session is not None
-        self.world.log(self, "= attached", "again" if fields["resumed"] else "anew")
-        self.state = "up"
-        self.pause = 0.05
-        self.session.attach(self.link.outbox, fields["received"])
-        if not self.begun:
-            self.begun = True
-            self.client.scheduler.server_up(self.server, fields["slots"])
+        self.world.log(self, "= attached", "again" if resumed else "anew")
+        self.session.attach(self.link.outbox, self.received_by_server)
+        if not resumed:
+            self.client.scheduler.server_up(self.server, self.target.pool.slots)
+
+    def refuse(self, action: Refuse) -> None:
+        """It is left out; the user removes it, and adds it again."""
+        assert action.failure.lasts is Lasts.YES
+        self.world.log(self, "! is left out:", action.failure.reason)
+        self.core = ClientConnection(self.world.grace)
+        self.connect()
 
     # ----------------------------------------------------------------- reading, writing
 
@@ -329,6 +369,7 @@ class Line:
         when = self.deadline()
         if when is not None and when <= self.world.now:
             self.tick(self.world.now)
+        self.core.check()
 
     def readable(self) -> None:
         pipe, link = self.pipe, self.link
@@ -340,18 +381,18 @@ class Line:
                 if size < 0:
                     return
                 if size == 0:
-                    self.cut("it closed the connection")
+                    self.failed("it closed the connection")
                     return
                 self.received(link.received(size, self.world.now), size)
                 if self.link is not link:
                     return
         except OSError as exc:
-            self.cut(str(exc))
+            self.failed(str(exc))
 
     def received(self, frames: list[Frame], size: int) -> None:
-        session, link = self.session, self.link
+        state, session, link = self.core.state, self.session, self.link
         assert link is not None
-        if self.state == "up" and frames:
+        if state is ConnectionState.UP and frames:
             assert session is not None
             numbered = [frame for frame in frames if frame.kind >= FIRST_NUMBERED]
             for frame in frames:
@@ -360,16 +401,16 @@ class Line:
             if numbered:
                 session.received(len(numbered), size, self.world.now)
                 self.client.frames(self, numbered)
-        elif self.state == "shaking" and link.state is LinkState.OPEN:
-            self.attach()
-        elif self.state == "attaching" and frames:
+        elif state is ConnectionState.SHAKING and link.state is LinkState.OPEN:
+            self.act(self.core.proved())
+        elif state is ConnectionState.ATTACHING and frames:
             assert frames[0].kind == Kind.ATTACHED
             self.attached(frames[0])
-            self.received(frames[1:], size)
-        if link.state is LinkState.CLOSED and self.link is link and self.state == "up":
-            self.drop_link("it said goodbye")
-            self.lose("it said goodbye")
-            self.wait()
+            if self.link is link:
+                self.received(frames[1:], size)
+        up = self.core.state is ConnectionState.UP
+        if link.state is LinkState.CLOSED and self.link is link and up:
+            self.act(self.core.goodbye(self.world.now))
 
     def flush(self) -> None:
         pipe, link = self.pipe, self.link
@@ -385,17 +426,12 @@ class Line:
             # It may have said why before it closed: read that first.
             self.readable()
             if self.pipe is pipe:
-                self.cut(str(exc))
+                self.failed(str(exc))
 
     # ----------------------------------------------------------------------- troubles
 
-    def cut(self, reason: str) -> None:
-        self.drop_link(reason)
-        self.wait()
-
     def drop_link(self, reason: str) -> None:
         self.world.log(self, "! no link:", reason)
-        self.trouble = reason
         if self.pipe is not None:
             self.pipe.close()
         self.pipe = self.link = None
@@ -405,46 +441,34 @@ class Line:
     def lose(self, reason: str) -> None:
         self.world.log(self, "! lost:", reason)
         self.session = None
-        self.begun = False
         self.client.lost(self)
 
-    def wait(self) -> None:
-        self.state = "waiting"
-        self.retry_at = self.world.now + self.pause
-        self.pause = min(3.0, self.pause * 1.6)
-
     def deadline(self) -> float | None:
-        times = [self.retry_at]
+        times = [self.core.deadline()]
         if self.link is not None:
             times.append(self.link.deadline())
-        if self.session is not None and self.begun:
+        if self.session is not None and self.core.state is ConnectionState.UP:
             times.append(self.session.deadline())
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> None:
-        if self.session is not None and self.begun:
+        if self.session is not None and self.core.state is ConnectionState.UP:
             self.session.tick(now)
-            if self.session.state is SessionState.EXPIRED:
-                self.drop_link("the grace is over")
-                self.lose("the grace is over")
-                self.wait()
-                return
         if self.link is not None:
             silent = self.link.tick(now)
             if silent is not None:
-                self.cut(silent)
+                self.failed(silent)
                 return
-        if self.retry_at is not None and now >= self.retry_at:
-            self.connect()
+        self.act(self.core.tick(now))
 
     def close(self) -> None:
+        self.core.close()
         if self.link is not None:
             self.link.say_goodbye()
             self.flush()
         if self.pipe is not None:
             self.drop_link("closed")
-        self.state = "closed"
-        self.retry_at = self.session = None
+        self.session = None
 
 
 class Client(Machine):
@@ -742,7 +766,8 @@ class Client(Machine):
         for line in self.lines:
             if line.session is not None:
                 line.session.check()
-            assert line.server.up == line.begun or self.closed
+            line.core.check()
+            assert line.server.up == line.core.has_session or self.closed
 
 
 def code(client: str, number: int) -> Any:
@@ -972,6 +997,7 @@ class Server(Machine):
         self.up = False
         self.reachable = True
         self.numbers = count(1)
+        self.starts = 0
         self.start()
 
     def __repr__(self) -> str:
@@ -979,6 +1005,7 @@ class Server(Machine):
 
     def start(self) -> None:
         self.up = True
+        self.starts += 1
         self.tokens = FakePipes()
         self.pool = Pool(self.slots, self.tokens)
         self.connections: dict[Connection, None] = {}
@@ -1138,7 +1165,13 @@ class Server(Machine):
         id, now = fields["session"], self.world.now
         entry = self.sessions.get(id)
         outbox = connection.link.outbox
-        reply = {"resumed": fields["resume"], "received": 0, "slots": self.pool.slots}
+        reply = {
+            "resumed": fields["resume"],
+            "received": 0,
+            "slots": self.pool.slots,
+            "server": f"{self.name}.{self.starts}",
+            "place": self.name,
+        }
         if entry is None and fields["resume"]:
             # Make nothing in its place: if this answer is lost, the client will ask again, and
             # would take the new session for its old one.

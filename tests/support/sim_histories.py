@@ -93,6 +93,7 @@ class Farm:
         if self.calm and not self.blips_only:
             return
         self.world.flaky = chance.choice([0.0, 0.0, 0.3, 0.7])
+        self.world.strangers = chance.choice([0.0, 0.0, 0.3])
         for _ in range(chance.choice([0, 1, 2, 5, 10])):
             self.at_some_time(self.cut)
         for _ in range(chance.choice([0, 0, 0, 1])):
@@ -192,7 +193,7 @@ class Farm:
         end = world.now + self.seconds
         world.later(self.seconds, lambda: None)
         world.run(lambda: world.now >= end, self.seconds + 1.0)
-        world.flaky = 0.0
+        world.flaky = world.strangers = 0.0
         for server in world.servers:
             server.come_back()
             server.reachable = True

@@ -189,6 +189,15 @@ def test_when_the_grace_is_over_the_session_is_lost_and_a_refusal_is_final(failu
     assert now <= 10.0 + GRACE + LAST_PAUSE
 
 
+def test_a_refusal_at_the_very_end_of_the_grace_loses_the_session_as_well():
+    connection = up()
+    connection.failed(PASSES, 10.0)
+    retry(connection)
+
+    assert kinds(connection.failed(REFUSED, 10.0 + GRACE)) == [Drop, Lose, Refuse]
+    connection.check()
+
+
 def test_a_refusal_that_comes_over_the_link_itself_is_a_cut():
     """Forged words in plain text reach the link that is up as well as the next one."""
     connection = up()

@@ -10,12 +10,15 @@ from remote_executor.errors import RemoteProtocolError
 from remote_executor.wire import messages
 from remote_executor.wire.messages import (
     FIRST_NUMBERED,
+    MAX_SLOTS,
     Flag,
     Kind,
+    check_slots,
     decode_fields,
     decode_ids,
     encode_fields,
     encode_ids,
+    fields_for_client,
 )
 
 
@@ -119,3 +122,120 @@ def test_ids_come_back(ids):
 def test_half_an_id_is_refused(length):
     with pytest.raises(RemoteProtocolError, match=f"has {length} bytes"):
         decode_ids(bytes(length))
+
+
+# -------------------------------------------------------- what a client takes from a server
+
+ATTACHED = {
+    "resumed": False,
+    "received": 0,
+    "slots": 2,
+    "segments": True,
+    "host": "node1",
+    "pid": 7,
+    "server": "ab",
+    "place": "node1 0.0.0.0:1",
+    "implementation": "cpython",
+    "python": [3, 11, 2],
+    "versions": {"numpy": "1.26"},
+}
+DIED = {"reason": "died", "host": "node1", "pid": 7, "exitcode": -9, "stderr": "last words"}
+LOG = {
+    "name": "x",
+    "levelno": 20,
+    "msg": "m",
+    "process": 7,
+    "lineno": None,
+    "created": 1.5,
+    "exc_text": "Traceback",
+}
+WANT = {"modules": ["orders"]}
+REPLY = {"error": "no room"}
+MESSAGES = {
+    Kind.ATTACHED: ATTACHED,
+    Kind.DIED: DIED,
+    Kind.LOG: LOG,
+    Kind.WANT: WANT,
+    Kind.REPLY: REPLY,
+}
+NEVER = [[[]], {"a": [1]}]
+"""No field of any of them may be this."""
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_a_client_takes_all_fields_of_a_right_message(kind):
+    assert fields_for_client(kind, encode_fields(MESSAGES[kind])) == MESSAGES[kind]
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_what_a_later_version_may_add_is_left_out(kind):
+    body = encode_fields({**MESSAGES[kind], "mood": "good"})
+
+    assert fields_for_client(kind, body) == MESSAGES[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind, fields in MESSAGES.items() if kind != Kind.WANT for name in fields],
+)
+def test_one_odd_field_makes_a_message_nonsense(kind, name):
+    for odd in NEVER:
+        with pytest.raises(RemoteProtocolError, match=f"{kind.name} has an odd field '{name}'"):
+            fields_for_client(kind, encode_fields({**MESSAGES[kind], name: odd}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "odd"),
+    [
+        (Kind.ATTACHED, "python", 3),
+        (Kind.ATTACHED, "python", [3]),
+        (Kind.ATTACHED, "python", [3, "11"]),
+        (Kind.ATTACHED, "slots", True),
+        (Kind.ATTACHED, "slots", -1),
+        (Kind.ATTACHED, "slots", 2**30),
+        (Kind.ATTACHED, "received", 1.0),
+        (Kind.ATTACHED, "resumed", 1),
+        (Kind.ATTACHED, "versions", {"numpy": 1}),
+        (Kind.ATTACHED, "host", None),
+        (Kind.DIED, "pid", "x"),
+        (Kind.DIED, "exitcode", "9"),
+        (Kind.DIED, "exitcode", 1.5),
+        (Kind.DIED, "stderr", ["x"]),
+        (Kind.LOG, "levelno", "20"),
+        (Kind.LOG, "process", None),
+    ],
+)
+def test_odd_fields_that_were_met(kind, name, odd):
+    with pytest.raises(RemoteProtocolError, match=name):
+        fields_for_client(kind, encode_fields({**MESSAGES[kind], name: odd}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (Kind.ATTACHED, "resumed"),
+        (Kind.ATTACHED, "received"),
+        (Kind.ATTACHED, "slots"),
+        (Kind.DIED, "reason"),
+        (Kind.LOG, "name"),
+        (Kind.REPLY, "error"),
+    ],
+)
+def test_a_field_that_must_be_there(kind, name):
+    fields = {key: value for key, value in MESSAGES[kind].items() if key != name}
+
+    with pytest.raises(RemoteProtocolError, match=f"has no field '{name}'"):
+        fields_for_client(kind, encode_fields(fields))
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+@pytest.mark.parametrize("body", [b"", b"x", b"3", b"[]", b"null", b"[" * 100_000, b"\xff"])
+def test_a_body_that_is_no_object_is_nonsense(kind, body):
+    with pytest.raises(RemoteProtocolError, match=kind.name):
+        fields_for_client(kind, body)
+
+
+def test_no_server_has_a_million_slots():
+    assert check_slots(MAX_SLOTS) == MAX_SLOTS
+    with pytest.raises(RemoteProtocolError, match="no server has so many"):
+        check_slots(MAX_SLOTS + 1)
