@@ -23,6 +23,19 @@ MOST_BYTES = 64 * 1024
 """A ticket is as long as its user has groups: more than other mechanisms' messages."""
 
 
+KRB5_ERRORS = -1765328384
+KDC_AWAY = frozenset(
+    {
+        (KRB5_ERRORS + 29) & 0xFFFFFFFF,  # KRB5KDC_ERR_SVC_UNAVAILABLE
+        (KRB5_ERRORS + 156) & 0xFFFFFFFF,  # KRB5_KDC_UNREACH
+        (KRB5_ERRORS + 220) & 0xFFFFFFFF,  # KRB5_REALM_CANT_RESOLVE
+    }
+)
+"""Kerberos' numbers, from krb5.h, for a realm that was not reached."""
+
+KDC_AWAY_WORDS = ("Cannot contact any KDC", "Cannot resolve")
+
+
 class GSSAPI(Auth):
     """
     Clients and servers that a Kerberos realm knows: for ``auth=``.
@@ -77,6 +90,9 @@ class GSSAPI(Auth):
 
         Args:
             host: The host in the server's address; empty for a Unix socket, which is here.
+
+        Raises:
+            ConnectionError: If the realm cannot be asked now.
         """
         gssapi = _library()
         name = gssapi.Name(
@@ -92,8 +108,10 @@ class GSSAPI(Auth):
         try:
             # The ticket is in the user's cache then, and the handshake need not wait for it.
             begin(None).step()
-        except gssapi.exceptions.GSSError:
-            pass  # the handshake will say so
+        except gssapi.exceptions.GSSError as exc:
+            if _is_away(exc):
+                raise ConnectionError(f"the realm cannot be asked now: {_words(exc)}") from exc
+            # Else the handshake will say so.
         return _Part(gssapi, begin, None)
 
     def server(self) -> Callable[[], Mechanism]:
@@ -202,6 +220,13 @@ def _flags(gssapi: Any) -> int:
         | flag.integrity
         | flag.confidentiality
     )
+
+
+def _is_away(exc: Any) -> bool:
+    """Whether Kerberos could not ask, rather than got an answer: then it may go well later."""
+    code = int(getattr(exc, "min_code", 0)) & 0xFFFFFFFF  # some give it with a sign
+    # A library with several mechanisms may have numbered the code anew.
+    return code in KDC_AWAY or any(words in str(exc) for words in KDC_AWAY_WORDS)
 
 
 def _words(exc: Any) -> str:

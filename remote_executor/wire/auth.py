@@ -107,6 +107,12 @@ class Auth(ABC):
 
         Args:
             host: The name of the server's host, as the user gave it; empty for a Unix socket.
+
+        Raises:
+            ConnectionError, TimeoutError: If whoever must be asked is away: it is tried again.
+                So is an OSError that tells of a shortage, such as EMFILE.
+            Exception: Anything else is final for a server that has not served yet, and becomes the
+                cause of an AuthenticationFailed.
         """
 
     @abstractmethod

@@ -324,11 +324,12 @@ class Link:
 
     def _step(self, said: bytes) -> bytes:
         """Have the mechanism take a message and answer."""
-        mechanism, cause = self._mechanism, None
+        mechanism = self._mechanism
+        cause: Exception | None
         try:
             return mechanism.step(said, self._binding)
         except Refused as exc:
-            reason = exc.reason
+            cause, reason = exc, exc.reason
         except Exception as exc:
             cause = exc
             words = f"{type(exc).__name__}: {exc}"

@@ -137,6 +137,37 @@ class ConnectionHistory(RuleBasedStateMachine):
         self.the_server_answers("the same")
 
     @in_state(ConnectionState.CONNECTING)
+    @rule(who=st.sampled_from(["another", "anew", "forgetful"]))
+    def it_comes_up_differently(self, who):
+        self.a_stream_is_there()
+        self.both_have_proved_who_they_are()
+        self.the_server_answers(who)
+
+    @in_state(ConnectionState.WAITING)
+    @rule()
+    def it_is_tried_again(self):
+        self.now = max(self.now, self.core.retry_at)
+        self.a_timer_is_due()
+
+    @in_state(*UNDER_WAY)
+    @rule(failure=failures)
+    def something_fails_at_the_very_end_of_the_grace(self, failure):
+        if self.core.has_session and self.last_up is not None:
+            self.now = max(self.now, self.last_up + GRACE)
+        self.something_fails(failure)
+
+    @in_state(ConnectionState.UP)
+    @rule()
+    def it_talks_nonsense_again_and_again(self):
+        for _ in range(MOST_NONSENSE):
+            self.it_talks_nonsense()
+            if self.core.state is ConnectionState.REFUSED:
+                return
+            self.it_is_tried_again()
+            self.it_comes_up()
+        raise AssertionError("it is never left out")
+
+    @in_state(ConnectionState.CONNECTING)
     @rule()
     def a_stream_is_there(self):
         self.act(self.core.opened())
@@ -187,6 +218,8 @@ class ConnectionHistory(RuleBasedStateMachine):
         self.act(self.core.failed(failure, self.now))
         if failure.lasts is Lasts.NO and not self.own:
             assert self.core.state is ConnectionState.WAITING
+        if self.own and self.failed_in_a_row >= MOST_STARTS:
+            assert self.core.state is ConnectionState.REFUSED
 
     @in_state(ConnectionState.UP)
     @rule()
@@ -261,10 +294,10 @@ class ConnectionHistory(RuleBasedStateMachine):
             elif state is ConnectionState.ATTACHING:
                 self.the_server_answers("the same")
             else:
-                self.a_timer_is_due()
+                self.it_is_tried_again()
         assert self.core.state is ConnectionState.UP
 
 
-ConnectionHistory.TestCase.settings = settings(max_examples=tries(150), stateful_step_count=50)
+ConnectionHistory.TestCase.settings = settings(max_examples=tries(100), stateful_step_count=50)
 TestConnectionHistory = ConnectionHistory.TestCase
 TestConnectionHistory.pytestmark = [pytest.mark.timeout(120)]

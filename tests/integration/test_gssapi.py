@@ -121,6 +121,23 @@ def test_a_ticket_that_has_expired_is_no_ticket(server, as_user):
     assert "expired" in refusal_of(server, GSSAPI())
 
 
+def test_a_realm_that_is_away_for_a_second_is_asked_again(server, realm, as_user):
+    """No ticket for the service yet, and nobody to give one: that says nothing about who we are."""
+    as_user("alice", life="9m")
+    realm.stop()
+    try:
+        with FarmExecutor(addresses=[server], auth=GSSAPI()) as executor:
+            future = executor.submit(pow, 2, 3)
+            (peer, _), *_ = executor._driver.peers()
+            wait_until(lambda: "realm cannot be asked" in peer.words, 20)
+            realm.start()
+
+            assert future.result(LIMIT) == 8
+    finally:
+        if not realm.is_running:
+            realm.start()
+
+
 def test_A10_another_service_has_no_such_principal(server, as_user):
     assert "not found" in refusal_of(server, GSSAPI("another_service"))
 

@@ -80,8 +80,13 @@ class Realm:
             "KRB5RCACHETYPE": "none",
         }
         self._run(create, "create", "-s", "-r", REALM, "-P", "master of the realm")
+        self._kdc = kdc
+        self.start()
+
+    def start(self) -> None:
+        """Start the KDC, at first or after :meth:`stop`."""
         self._process = subprocess.Popen(
-            [kdc, "-n", "-r", REALM, "-P", str(folder / "pid")],
+            [self._kdc, "-n", "-r", REALM, "-P", str(self.folder / "pid")],
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -114,6 +119,11 @@ class Realm:
             timeout=scaled(20),
         )
         assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a KDC."""
+        return self._process.poll() is None
 
     def stop(self) -> None:
         """End the KDC."""

@@ -9,17 +9,24 @@ import pytest
 
 from remote_executor.client.peer import Embedded, Peer, PeerState, Remote
 from remote_executor.core.connection import MOST_STARTS
+from remote_executor.errors import ConnectionFailed, RemoteProtocolError
 from remote_executor.net.addresses import parse_address
 from remote_executor.net.loop import Loop
 from remote_executor.net.streams import SocketStream
 from remote_executor.wire.auth import NoAuth
 from remote_executor.wire.frames import make_frame
-from remote_executor.wire.link import Link, LinkState
+from remote_executor.wire.link import PREAMBLE, Link, LinkState
 from remote_executor.wire.messages import Kind, encode_fields
+
+REFUSAL = PREAMBLE + bytes(
+    make_frame(Kind.REFUSED, body=encode_fields({"error": "auth", "reason": "go away"})).raw
+)
 
 
 class Owner:
     """Keeps what it is told."""
+
+    nonsense = None
 
     def __init__(self):
         self.told = []
@@ -34,6 +41,8 @@ class Owner:
         self.told.append(error)
 
     def peer_frames(self, peer, frames):
+        if self.nonsense is not None:
+            raise self.nonsense
         self.told += frames
 
 
@@ -139,11 +148,11 @@ def make(loop):
         peer.way.close()
 
 
-def attached(peer, loop):
+def attached(peer, loop, **more):
     peer.connect()
     hand = Hand(peer, loop)
     hand.until_attach()
-    hand.answer(Kind.ATTACHED, resumed=False, received=0, slots=2, python=[3, 11])
+    hand.answer(Kind.ATTACHED, resumed=False, received=0, slots=2, python=[3, 11], **more)
     assert peer.state is PeerState.UP
     return hand
 
@@ -202,6 +211,121 @@ def test_a_stranger_who_answers_for_a_known_server_is_waited_out(make, loop):
 
     assert peer.state is PeerState.WAITING
     assert owner.told == ["up"]
+
+
+@pytest.mark.parametrize("words", [b"HTTP/1.1 503 Busy", b"\x15\x03\x03\x00\x02\x02\x28", REFUSAL])
+def test_what_a_stranger_says_at_the_port_of_a_known_server_is_a_cut(make, loop, words):
+    peer, owner = make(Pairs())
+    attached(peer, loop).sock.close()
+    while len(peer.way.ends) < 2:
+        loop.run_once(1.0)
+    peer.way.ends[-1].send(words)
+    loop.run_once(0.1)
+
+    assert peer.state is PeerState.WAITING
+    assert owner.told == ["up"]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"python": 3}, {"slots": "2"}, {"resumed": 0}, {"versions": [1]}, {"pid": "x"}]
+)
+def test_one_odd_field_of_attached_costs_that_server_only(make, loop, odd):
+    peer, owner = make(Pairs())
+    peer.connect()
+    hand = Hand(peer, loop)
+    hand.until_attach()
+    fields = {"resumed": False, "received": 0, "slots": 2, "python": [3, 11], **odd}
+    hand.answer(Kind.ATTACHED, **fields)
+
+    assert peer.state is PeerState.REFUSED
+    (error,) = owner.told
+    assert isinstance(error, ConnectionFailed)
+    assert next(iter(odd)) in str(error)
+
+
+def test_a_message_that_makes_no_sense_costs_the_session(make, loop):
+    peer, owner = make(Pairs())
+    hand = attached(peer, loop)
+    owner.nonsense = RemoteProtocolError("DIED has an odd field 'pid': 'x'")
+    hand.answer(Kind.DIED, reason="died", pid="x")
+
+    assert peer.state is PeerState.WAITING
+    assert owner.told == ["up", "lost"]
+    assert "DIED has an odd field" in peer.trouble
+
+
+def test_a_defect_of_ours_costs_that_server_only(make, loop, caplog):
+    peer, owner = make(Pairs())
+    hand = attached(peer, loop)
+    owner.nonsense = KeyError("a defect")
+    hand.answer(Kind.LOG, name="x")
+
+    assert peer.state is PeerState.WAITING
+    assert owner.told == ["up", "lost"]
+    assert "could not be taken" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Kind.ATTACHED, Kind.REPLY, Kind.ADMIN])
+def test_a_message_that_is_of_no_session_costs_it(make, loop, kind):
+    peer, owner = make(Pairs())
+    attached(peer, loop).answer(kind, error="x")
+
+    assert owner.told == ["up", "lost"]
+
+
+def test_an_acknowledgement_of_what_was_never_sent_costs_the_session(make, loop):
+    peer, owner = make(Pairs())
+    hand = attached(peer, loop)
+    hand.link.outbox.put(make_frame(Kind.ACK, 99))
+    hand.write()
+    loop.run_once(0.1)
+
+    assert owner.told == ["up", "lost"]
+
+
+def test_another_server_behind_the_name_does_not_cost_the_session(make, loop):
+    peer, owner = make(Pairs())
+    attached(peer, loop, server="ours", place="host a:1").sock.close()
+    while len(peer.way.ends) < 2:
+        loop.run_once(1.0)
+    hand = Hand(peer, loop)
+    hand.until_attach()
+    hand.answer(
+        Kind.ATTACHED, resumed=False, received=0, slots=0, server="theirs", place="host b:1"
+    )
+
+    assert peer.state is PeerState.WAITING
+    assert owner.told == ["up"]
+
+
+class Unable(Pairs):
+    """A way that cannot even begin."""
+
+    def open(self, loop, done):
+        raise RuntimeError("can't start new thread")
+
+
+def test_a_way_that_cannot_begin_now_is_tried_again(make, loop):
+    peer, owner = make(Unable())
+    peer.connect()
+
+    assert peer.state is PeerState.WAITING
+    assert not owner.told
+
+
+def test_the_error_of_an_embedded_server_has_what_it_wrote(make, loop, monkeypatch, capfd):
+    """As if it had ended at once for want of a module."""
+    monkeypatch.setattr(
+        "remote_executor.client.peer.BOOT", "import sys; sys.exit('no module named xyz')"
+    )
+    peer, owner = make(Embedded(1, ()))
+    peer.connect()
+    while peer.state is not PeerState.REFUSED:
+        loop.run_once(1.0)
+
+    assert "no module named xyz" in str(owner.told[0])
+    assert "exit code 1" in str(owner.told[0])
+    capfd.readouterr()
 
 
 def test_the_goodbye_is_written_behind_whatever_is_on_its_way(make, loop):
