@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests.support import without_linux  # noqa: F401 - before anything of ours is loaded
+from tests.support import without_linux  # before anything of ours is loaded
 
 # isort: split
 from remote_executor.cores import usable_cores
@@ -79,6 +80,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason))
+    if without_linux.ASKED or sys.platform != "linux":
+        for item in items:
+            marker = item.get_closest_marker("linux")
+            if marker is not None:
+                item.add_marker(pytest.mark.skip(f"needs Linux: {marker.args[0]}"))
     if SCALE == 1:
         return
     usual = float(config.getini("timeout") or 0)

@@ -45,6 +45,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy", "--strict")
+    session.run("mypy", "--strict", "--platform", "darwin")
 
 
 @nox.session(python=list(PYTHONS)[-1:], venv_backend="venv")

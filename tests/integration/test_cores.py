@@ -57,6 +57,7 @@ def assert_cores(found, cores, threads=1):
     )
 
 
+@pytest.mark.linux("processes have an affinity")
 def test_affinity_counts_for_workers_servers_and_threads(require):
     require("taskset", "Debian's package util-linux")
     first = str(min(os.sched_getaffinity(0)))
@@ -117,6 +118,7 @@ def group(percent):
         wait_until(is_removed, 10, "an empty control group")
 
 
+@pytest.mark.linux("control groups")
 @pytest.mark.skipif(usable_cores() < 2, reason="a quota below the cores needs two of them")
 def test_quota_of_a_control_group_counts_for_workers_servers_and_threads():
     with group(percent=100) as words:

@@ -477,6 +477,7 @@ if __name__ == "__main__":
     assert script.finish() == (0, "ok\n", "")
 
 
+@pytest.mark.linux("only a subreaper tells whose daemon it is")
 def test_a_daemon_of_a_living_worker_outlives_the_others(tmp_path):
     """It ends with the worker that made it, not with one next to it."""
 

@@ -180,6 +180,7 @@ def test_without_proc(run_script, require, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
 
 
+@pytest.mark.linux("seccomp")
 @pytest.mark.skipif(platform.machine() not in sandbox.NUMBERS, reason="numbers of calls unknown")
 @pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
 def test_calls_that_a_sandbox_refuses(tmp_path, error):
