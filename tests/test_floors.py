@@ -21,6 +21,7 @@ FLOORS = [
         "cores",
         "interpreter",
         "lineage",
+        "garbage",
     ],  # words, and what the machine is
     ["wire", "payload"],  # bytes, pure
     ["core"],  # decisions, pure

@@ -196,7 +196,7 @@ class Loop:
             timeout = 0.0
         ready: list[tuple[int, int]]
         if self._epoll is not None:
-            ready = self._epoll.poll(timeout)
+            ready = self._epoll.poll(-1 if timeout is None else timeout)  # PyPy takes no None
         else:
             ready = self._poller.poll(None if timeout is None else timeout * 1000)
         self._asleep = False

@@ -27,6 +27,7 @@ from remote_executor.payload.captures import (
     is_code,
     is_dispatcher,
     is_fixed,
+    is_lru_cache,
     method_by_dispatch,
     same_bytes,
 )
@@ -52,7 +53,7 @@ SKIPPED = frozenset({"__builtins__", "__loader__", "__name__", "__spec__"})
 OF_DISPATCHERS = frozenset({"__wrapped__", "_clear_cache", "dispatch", "register", "registry"})
 
 #: Attributes that ``functools.lru_cache`` makes itself.
-OF_CACHES = frozenset({"__wrapped__", "cache_parameters"})
+OF_CACHES = frozenset({"__wrapped__", "cache_clear", "cache_info", "cache_parameters"})
 
 _ACCESSORS = (property, classmethod, staticmethod)
 
@@ -237,7 +238,7 @@ class _Pickler(cloudpickle_inside.Pickler):
         if issubclass(kind, _ACCESSORS) and kind not in _ACCESSORS:
             reduced = reduce_accessor(obj)
             return super().reducer_override(obj) if reduced is None else reduced
-        if type(obj) is LRU_CACHE:
+        if is_lru_cache(obj):
             return self._lru_cache_reduce(obj)
         if is_dispatcher(obj) and not goes_by_name(obj):
             return self._dispatcher_reduce(obj)

@@ -8,7 +8,6 @@ microseconds, to look whether these values are still the same costs less than on
 
 from __future__ import annotations
 
-import dis
 import functools
 import sys
 import weakref
@@ -21,6 +20,7 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleT
 from typing import Any, NamedTuple, cast
 
 from remote_executor.errors import PayloadError
+from remote_executor.payload.code.steps import named_steps
 from remote_executor.payload.pickles import dump
 
 __all__ = [
@@ -41,7 +41,9 @@ _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _WRITES_FREE = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 
-LRU_CACHE = type(functools.lru_cache(lambda: None))
+LRU_CACHE: type = type(functools.lru_cache(lambda: None))
+"""Of PyPy's, whose ``lru_cache`` is written in Python, it is that of functions."""
+
 _DISPATCHER = cast("FunctionType", functools.singledispatch(lambda _: None)).__code__
 
 
@@ -77,14 +79,14 @@ def facts(code: CodeType) -> Facts:
     names: dict[str, None] = {}
     written_free: set[str] = set()
     writes_globals = False
-    for step in dis.get_instructions(code):
-        if step.opname in _READS:
-            names[step.argval] = None
-        elif step.opname in _WRITES:
-            names[step.argval] = None
+    for operation, name in named_steps(code):
+        if operation in _READS:
+            names[name] = None
+        elif operation in _WRITES:
+            names[name] = None
             writes_globals = True
-        elif step.opname in _WRITES_FREE:
-            written_free.add(step.argval)
+        elif operation in _WRITES_FREE:
+            written_free.add(name)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             inner = facts(constant)
@@ -104,6 +106,11 @@ def is_code(value: object) -> bool:
         return False
     # A method by dispatch is a function, and yet holds an object, which may change.
     return method_by_dispatch(value) is None
+
+
+def is_lru_cache(value: object) -> bool:
+    """Tell whether something is what ``functools.lru_cache`` makes of a function."""
+    return type(value) is LRU_CACHE and hasattr(value, "cache_parameters")
 
 
 def is_dispatcher(value: object) -> bool:

@@ -15,7 +15,6 @@ loop is acted upon at its end: one write per worker, one per client.
 from __future__ import annotations
 
 import errno
-import gc
 import json
 import os
 import socket
@@ -23,6 +22,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from remote_executor import garbage
 from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
 from remote_executor.core.rate import RateLimit
 from remote_executor.core.service import FailedStart, GiveUp, Starts, StartStage, errno_words
@@ -597,8 +597,8 @@ class Supervisor:
         """Serve until it is over, then kill all workers."""
         loop, pool = self.loop, self.pool
         # A long queue is many objects and no cycles: looking for some took a fifth of the time.
-        gc.freeze()
-        gc.set_threshold(50_000, 50, 50)
+        garbage.freeze()
+        garbage.set_threshold(50_000, 50, 50)
         try:
             while not self._over:
                 ready = self._await()

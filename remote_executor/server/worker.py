@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from remote_executor.lineage import DEPTH
 from remote_executor.net.segments import AVAILABLE, WORTH, Mappings, SegmentPool, layout
 from remote_executor.net.streams import receive_with_fds, send_with_fd
+from remote_executor.net.vectors import write_some
 from remote_executor.payload import shared
 from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.failures import encode_failure
@@ -471,7 +472,7 @@ class Worker:
                 elif by_wire:
                     outbox.sent(self._sock.sendmsg(chunk))
                 else:
-                    outbox.sent(os.writev(self._answers, chunk))
+                    outbox.sent(write_some(self._answers, chunk))
         self._send_records()
 
     def _write(self, data: bytes) -> None:
@@ -752,11 +753,14 @@ def _move_up(fd: int) -> int:
     """Move a descriptor to a high number, and close it on exec."""
     import fcntl
 
+    command: int = getattr(fcntl, "F_DUPFD_CLOEXEC", fcntl.F_DUPFD)  # PyPy has the second alone
     try:
-        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
+        high: int = fcntl.fcntl(fd, command, HIGH)
     except OSError:  # so many are not allowed here
         os.set_inheritable(fd, False)
         return fd
+    if command == fcntl.F_DUPFD:
+        os.set_inheritable(high, False)
     os.close(fd)
     return high
 

@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from remote_executor.net.streams import receive_with_fds, send_with_fd
+from remote_executor.net.vectors import read_into
 from remote_executor.server.token_pipe import TokenPipe
 from remote_executor.wire.frames import WORKER_LIMIT, FrameReader
 from remote_executor.wire.outbox import Outbox, WithSegment
@@ -260,7 +261,7 @@ class WorkerProcess:
         """Read the pipe; return None if there was nothing."""
         reader = self._reader
         try:
-            count = os.readv(self.answers, [reader.get_buffer()])
+            count = read_into(self.answers, [reader.get_buffer()])
         except BlockingIOError:
             return None
         if not count:

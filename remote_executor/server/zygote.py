@@ -15,7 +15,6 @@ Each message is a line of JSON on a socket pair. The end of the stream means: ki
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import os
@@ -27,6 +26,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from remote_executor import garbage
 from remote_executor.cores import thread_limits, usable_cores
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ class Zygote:
         # Before there is a worker: the very first task may make a daemon at once.
         self._reaper = worker.become_reaper()
         # Collections would write to every object's header, and so copy the pages shared.
-        gc.freeze()
+        garbage.freeze()
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(woken, select.POLLIN)
@@ -313,7 +313,7 @@ class Zygote:
             except BaseException as exc:
                 # It was a favour: a module that breaks here breaks no server that others use.
                 self._tell({"trouble": f"cannot load {name}: {type(exc).__name__}: {exc}"})
-        gc.freeze()
+        garbage.freeze()
 
     # ------------------------------------------------------------------- requests
 

@@ -18,9 +18,10 @@ from __future__ import annotations
 import copyreg
 import gc
 import logging
+import marshal
 import sys
 from collections import ChainMap, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from io import TextIOWrapper
 from types import (
     CellType,
@@ -32,8 +33,19 @@ from types import (
 )
 from typing import Any, ClassVar, cast
 
-import cloudpickle
-from cloudpickle import cloudpickle as inside
+try:
+    import cloudpickle
+    from cloudpickle import cloudpickle as inside
+except ImportError:
+    raise
+except Exception as exc:  # cloudpickle 3.1.3 on PyPy 8.0, for one
+    raise ImportError(
+        f"the installed cloudpickle does not load on this Python, {sys.implementation.name} "
+        f"{sys.version.split()[0]} ({type(exc).__name__}: {exc}), so nothing can travel by value; "
+        "install a release of cloudpickle that knows this Python, or use another Python"
+    ) from exc
+
+from remote_executor.payload.code.steps import IS_CPYTHON, named_steps
 
 __all__ = [
     "Pickler",
@@ -91,7 +103,18 @@ if hasattr(CodeType, "co_exceptiontable"):  # pragma: no branch - from CPython 3
     _CODE.insert(_CODE.index("co_freevars"), "co_exceptiontable")
 
 
+def _global_names(code: CodeType) -> Iterator[str]:
+    return (name for operation, name in named_steps(code) if operation.endswith("_GLOBAL"))
+
+
+if not IS_CPYTHON:  # cloudpickle asks dis, which fails there
+    inside._walk_global_ops = _global_names
+
+
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:
+    if not IS_CPYTHON:
+        # The constructor takes other things there, and cloudpickle 3.1.3 does not know which.
+        return marshal.loads, (marshal.dumps(code),)
     return CodeType, tuple(getattr(code, name) for name in _CODE)
 
 

@@ -8,10 +8,12 @@ import dataclasses
 import enum
 import functools
 import gc
+import types
 import weakref
 
 import pytest
 
+from remote_executor.payload import captures
 from remote_executor.payload.captures import facts, method_by_dispatch, same_bytes
 from remote_executor.payload.functions import FunctionCache
 from tests.support.words import without_address
@@ -382,3 +384,19 @@ def test_what_is_registered_may_have_state():
     function.register(int, adder)
 
     assert encode_twice(function, lambda: setattr(adder, "amount", 2))
+
+
+def test_a_function_is_no_cache_where_caches_are_functions(monkeypatch):
+    """As on PyPy, where ``lru_cache`` is written in Python."""
+    monkeypatch.setattr(captures, "LRU_CACHE", types.FunctionType)
+
+    def plain(x):
+        return x
+
+    def cache(x):
+        return x
+
+    cache.cache_parameters = lambda: {"maxsize": 1, "typed": False}
+
+    assert not captures.is_lru_cache(plain)
+    assert captures.is_lru_cache(cache)
