@@ -9,11 +9,12 @@ form, too, and classes keep their identity.
 
 from __future__ import annotations
 
+import enum
 import io
 import sys
 from collections.abc import Sequence
-from enum import Enum
-from types import CellType, CodeType, FunctionType
+from enum import Enum, EnumMeta
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from remote_executor.errors import CannotShip, PayloadError
@@ -32,6 +33,7 @@ from remote_executor.payload.code.cloudpickle_inside import (
     imported_submodules,
     tracker_of,
 )
+from remote_executor.payload.code.definitions import functions_in, is_namedtuple
 from remote_executor.payload.finder import check_syntax, class_source, function_recipe
 from remote_executor.payload.pickles import keeper, plainly
 from remote_executor.payload.pythons import abroad, python_words
@@ -63,7 +65,9 @@ class _BySource:
     visit: Visit
     main: dict[str, Any]
     pythons: Pythons
+    portable = True
     _spaces: dict[int, _Space]
+    _defined: set[type]
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -73,22 +77,19 @@ class _BySource:
                 "bytecode is for one version of Python",
                 python_words(),
             )
+        if obj is EnumMeta:
+            return getattr, (enum, "EnumMeta")  # its own name for itself is newer
         if kind is CellType:
             # What it holds comes later, since that may lead back here.
             return source.make_cell, ()
-        if isinstance(obj, type) and not self._goes_by_name(obj):
-            return self._reduce_class(obj)
         return super().reducer_override(obj)  # type: ignore[misc]
-
-    def _goes_by_name(self, cls: type) -> bool:
-        return cls.__module__ == "builtins" or goes_by_name(cls)
 
     # ---------------------------------------------------------------- functions
 
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         owner = _owner(func)
-        if owner is not None:
-            return getattr, (owner, func.__name__)
+        if owner is not None and owner not in self._defined:
+            return getattr, (owner, func.__qualname__.rpartition(".")[2])
         decorated = _decorated(func)
         if decorated is not None:
             return decorated
@@ -132,17 +133,31 @@ class _BySource:
 
     # ------------------------------------------------------------------ classes
 
-    def _reduce_class(self, cls: Any) -> Any:
+    def reduce_class(self, cls: Any) -> Any:
+        """Tell how to make a class that no module has: as what it is, or else by its statement."""
         home = mains.main_name(cls)
         if home is not None and "." in home and "<locals>" not in home:
             outer = getattr(sys.modules["__main__"], home.partition(".")[0])
             for name in home.split(".")[1:-1]:
                 outer = getattr(outer, name)
-            return getattr, (outer, cls.__name__)
+            if outer not in self._defined:
+                return getattr, (outer, home.rpartition(".")[2])
+        self._defined.add(cls)
+        if _is_portable(cls):
+            return super().reduce_class(cls)  # type: ignore[misc]
         tracker = tracker_of(cls)
-        found = class_source(cls, lambda code: facts(code).names)
+        space = getattr(sys.modules.get(cls.__module__), "__dict__", {})
+        found = class_source(
+            cls, lambda code: facts(code).names, lambda name: _is_of_script(name, space)
+        )
         if found is None:
-            return mains.rebuild_class, (*_by_call(cls, tracker), tracker, home, code_token(cls))
+            raise CannotShip(
+                f"class {cls.__qualname__}",
+                "there is no class statement of that name in a file that can be read",
+                python_words(),
+                "",
+                "define it by a class statement in a file, or in a module that the server has",
+            )
         for implementation, version in self.pythons:
             check_syntax(found.recipe, implementation, version)
         module = sys.modules.get(cls.__module__)
@@ -219,7 +234,7 @@ def _decorated(func: FunctionType) -> tuple[Any, ...] | None:
                 and goes_by_name(decorator)
             ):
                 return decorator, (values[0],)
-    if name.partition(".")[0] in sys.stdlib_module_names:
+    if _is_of_python(func):
         raise CannotShip(
             f"{func.__qualname__}()",
             f"it was made by a part of Python's own module {name}, which differs from version "
@@ -231,24 +246,37 @@ def _decorated(func: FunctionType) -> tuple[Any, ...] | None:
     return None
 
 
-def _by_call(cls: Any, tracker: str) -> tuple[Any, ...]:
-    """Return how to make a class that no class statement made."""
-    more = {"module": cls.__module__, "qualname": cls.__qualname__}
-    if issubclass(cls, Enum) and len(cls.__mro__) > 2:
-        members = [(name, member.value) for name, member in cls.__members__.items()]
-        args = cls.__mro__[1], cls.__name__, members, {**more, "tracker": tracker}
-        return source.define_enum, args
-    if cls.__bases__ == (tuple,) and isinstance(getattr(cls, "_fields", None), tuple):
-        defaults = tuple(cls._field_defaults.values())
-        fields = cls.__name__, cls._fields, defaults, {**more, "tracker": tracker}
-        return source.define_namedtuple, fields
-    raise CannotShip(
-        f"class {cls.__qualname__}",
-        "there is no class statement of that name in a file that can be read",
-        python_words(),
-        "",
-        "define it by a class statement in a file, or in a module that the server has",
-    )
+def _is_of_python(function: FunctionType) -> bool:
+    name = function.__globals__.get("__name__")
+    return isinstance(name, str) and name.partition(".")[0] in sys.stdlib_module_names
+
+
+def _is_of_script(decorator: str, space: dict[str, Any]) -> bool:
+    """
+    Whether a decorator is the script's, by the name that its expression begins with.
+
+    What it did to a class is in the class. Python's own and those of libraries make methods that
+    may be others in another Python.
+    """
+    value = space.get(decorator)
+    home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    return home in (None, "__main__", "__mp_main__") or home not in sys.modules
+
+
+def _is_portable(cls: type) -> bool:
+    """Whether a class can be made elsewhere of what it holds: if only the script made that."""
+    if issubclass(cls, Enum) or is_namedtuple(cls):
+        return True
+    for function in functions_in(cls):
+        if goes_by_name(function):
+            continue
+        if _is_of_python(function):  # it may be another in another Python
+            return False
+        try:
+            function_recipe(function)
+        except CannotShip:
+            return False
+    return True
 
 
 def _contents(cells: Any) -> list[tuple[CellType, Any]]:
@@ -287,6 +315,7 @@ class SourcePickler(_BySource, WorkerPickler):
         super().__init__(file, keeper(buffers), visit)
         self.pythons = pythons
         self._spaces = {}
+        self._defined = set()
 
     def dump_apart(self, value: object) -> tuple[bytes, list[memoryview]]:
         """Pickle a global into a pickle of its own."""
@@ -302,6 +331,7 @@ class ForeignClientPickler(_BySource, ClientPickler):
         self.main = {}  # globals go with each function, to be its own there
         self.pythons = ()
         self._spaces = {}
+        self._defined = set()
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (type, FunctionType, LRU_CACHE)) and obj in mains.arrived:

@@ -227,10 +227,12 @@ def key_of(snapshot: memoryview) -> bytes:
 class _Pickler(cloudpickle_inside.Pickler):
     dispatch_table: ClassVar[Any] = ChainMap(REDUCERS, cloudpickle_inside.Pickler.dispatch_table)
     fill_part: ClassVar[Any] = staticmethod(rebuild.fill_part)
+    portable = False
+    """Whether another Python is to load it."""
 
     def reduce_class(self, cls: Any) -> Any:
         """Tell how to make a class that no module has."""
-        maker, args, state, fill = reduce_class(cls, self.fill_part)
+        maker, args, state, fill = reduce_class(cls, self.fill_part, self.portable)
         return maker, args, state, None, None, fill
 
     def reducer_override(self, obj: Any) -> Any:

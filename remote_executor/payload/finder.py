@@ -130,6 +130,8 @@ class _Unit:
             path = (OUTER,)
             before = f"{OUTER}.<locals>."
         if place.cls:
+            if place.cls not in free:
+                head += f" global {place.cls}\n"  # as methods mean it that name their class
             head += f" class {place.cls}:\n"
             path = OUTER, place.cls
             before += f"{place.cls}."
@@ -155,11 +157,19 @@ class _Unit:
             flags=code.co_flags & _FUTURES,
         )
 
-    def definition(self, place: _Place, free: list[str], flags: int) -> Recipe:
-        """Make the recipe of a class."""
+    def definition(
+        self, place: _Place, free: list[str], flags: int, drop: Callable[[str], bool]
+    ) -> Recipe:
+        """Make the recipe of a class, without the decorators that are to be dropped."""
         node = place.node
         first = min([node, *node.decorator_list], key=_line).lineno
         text, indent = self._lines(node, first)
+        lines = text.splitlines(keepends=True)
+        for decorator in node.decorator_list:
+            if drop(_first_name(decorator)):
+                for line in range(decorator.lineno, (decorator.end_lineno or 0) + 1):
+                    lines[line - first] = "\n"
+        text = "".join(lines)
         path: tuple[str, ...] = ()
         before = head = tail = ""
         if place.around:
@@ -220,6 +230,13 @@ class _Unit:
             line if start + number in within else "  " + line.removeprefix(indent)
             for number, line in enumerate(text.splitlines(keepends=True))
         )
+
+
+def _first_name(expression: ast.AST) -> str:
+    """Return the name that an expression such as ``registry.add(1)`` begins with, or nothing."""
+    while isinstance(expression, (ast.Attribute, ast.Call, ast.Subscript)):
+        expression = expression.func if isinstance(expression, ast.Call) else expression.value
+    return expression.id if isinstance(expression, ast.Name) else ""
 
 
 def _line(node: Any) -> int:
@@ -397,13 +414,19 @@ class ClassSource(NamedTuple):
     span: tuple[int, int]
 
 
-def class_source(cls: type, names: Callable[[CodeType], tuple[str, ...]]) -> ClassSource | None:
+def class_source(
+    cls: type,
+    names: Callable[[CodeType], tuple[str, ...]],
+    drop: Callable[[str], bool] = lambda _: False,
+) -> ClassSource | None:
     """
     Find the class statement of a class.
 
     Args:
         cls: Any class.
         names: Tells the globals that a code object names.
+        drop: Tells whether a decorator is to be left out, by the name that it begins with; empty
+            for one that begins in another way.
 
     Returns:
         How to define it anew; None if no class statement has its name.
@@ -426,7 +449,7 @@ def class_source(cls: type, names: Callable[[CodeType], tuple[str, ...]]) -> Cla
             for unit in _units(filename, space):
                 # The last one wins, as it does when they are run.
                 for place in reversed(unit.classes.get(cls.__qualname__, [])):
-                    found, methods_there = _class_at(cls, unit, place, methods, names)
+                    found, methods_there = _class_at(cls, unit, place, methods, names, drop)
                     if found is not None and (methods_there or filenames is places):
                         return found
                     statement = statement or found is None
@@ -444,6 +467,7 @@ def _class_at(
     place: _Place,
     methods: dict[str, FunctionType],
     names: Callable[[CodeType], tuple[str, ...]],
+    drop: Callable[[str], bool],
 ) -> tuple[ClassSource | None, int]:
     """Return what a class statement is good for, and how many of the methods are in it."""
     node = place.node
@@ -466,7 +490,7 @@ def _class_at(
     for base, value in zip(node.bases, cls.__bases__, strict=False):
         if isinstance(base, ast.Name) and base.id in local:
             cells.setdefault(base.id, CellType(value))
-    recipe = unit.definition(place, sorted(cells), flags)
+    recipe = unit.definition(place, sorted(cells), flags, drop)
     *_, code = ways = list(unit.compiled(recipe))
     made = [each for way in ways for each in _codes(way)]
     if not all(any(_alike(each, method.__code__) for each in made) for method in own):

@@ -336,28 +336,6 @@ def _same(one: object, other: object) -> bool:
         return False
 
 
-def define_enum(base: Any, name: str, members: list[tuple[str, Any]], more: dict[str, str]) -> Any:
-    """Make an enum that was made by a call, not by a class statement."""
-    from remote_executor.payload.code.cloudpickle_inside import track
-
-    tracker = more.pop("tracker")
-    return track(tracker, base(name, members, **more))
-
-
-def define_namedtuple(
-    name: str, fields: tuple[str, ...], defaults: tuple[Any, ...], more: dict[str, str]
-) -> Any:
-    """Make a class that ``collections.namedtuple`` made at the client."""
-    import collections
-
-    from remote_executor.payload.code.cloudpickle_inside import track
-
-    make: Any = collections.namedtuple  # noqa: PYI024 - as the client made it
-    made = make(name, fields, defaults=defaults, module=more["module"])
-    made.__qualname__ = more["qualname"]
-    return track(more["tracker"], made)
-
-
 # ----------------------------------------------------- functions for the far side only
 
 

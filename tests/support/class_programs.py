@@ -22,6 +22,8 @@ NEEDS: dict[str, tuple[str, ...]] = {}
 """Libraries that a program imports."""
 NEWER: dict[str, tuple[int, int]] = {}
 """Programs whose syntax or library older Pythons lack."""
+ALIKE_ONLY = {"exec_and_type_call"}
+"""Programs that another Python cannot have, since their code has no source."""
 
 
 def program(name: str, text: str, needs: str = "", newer: tuple[int, int] = (3, 10)) -> None:
@@ -256,7 +258,7 @@ class Callable_(enum.Enum):
 def check():
     return (
         Colour.GREEN.value, Colour.ROUGE is Colour.RED, Colour.RED.describe(), Colour["GREEN"].name, [c.name for c in Colour],
-        Access.R | Access.W == Access.RW, (Access.R | Access.W).name, int(Access.RW), Access(6) is Access.RW, repr(Access.R & Access.W)[:12], Perm.A | Perm.B in (Perm(3),),
+        Access.R | Access.W == Access.RW, (Access.R | Access.W).name, int(Access.RW), Access(6) is Access.RW, int(Access.R & Access.W), Perm.A | Perm.B in (Perm(3),),
         (Perm.A | Perm.B).value, ~Perm.A == Perm.B, Animal.BEE + 1, isinstance(Animal.ANT, int), Named("y").upper(), Level.HIGH > Level.LOW,
         Lower.A.value, Lower("a").name, Day.FIRST.year, [d.name for d in Day], Pair.P[1], Callable_.make().value,
         Colour.__module__, Colour.__qualname__, len(Colour), Colour.RED in Colour, str(Colour.RED), repr(Colour.RED), hash(Colour.RED) == hash("RED"),
@@ -1222,7 +1224,9 @@ def worker(sent: dict[str, Any]) -> dict[str, str]:
     """Load programs and run them. Returns what came of each, in words."""
     from remote_executor.payload import mains
     from remote_executor.payload.pickles import load
+    from remote_executor.payload.pythons import alias_renamed
 
+    alias_renamed()
     found = {}
     for name, (pickled, _) in sent.items():
         if isinstance(pickled, str):

@@ -19,7 +19,7 @@ import functools
 import operator
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import EnumMeta
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
@@ -27,7 +27,14 @@ from typing import Any
 from remote_executor.payload.code import rebuild
 from remote_executor.payload.code.cloudpickle_inside import tracker_of
 
-__all__ = ["REDUCERS", "Part", "reduce_accessor", "reduce_class"]
+__all__ = [
+    "REDUCERS",
+    "Part",
+    "functions_in",
+    "is_namedtuple",
+    "reduce_accessor",
+    "reduce_class",
+]
 
 Reduced = tuple[Callable[..., Any], tuple[Any, ...], Any, Callable[[Any, Any], None]]
 """What makes a class, from what; its state, and what takes that."""
@@ -54,6 +61,9 @@ _OF_ENUMS = frozenset(
         "_generate_next_value_",
         "_hashable_values_",
         "_inverted_",
+        "_iter_member_",
+        "_iter_member_by_def_",
+        "_iter_member_by_value_",
         "_member_map_",
         "_member_names_",
         "_member_type_",
@@ -67,6 +77,9 @@ _OF_ENUMS = frozenset(
         "_value_repr_",
     }
 )
+#: Attributes that some Pythons make, and others would not know.
+_OF_ONE_PYTHON = frozenset({"__firstlineno__", "__static_attributes__"})
+
 _OF_MEMBERS = frozenset({"__objclass__", "_inverted_", "_name_", "_sort_order_", "_value_"})
 
 #: Attributes of a class that collections.namedtuple makes.
@@ -103,13 +116,34 @@ class Part:
         return self.fill, self.args
 
 
-def reduce_class(cls: Any, fill_part: Callable[..., None] = rebuild.fill_part) -> Reduced:
+_LOCKS = {"lock": "Lock", "RLock": "RLock"}
+
+
+class Lock:
+    """Stands for a lock that is an attribute of a class: a fork has one like it."""
+
+    __slots__ = ("lock",)
+
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.lock.acquire(False):
+            self.lock.release()
+            return rebuild.make_lock, (_LOCKS[type(self.lock).__name__],)
+        return (self.lock.__reduce_ex__(5),)  # which refuses
+
+
+def reduce_class(
+    cls: Any, fill_part: Callable[..., None] = rebuild.fill_part, portable: bool = False
+) -> Reduced:
     """
     Tell how to make a class that no module has.
 
     Args:
         cls: The class.
         fill_part: What sets attributes in the other process.
+        portable: Whether it goes to another Python.
 
     Returns:
         What makes the class and from what; what it is filled with and by what.
@@ -121,13 +155,13 @@ def reduce_class(cls: Any, fill_part: Callable[..., None] = rebuild.fill_part) -
     args: tuple[Any, ...]
     given = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     if isinstance(cls, EnumMeta):
-        return _reduce_enum(cls, given, tracker, fill_part)
-    attributes = _attributes(cls)
+        return _reduce_enum(cls, given, tracker, fill_part, portable)
+    attributes = _attributes(cls, portable)
     if "_ctypes" in sys.modules and _is_of_ctypes(cls):
         found = _reduce_layout(cls, given, attributes, tracker, fill_part)
         if found is not None:
             return found
-    if _is_namedtuple(cls):
+    if is_namedtuple(cls):
         defaults = tuple(cls._field_defaults.values())
         args = cls.__name__, cls._fields, defaults, given, cls.__bases__, tracker
         rest = {
@@ -146,18 +180,21 @@ def reduce_class(cls: Any, fill_part: Callable[..., None] = rebuild.fill_part) -
     if slots is not None:
         given["__slots__"] = slots
     args = type(cls), cls.__bases__, given, names, _hook(cls), tracker
-    state = _parts(cls, attributes, fill_part), tuple(cls.__dict__), _registered(cls)
+    held = None if portable else tuple(cls.__dict__)
+    state = _parts(cls, attributes, fill_part), held, _registered(cls)
     return rebuild.make_class, args, state, _FILL
 
 
 _FILL = rebuild.fill_class
 
 
-def _attributes(cls: type) -> dict[str, Any]:
+def _attributes(cls: type, portable: bool = False) -> dict[str, Any]:
     """Return what a class holds, but for what every class makes itself."""
     found = {}
     for name, value in cls.__dict__.items():
         if name in rebuild.MACHINE_MADE or name == "__module__":
+            continue
+        if portable and name in _OF_ONE_PYTHON:
             continue
         if not _is_slot(cls, name, value):
             found[name] = value
@@ -209,6 +246,8 @@ def _parts(
     parts: tuple[dict[str, Any], ...] = {}, {}, {}
     for name, value in attributes.items():
         called = isinstance(value, (FunctionType, property, classmethod, staticmethod))
+        if type(value).__module__ == "_thread" and type(value).__name__ in _LOCKS:
+            value = Lock(value)
         parts[0 if name in _EARLY else 1 if called else 2][name] = value
     return tuple(Part(fill_part, cls, part) for part in parts if part)
 
@@ -217,7 +256,11 @@ def _parts(
 
 
 def _reduce_enum(
-    cls: Any, given: dict[str, Any], tracker: str, fill_part: Callable[..., None]
+    cls: Any,
+    given: dict[str, Any],
+    tracker: str,
+    fill_part: Callable[..., None],
+    portable: bool,
 ) -> Reduced:
     maker = _function(getattr(cls, "_new_member_", getattr(cls, "__new_member__", None)))
     own = maker if isinstance(maker, FunctionType) and maker.__module__ != "enum" else None
@@ -235,17 +278,18 @@ def _reduce_enum(
         more = {key: each for key, each in vars(member).items() if key not in _OF_MEMBERS}
         if more and name == member._name_:
             held[name] = more
-    options = {"boundary": cls._boundary_} if cls.__dict__.get("_boundary_") is not None else {}
+    boundary = getattr(cls.__dict__.get("_boundary_"), "name", "")
     more_values = [
         (value, member._name_)
         for value, member in list(cls._value2member_map_.items())
         if member._name_ in cls.__members__ and value != member._value_
     ]
-    args = type(cls), cls.__bases__, given, members, by_member, options, _hook(cls), tracker
+    args = type(cls), cls.__bases__, given, members, by_member, boundary, _hook(cls), tracker
     attributes = {
         name: value
-        for name, value in _attributes(cls).items()
+        for name, value in _attributes(cls, portable).items()
         if name not in cls.__members__
+        and not (portable and name[:2] == "__" and callable(value) and not _is_of_script(value))
         and not (name in _OF_ENUMS and not _is_of_script(value))
         and name not in ("__new__", "__new_member__", "_new_member_")
     }
@@ -294,7 +338,19 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
 # --------------------------------------------------------------------- made by a call
 
 
-def _is_namedtuple(cls: Any) -> bool:
+def functions_in(cls: type) -> Iterator[FunctionType]:
+    """Yield the functions that a class holds, also those within what Python wraps around them."""
+    for value in cls.__dict__.values():
+        for each in (value, *(getattr(value, name, None) for name in _WRAPPED)):
+            if type(each) is FunctionType:
+                yield each
+
+
+_WRAPPED = ("__func__", "fget", "fset", "fdel", "func")
+
+
+def is_namedtuple(cls: Any) -> bool:
+    """Tell what ``collections.namedtuple`` made, with what else there may be in it."""
     make = cls.__dict__.get("_make")
     return (
         cls.__bases__[:1] == (tuple,)
@@ -381,6 +437,11 @@ def _reduce_cached_property(obj: Any) -> tuple[Any, ...]:
     return functools.cached_property, (obj.func,), state
 
 
+def _reduce_method_dispatcher(obj: Any) -> tuple[Any, ...]:
+    # Some Pythons have a cache in it.
+    return functools.singledispatchmethod, (obj.func,), {"dispatcher": obj.dispatcher}
+
+
 def _reduce_sentinel(obj: Any) -> tuple[Any, ...]:
     return getattr, (dataclasses, _SENTINELS[type(obj)])
 
@@ -419,9 +480,22 @@ _TYPE_PARAMETERS = [
     if hasattr(typing, name)
 ]
 
+
+def _reduce_forward_reference(obj: Any) -> tuple[Any, ...]:
+    # It has a code object in it, which is for one Python.
+    more = obj.__forward_module__, obj.__forward_is_class__
+    return rebuild.make_forward_reference, (obj.__forward_arg__, obj.__forward_is_argument__, *more)
+
+
+_FORWARD_REFERENCES = (
+    [typing.ForwardRef] if "__forward_code__" in getattr(typing.ForwardRef, "__slots__", ()) else []
+)
+
 REDUCERS: dict[type, Callable[[Any], Any]] = {
     functools.cached_property: _reduce_cached_property,
+    functools.singledispatchmethod: _reduce_method_dispatcher,
     **dict.fromkeys(_SENTINELS, _reduce_sentinel),
     **dict.fromkeys(_TYPE_PARAMETERS, _reduce_type_parameter),
+    **dict.fromkeys(_FORWARD_REFERENCES, _reduce_forward_reference),
 }
 """For the dispatch tables of picklers."""

@@ -26,7 +26,9 @@ __all__ = [
     "make_accessor",
     "make_class",
     "make_enum",
+    "make_forward_reference",
     "make_layout",
+    "make_lock",
     "make_namedtuple",
     "make_type_parameter",
 ]
@@ -172,6 +174,25 @@ def make_type_parameter(
     return track(tracker, made)
 
 
+def make_forward_reference(text: str, is_argument: bool, module: Any, is_class: bool) -> Any:
+    """Make what ``typing`` makes of an annotation that is text."""
+    import typing
+
+    return typing.ForwardRef(text, is_argument, module, is_class=is_class)
+
+
+def make_lock(name: str) -> Any:
+    """
+    Make a lock that is an attribute of a class.
+
+    Args:
+        name: Of what makes it in ``threading``.
+    """
+    from importlib import import_module
+
+    return getattr(import_module("threading"), name)()
+
+
 # ------------------------------------------------------------------------------- enums
 
 
@@ -213,7 +234,7 @@ def make_enum(
     given: dict[str, Any],
     members: list[tuple[str, Any]],
     by_member: bool,
-    options: dict[str, Any],
+    boundary: str,
     hook: Any,
     tracker: str,
 ) -> Any:
@@ -227,7 +248,7 @@ def make_enum(
         members: Names and values, aliases among them; all or none of these are a :class:`Member`.
         by_member: Whether they are, since values alone do not say how to make members: code of the
             script does it at the client.
-        options: Of the class statement, where this Python knows them.
+        boundary: What becomes of values of a flag that are out of its range, from Python 3.11 on.
         hook: See :func:`make_class`.
         tracker: Its id.
     """
@@ -245,8 +266,9 @@ def make_enum(
         space["__init__"] = _init_member
     for key, value in members:
         space[key] = value
-    if sys.version_info < (3, 11):  # pragma: no cover
-        options = {}
+    options: dict[str, Any] = {}
+    if boundary and sys.version_info >= (3, 11):  # pragma: no branch
+        options["boundary"] = enum.FlagBoundary[boundary]
     # A quiet base's mark has the form of names that are no members.
     with _Quietly(hook, space):
         made = base.__new__(meta, name, bases, space, **options)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import enum
 import linecache
 import pickle
 import sys
@@ -136,20 +134,6 @@ def test_lines_are_laid_over_those_that_are_known():
     source._show_lines(recipe("six\n", first=6))
 
     assert linecache.getlines("<a test>") == ["1\n", "two\n", "three\n", "\n", "\n", "six\n"]
-
-
-def test_enums_and_namedtuples_are_made_by_a_call():
-    """K21: and are the same the second time."""
-    more = {"module": "m", "qualname": "A.Kind", "tracker": "a tracker of a test"}
-    made = source.define_enum(enum.IntEnum, "Kind", [("A", 1)], dict(more))
-    again = source.define_enum(enum.IntEnum, "Kind", [("A", 1)], dict(more))
-    pair = source.define_namedtuple("Pair", ("a", "b"), (2,), {**more, "tracker": "another"})
-
-    assert made is again
-    assert (made.A, made.__module__, made.__qualname__) == (1, "m", "A.Kind")
-    assert pair(1) == (1, 2)
-    assert (pair.__module__, pair.__qualname__) == ("m", "A.Kind")
-    assert collections.namedtuple("Pair", "a b")(1, 2) == pair(1)  # noqa: PYI024
 
 
 def test_a_class_statement_leaves_its_name_as_it_was():

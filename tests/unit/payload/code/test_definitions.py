@@ -10,18 +10,25 @@ import pytest
 
 from remote_executor.payload.pickles import dump, dump_result, load
 from tests.support import class_programs
-from tests.support.class_programs import NEEDS, NEWER, PROGRAMS
+from tests.support.class_programs import ALIKE_ONLY, NEEDS, NEWER, PROGRAMS
+from tests.support.pythons import environment, find_pythons
 from tests.support.scale import scaled
 from tests.support.tools import require_module
 
-HERE = [name for name, version in NEWER.items() if version <= sys.version_info]
+PYTHONS = find_pythons()
+OURS = f"3.{sys.version_info[1]}"
 
 
-def half(what, given, folder):
+def minor(version):
+    return int(version.partition(".")[2])
+
+
+def half(python, what, given, folder, env):
     file = folder / "given"
     file.write_bytes(pickle.dumps(given))
     done = subprocess.run(
-        [sys.executable, class_programs.__file__, what, str(file)],
+        [python, class_programs.__file__, what, str(file)],
+        env=env,
         capture_output=True,
         text=True,
         timeout=scaled(60),
@@ -31,23 +38,52 @@ def half(what, given, folder):
     return pickle.loads(file.read_bytes())
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
+@pytest.fixture(scope="module", params=["alike", "to the oldest", "to the newest", "from them"])
+def outcomes(request, tmp_path_factory):
     """Return for each program what its check gives here and in another process."""
-    for name in HERE:
-        for library in NEEDS[name]:
-            require_module(library)
     folder = tmp_path_factory.mktemp("programs")
-    sent = half("client", (HERE, ()), folder)
-    found = half("worker", sent, folder)
-    return {name: (right, found[name]) for name, (_, right) in sent.items()}
+    env = environment(tmp_path_factory.mktemp("site"))
+    if request.param == "alike":
+        names = [name for name, version in NEWER.items() if version <= sys.version_info]
+        for name in names:
+            for library in NEEDS[name]:
+                require_module(library)
+        pairs = [(sys.executable, sys.executable, names, ())]
+    else:
+        others = [version for version in PYTHONS if version != OURS]
+        if not others:
+            pytest.skip("there is only one Python on this machine")
+        chosen = {"to the oldest": others[:1], "to the newest": others[-1:]}
+        chosen = chosen.get(request.param, [others[0], others[-1]])
+        pairs = []
+        for version in chosen:
+            least = min(minor(version), minor(OURS))
+            names = [n for n, at in NEWER.items() if at <= (3, least) and not NEEDS[n]]
+            ends = (sys.executable, OURS), (PYTHONS[version], version)
+            if request.param == "from them":
+                ends = ends[1], ends[0]
+            foreign = (("cpython", (3, minor(ends[1][1]), 0)),)
+            pairs.append((ends[0][0], ends[1][0], names, foreign))
+    found = []
+    for ours, theirs, names, foreign in pairs:
+        sent = half(ours, "client", (names, foreign), folder, env)
+        got = half(theirs, "worker", sent, folder, env)
+        found += [(name, right, got[name]) for name, (_, right) in sent.items()]
+    return request.param, found
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_a_class_means_there_what_it_means_here(name, outcomes):
-    right, found = outcomes[name]
+    way, everything = outcomes
+    found = [(right, got) for each, right, got in everything if each == name]
+    if not found:
+        pytest.skip("not for these Pythons")
 
-    assert found == right
+    for right, got in found:
+        if way != "alike" and name in ALIKE_ONLY:
+            assert got.startswith("refused: class Made cannot be sent from CPython")
+        else:
+            assert got == right
 
 
 def test_there_are_programs():

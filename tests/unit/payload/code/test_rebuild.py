@@ -66,7 +66,7 @@ def test_the_hook_of_a_base_runs_for_others_that_are_made_meanwhile():
 def test_members_that_code_of_the_program_makes():
     given = {"__module__": "m", "__qualname__": "Made"}
     members = [("A", rebuild.Member(1, int, (1,))), ("B", rebuild.Member(1, int, (1,)))]
-    made = rebuild.make_enum(enum.EnumMeta, (int, enum.Enum), given, members, True, {}, None, "6")
+    made = rebuild.make_enum(enum.EnumMeta, (int, enum.Enum), given, members, True, "", None, "6")
 
     rebuild.fill_enum(made, ((), None, False, {"A": {"label": "a"}}, [("one", "A")]))
 
