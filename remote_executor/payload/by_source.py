@@ -14,28 +14,25 @@ import io
 import sys
 from collections.abc import Sequence
 from enum import Enum, EnumMeta
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from remote_executor.errors import CannotShip, PayloadError
 from remote_executor.payload import mains, source
 from remote_executor.payload.by_value import (
-    MAIN_NAMESPACE,
-    SKIPPED,
     ClientPickler,
     Visit,
     WorkerPickler,
-    code_token,
 )
-from remote_executor.payload.captures import LRU_CACHE, facts, is_code
+from remote_executor.payload.captures import LRU_CACHE, facts
 from remote_executor.payload.code.cloudpickle_inside import (
     goes_by_name,
     imported_submodules,
-    tracker_of,
 )
 from remote_executor.payload.code.definitions import functions_in, is_namedtuple
-from remote_executor.payload.finder import check_syntax, class_source, function_recipe
-from remote_executor.payload.pickles import keeper, plainly
+from remote_executor.payload.code.statements import contents, reduce_by_statement
+from remote_executor.payload.finder import check_syntax, function_recipe
+from remote_executor.payload.pickles import keeper
 from remote_executor.payload.pythons import abroad, python_words
 
 __all__ = ["Pythons", "dump_abroad", "dump_for_foreign_client"]
@@ -46,19 +43,6 @@ Pythons = Sequence[tuple[str, tuple[int, ...]]]
 _EMPTY = object()
 
 
-class _Space:
-    """Unpickles to new globals for functions of a module that travels with them."""
-
-    __slots__ = ("args", "globals")
-
-    def __init__(self, space: dict[str, Any]) -> None:
-        self.globals = space  # so that its id stays its own
-        self.args = space.get("__name__"), space.get("__file__")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return source.new_space, self.args
-
-
 class _BySource:
     """What the picklers for both ways have in common."""
 
@@ -66,8 +50,10 @@ class _BySource:
     main: dict[str, Any]
     pythons: Pythons
     portable = True
-    _spaces: dict[int, _Space]
     _defined: set[type]
+    _globals: Any
+    _named: Any
+    _space: Any
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -99,37 +85,17 @@ class _BySource:
         cells = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
         named = self._globals(func.__globals__, facts(func.__code__).names)
         # Submodules that it uses by way of their package are imported there by this.
-        values = (*named.values(), *(value for _, value in _contents(cells.values())))
+        values = (*named.values(), *(value for _, value in contents(cells.values())))
         state = (
             dict(func.__dict__),
             _slots(func),
-            _contents(cells.values()),
+            contents(cells.values()),
             mains.main_name(func),
             self._named(func.__globals__, named, func),
             imported_submodules(func.__code__, values),
         )
         args = recipe, self._space(func.__globals__), cells
         return source.make_function, args, state, None, None, source.fill_function
-
-    def _globals(self, space: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        return {name: space[name] for name in names if name in space and name not in SKIPPED}
-
-    def _space(self, space: dict[str, Any]) -> Any:
-        if space is self.main:
-            return MAIN_NAMESPACE
-        return self._spaces.setdefault(id(space), _Space(space))
-
-    def _named(self, space: dict[str, Any], named: dict[str, Any], user: Any) -> tuple[Any, ...]:
-        """Return what :func:`source.bind` binds."""
-        if space is not self.main:
-            return (), (), named
-        code = [(name, code_token(value), value) for name, value in named.items() if is_code(value)]
-        data = [
-            self._data(name, value, user)  # type: ignore[attr-defined]
-            for name, value in named.items()
-            if not is_code(value) and name not in self.visit.open
-        ]
-        return code, data, {}
 
     # ------------------------------------------------------------------ classes
 
@@ -143,64 +109,13 @@ class _BySource:
             if outer not in self._defined:
                 return getattr, (outer, home.rpartition(".")[2])
         self._defined.add(cls)
-        if _is_portable(cls):
-            return super().reduce_class(cls)  # type: ignore[misc]
-        tracker = tracker_of(cls)
-        space = getattr(sys.modules.get(cls.__module__), "__dict__", {})
-        found = class_source(
-            cls, lambda code: facts(code).names, lambda name: _is_of_script(name, space)
-        )
-        if found is None:
-            raise CannotShip(
-                f"class {cls.__qualname__}",
-                "there is no class statement of that name in a file that can be read",
-                python_words(),
-                "",
-                "define it by a class statement in a file, or in a module that the server has",
-            )
-        for implementation, version in self.pythons:
-            check_syntax(found.recipe, implementation, version)
-        module = sys.modules.get(cls.__module__)
-        globals_ = module.__dict__ if module is not None else {}
-        space = self._space(globals_)
-        named = self._globals(globals_, [name for name in found.names if name != cls.__name__])
-        now = {name: value for name, value in named.items() if name in found.at_once}
-        contents = _contents(found.cells.values())
-        soon = _contents(cell for name, cell in found.cells.items() if name in found.at_once)
-        args = found.recipe, space, found.cells, soon, self._named(globals_, now, cls), tracker
-        state = space, self._named(globals_, named, cls), contents, self._attributes(cls, found)
-        return (
-            mains.rebuild_class,
-            (source.define, args, tracker, home, code_token(cls)),
-            state,
-            None,
-            None,
-            source.fill_class,
-        )
+        return super().reduce_class(cls)  # type: ignore[misc]
 
-    def _attributes(self, cls: Any, found: Any) -> dict[str, Any]:
-        """Return the attributes that may be others now than the class statement made them."""
-        if issubclass(cls, Enum):
-            return {}
-        filename = found.recipe.filename
-        attributes = {}
-        for name, value in cls.__dict__.items():
-            if (name[:2] == name[-2:] == "__") or name == "_abc_impl":
-                continue
-            if isinstance(value, FunctionType):
-                code = value.__code__
-                within = found.span[0] <= code.co_firstlineno <= found.span[1]
-                if code.co_filename != filename or within:
-                    continue
-            elif hasattr(type(value), "__get__") or isinstance(value, type):
-                continue
-            else:
-                try:
-                    _ = plainly(value) or self.dump_apart(value)  # type: ignore[attr-defined]
-                except Exception:
-                    continue  # the class statement makes one there, as it did here
-            attributes[name] = value
-        return attributes
+    def definition(self, cls: Any) -> Any:
+        """Tell how to make a class, as what it is or by its statement."""
+        if _is_portable(cls):
+            return super().definition(cls)  # type: ignore[misc]
+        return reduce_by_statement(self, cls)
 
 
 def _owner(func: FunctionType) -> type | None:
@@ -224,7 +139,7 @@ def _decorated(func: FunctionType) -> tuple[Any, ...] | None:
     module = sys.modules.get(name)
     if module is None or name == "__main__" or func.__globals__ is not module.__dict__:
         return None
-    values = [value for _, value in _contents(func.__closure__ or ())]
+    values = [value for _, value in contents(func.__closure__ or ())]
     if len(values) == 1 and isinstance(values[0], FunctionType):
         for decorator in list(module.__dict__.values()):
             if (
@@ -251,18 +166,6 @@ def _is_of_python(function: FunctionType) -> bool:
     return isinstance(name, str) and name.partition(".")[0] in sys.stdlib_module_names
 
 
-def _is_of_script(decorator: str, space: dict[str, Any]) -> bool:
-    """
-    Whether a decorator is the script's, by the name that its expression begins with.
-
-    What it did to a class is in the class. Python's own and those of libraries make methods that
-    may be others in another Python.
-    """
-    value = space.get(decorator)
-    home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-    return home in (None, "__main__", "__mp_main__") or home not in sys.modules
-
-
 def _is_portable(cls: type) -> bool:
     """Whether a class can be made elsewhere of what it holds: if only the script made that."""
     if issubclass(cls, Enum) or is_namedtuple(cls):
@@ -277,17 +180,6 @@ def _is_portable(cls: type) -> bool:
         except CannotShip:
             return False
     return True
-
-
-def _contents(cells: Any) -> list[tuple[CellType, Any]]:
-    """Return cells with what they hold; some are not assigned yet."""
-    filled = []
-    for cell in cells:
-        try:
-            filled.append((cell, cell.cell_contents))
-        except ValueError:
-            continue
-    return filled
 
 
 def _slots(func: Any) -> dict[str, Any]:
@@ -327,10 +219,6 @@ class ForeignClientPickler(_BySource, ClientPickler):
 
     def __init__(self, file: io.BytesIO, protocol: int = 5, buffer_callback: Any = None) -> None:
         super().__init__(file, protocol, buffer_callback)
-        self.visit = Visit()
-        self.main = {}  # globals go with each function, to be its own there
-        self.pythons = ()
-        self._spaces = {}
         self._defined = set()
 
     def reducer_override(self, obj: Any) -> Any:

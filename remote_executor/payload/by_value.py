@@ -16,11 +16,11 @@ import pickle
 import sys
 import weakref
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
-from remote_executor.payload import mains
+from remote_executor.payload import mains, source
 from remote_executor.payload.captures import (
     LRU_CACHE,
     facts,
@@ -33,7 +33,13 @@ from remote_executor.payload.captures import (
 )
 from remote_executor.payload.code import cloudpickle_inside, rebuild
 from remote_executor.payload.code.cloudpickle_inside import goes_by_name, tracker_of
-from remote_executor.payload.code.definitions import REDUCERS, reduce_accessor, reduce_class
+from remote_executor.payload.code.definitions import (
+    REDUCERS,
+    reduce_accessor,
+    reduce_class,
+    reduce_validated,
+)
+from remote_executor.payload.code.statements import needs_statement, reduce_by_statement
 from remote_executor.payload.pickles import keeper, plainly
 
 __all__ = [
@@ -224,16 +230,80 @@ def key_of(snapshot: memoryview) -> bytes:
     return key
 
 
+class _Space:
+    """Unpickles to new globals for functions of a module that travels with them."""
+
+    __slots__ = ("args", "globals")
+
+    def __init__(self, space: dict[str, Any]) -> None:
+        self.globals = space  # so that its id stays its own
+        self.args = space.get("__name__"), space.get("__file__")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return source.new_space, self.args
+
+
 class _Pickler(cloudpickle_inside.Pickler):
+    visit: Visit
+    main: dict[str, Any]
+    _spaces: dict[int, _Space]
     dispatch_table: ClassVar[Any] = ChainMap(REDUCERS, cloudpickle_inside.Pickler.dispatch_table)
     fill_part: ClassVar[Any] = staticmethod(rebuild.fill_part)
+    fill_statement: ClassVar[Any] = staticmethod(rebuild.fill_statement)
     portable = False
     """Whether another Python is to load it."""
+    pythons: Sequence[tuple[str, tuple[int, ...]]] = ()
+    """Which ones, as far as they are known."""
 
     def reduce_class(self, cls: Any) -> Any:
         """Tell how to make a class that no module has."""
-        maker, args, state, fill = reduce_class(cls, self.fill_part, self.portable)
+        maker, args, state, fill = self.definition(cls)
         return maker, args, state, None, None, fill
+
+    def definition(self, cls: Any) -> Any:
+        """Tell how to make a class, as what it is, unless a library has a hand in that."""
+        if needs_statement(cls):
+            return reduce_by_statement(self, cls)
+        return reduce_class(cls, self.fill_part, self.portable)
+
+    def statement_globals(
+        self, space: dict[str, Any], wanted: Sequence[str], at_once: Container[str], cls: Any
+    ) -> tuple[Any, Any, Any]:
+        """
+        Return the globals of a class statement, for where it is run.
+
+        Args:
+            space: The globals here.
+            wanted: The names that the statement and its methods have.
+            at_once: What the statement itself needs.
+            cls: The class.
+
+        Returns:
+            The globals there, what is bound in them before it is run, and what afterwards.
+        """
+        named = self._globals(space, wanted)
+        now = {name: value for name, value in named.items() if name in at_once}
+        return self._space(space), self._named(space, now, cls), self._named(space, named, cls)
+
+    def _globals(self, space: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        return {name: space[name] for name in names if name in space and name not in SKIPPED}
+
+    def _space(self, space: dict[str, Any]) -> Any:
+        if space is self.main:
+            return MAIN_NAMESPACE
+        return self._spaces.setdefault(id(space), _Space(space))
+
+    def _named(self, space: dict[str, Any], named: dict[str, Any], user: Any) -> tuple[Any, ...]:
+        """Return what :func:`source.bind` binds."""
+        if space is not self.main:
+            return (), (), named
+        code = [(name, code_token(value), value) for name, value in named.items() if is_code(value)]
+        data = [
+            self._data(name, value, user)
+            for name, value in named.items()
+            if not is_code(value) and name not in self.visit.open
+        ]
+        return code, data, {}
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -244,6 +314,9 @@ class _Pickler(cloudpickle_inside.Pickler):
             return self._lru_cache_reduce(obj)
         if is_dispatcher(obj) and not goes_by_name(obj):
             return self._dispatcher_reduce(obj)
+        validated = reduce_validated(obj) if kind is FunctionType else None
+        if validated is not None:
+            return validated
         attribute = method_by_dispatch(obj)
         if attribute is not None:
             return getattr, attribute
@@ -282,6 +355,7 @@ class WorkerPickler(_Pickler):
         super().__init__(file, protocol=5, buffer_callback=keep)
         self.visit = visit
         self.main = sys.modules["__main__"].__dict__
+        self._spaces = {}
 
     def reduce_class(self, cls: Any) -> Any:
         """Tell how to make a class that no module has."""
@@ -351,6 +425,16 @@ class ClientPickler(_Pickler):
     """Pickles in a worker what the client is to load."""
 
     fill_part: ClassVar[Any] = staticmethod(mains.fill_new_part)
+
+    def __init__(self, file: io.BytesIO, protocol: int = 5, buffer_callback: Any = None) -> None:
+        super().__init__(file, protocol, buffer_callback)
+        self.visit = Visit()
+        self.main = {}  # globals go with each function or class, to be its own there
+        self._spaces = {}
+
+    def dump_apart(self, value: object) -> tuple[bytes, list[memoryview]]:
+        """See whether a value can be pickled."""
+        return dump_for_client(value)
 
     def reducer_override(self, obj: Any) -> Any:
         is_class = isinstance(obj, type)

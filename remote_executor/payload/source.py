@@ -313,29 +313,6 @@ def define(
     return track(tracker, made)
 
 
-def fill_class(cls: Any, state: tuple[Any, ...]) -> None:
-    """
-    Bind what a class names, and give it the attributes that it has at the client now.
-
-    Args:
-        cls: The class.
-        state: Its globals and their names for :func:`bind`, the captured values, the attributes.
-    """
-    space, named, contents, attributes = state
-    bind(space, named)
-    _fill_cells(contents)
-    for name, value in attributes.items():
-        if not _same(cls.__dict__.get(name, _EMPTY), value):
-            setattr(cls, name, value)
-
-
-def _same(one: object, other: object) -> bool:
-    try:
-        return type(one) is type(other) and bool(one == other)
-    except Exception:  # arrays have no truth: set it anew
-        return False
-
-
 # ----------------------------------------------------- functions for the far side only
 
 

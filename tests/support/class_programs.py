@@ -24,6 +24,8 @@ NEWER: dict[str, tuple[int, int]] = {}
 """Programs whose syntax or library older Pythons lack."""
 ALIKE_ONLY = {"exec_and_type_call"}
 """Programs that another Python cannot have, since their code has no source."""
+REFUSES = {"statement_that_means_another_thing_now": "class User"}
+"""Programs that are refused, and by what name."""
 
 
 def program(name: str, text: str, needs: str = "", newer: tuple[int, int] = (3, 10)) -> None:
@@ -1176,6 +1178,157 @@ def check():
     return found, repr(Point(1)), Point(1) == Point(1), Cold("3").a, Cold(1) < Cold(2), hash(Cold(1)) == hash(Cold(1)), repr(Old()), attrs.asdict(Child(1)), repr(attrs.evolve(Point(1), y=9)), [f.name for f in attrs.fields(Child)], attrs.fields(Point).x.default is attrs.NOTHING, hasattr(Point(1), "__dict__")
 """,
     needs="attrs",
+)
+
+
+program(
+    "pydantic_models",
+    """
+from typing import Generic, Optional, TypeVar
+import pydantic
+T = TypeVar("T")
+SEEN = []
+class Base(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True)
+    x: int = 1
+    @pydantic.field_validator("x")
+    @classmethod
+    def positive(cls, value):
+        if value < 0:
+            raise ValueError("negative")
+        return value
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs):
+        SEEN.append(cls.__name__)
+class Item(Base):
+    name: str
+    tags: list[str] = pydantic.Field(default_factory=list, max_length=3)
+    parent: Optional["Item"] = None
+    _secret: int = pydantic.PrivateAttr(default=5)
+    @pydantic.computed_field
+    @property
+    def double(self) -> int:
+        return self.x * 2
+    def shout(self):
+        return self.name.upper()
+class Box(pydantic.BaseModel, Generic[T]):
+    content: T
+class Root(pydantic.RootModel[list[int]]):
+    pass
+@pydantic.validate_call
+def validated(x: int, y: Item) -> int:
+    return x
+@pydantic.dataclasses.dataclass
+class Data:
+    a: int
+    b: str = "b"
+def check():
+    found = []
+    for make in (lambda: Item(name="a", x=-1), lambda: Item(x=1), lambda: setattr(Item(name="a"), "x", 2), lambda: Data(a="z")):
+        try:
+            make()
+        except Exception as error:
+            found.append(type(error).__name__)
+    item = Item(name="a", x="7", parent=Item(name="b"))
+    return found, repr(item), item.shout(), item.model_dump(), item._secret, Item.model_validate_json('{"name": "z"}').name, Item.model_json_schema()["$defs"].keys(), repr(Box[int](content="3")), repr(Root([1])), validated("3", item), repr(Data(a="3")), sorted(Item.model_fields), item == Item(name="a", x=7, parent=Item(name="b"))
+""",
+    needs="pydantic",
+)
+program(
+    "msgspec_structs",
+    """
+import msgspec
+LIMIT = 5
+class User(msgspec.Struct, frozen=True, order=True, tag="user"):
+    name: str
+    limit: int = LIMIT
+    groups: set[str] = msgspec.field(default_factory=set)
+    def shout(self):
+        return self.name.upper()
+class Admin(User, kw_only=True, frozen=True):
+    level: int = 1
+Made = msgspec.defstruct("Made", [("x", int), ("y", int, 3)])
+def check():
+    user = User("a")
+    return repr(user), user.shout(), msgspec.json.encode(user), msgspec.json.decode(b'{"type":"user","name":"b"}', type=User) == User("b"), User("a") < User("b"), hash(User("a", 1, ()) if False else 1), repr(Admin("x", level=3)), User.__struct_config__.frozen, User.__struct_fields__, User.__struct_defaults__[0]
+""",
+    needs="msgspec",
+)
+program(
+    "sqlalchemy_models",
+    """
+from typing import Optional
+from sqlalchemy import ForeignKey, String, create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+class Base(DeclarativeBase):
+    pass
+class User(Base):
+    __tablename__ = "user"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(30))
+    nick: Mapped[Optional[str]]
+    items: Mapped[list["Item"]] = relationship(back_populates="user")
+    def shout(self):
+        return self.name.upper()
+class Item(Base):
+    __tablename__ = "item"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id"))
+    user: Mapped[User] = relationship(back_populates="items")
+def check():
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        user = User(name="ann", nick=None)
+        user.items.append(Item())
+        session.add(user)
+        session.commit()
+        found = session.scalars(select(User)).one()
+        return found.shout(), len(found.items), found.items[0].user is found, sorted(Base.metadata.tables), User.__table__.c.keys()
+""",
+    needs="sqlalchemy",
+)
+program(
+    "statement_that_means_another_thing_now",
+    """
+import msgspec
+LIMIT = 5
+class User(msgspec.Struct):
+    limit: int = LIMIT
+LIMIT = 6
+def check():
+    return User().limit
+""",
+    needs="msgspec",
+)
+program(
+    "library_classes_patched_since",
+    """
+import msgspec, pydantic
+class User(msgspec.Struct):
+    name: str
+    def get(self, x=1):
+        return x
+class Item(pydantic.BaseModel):
+    name: str
+    def get(self, x=1, *, y=2):
+        return x, y
+    def old(self):
+        return "old"
+    @property
+    def text(self):
+        return "old"
+Item.get.__defaults__ = (10,)
+Item.get.__kwdefaults__ = {"y": 20}
+Item.get.note = "noted"
+Item.old = lambda self: "new"
+Item.text = property(lambda self: "new " + self.name)
+User.get.__defaults__ = (11,)
+def check():
+    item = Item(name="a")
+    return item.get(), Item.get.note, item.old(), item.text, User("b").get()
+""",
+    needs="msgspec pydantic",
 )
 
 

@@ -25,15 +25,18 @@ from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 from remote_executor.payload.code import rebuild
-from remote_executor.payload.code.cloudpickle_inside import tracker_of
+from remote_executor.payload.code.cloudpickle_inside import goes_by_name, tracker_of
 
 __all__ = [
     "REDUCERS",
     "Part",
     "functions_in",
     "is_namedtuple",
+    "library_base",
     "reduce_accessor",
     "reduce_class",
+    "reduce_validated",
+    "wrapped_functions",
 ]
 
 Reduced = tuple[Callable[..., Any], tuple[Any, ...], Any, Callable[[Any, Any], None]]
@@ -338,12 +341,36 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
 # --------------------------------------------------------------------- made by a call
 
 
+def library_base(cls: Any) -> Any:
+    """Return the metaclass or base of a library that has a hand in how a class is made, or None."""
+    for meta in type(cls).__mro__:
+        if meta is not type and meta is not object and _is_of_library(meta):
+            return meta
+    hook = _hook(cls)
+    while hook is not None and not _is_of_library(hook):
+        hook = _hook(hook)
+    return hook
+
+
+def _is_of_library(cls: Any) -> bool:
+    top = cls.__module__.partition(".")[0]
+    return top not in _OF_PYTHON and goes_by_name(cls)
+
+
+_OF_PYTHON = sys.stdlib_module_names | {"__mp_main__", "_ctypes", "typing_extensions"}
+
+
 def functions_in(cls: type) -> Iterator[FunctionType]:
     """Yield the functions that a class holds, also those within what Python wraps around them."""
     for value in cls.__dict__.values():
-        for each in (value, *(getattr(value, name, None) for name in _WRAPPED)):
-            if type(each) is FunctionType:
-                yield each
+        yield from wrapped_functions(value)
+
+
+def wrapped_functions(value: Any) -> Iterator[FunctionType]:
+    """Yield the functions that an attribute of a class is made of."""
+    for each in (value, *(getattr(value, name, None) for name in _WRAPPED)):
+        if type(each) is FunctionType:
+            yield each
 
 
 _WRAPPED = ("__func__", "fget", "fset", "fdel", "func")
@@ -428,6 +455,19 @@ def reduce_accessor(obj: Any) -> tuple[Any, ...] | None:
             for name in (*functools.WRAPPER_ASSIGNMENTS, "__wrapped__"):
                 state.pop(name, None)
             return rebuild.make_accessor, (kind, base, (obj.__func__,), state)
+    return None
+
+
+def reduce_validated(function: Any) -> tuple[Any, ...] | None:
+    """Tell how to make what ``pydantic.validate_call`` made; None for any other function."""
+    if function.__globals__.get("__name__") != "pydantic._internal._validate_call":
+        return None
+    raw = vars(function).get("raw_function")
+    for cell in function.__closure__ or ():
+        held = getattr(cell.cell_contents, "__self__", cell.cell_contents)  # or its method
+        if raw is not None and getattr(held, "function", None) is raw:
+            config = dict(held.config_wrapper.config_dict) or None
+            return rebuild.make_validated, (raw, config, held.validate_return)
     return None
 
 

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import abc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = [
+    "describe",
     "fill_class",
     "fill_enum",
     "fill_part",
+    "fill_statement",
     "make_accessor",
     "make_class",
     "make_enum",
@@ -31,6 +33,7 @@ __all__ = [
     "make_lock",
     "make_namedtuple",
     "make_type_parameter",
+    "make_validated",
 ]
 
 _QUIET = "__made_by_remote_executor__"
@@ -136,6 +139,117 @@ def fill_class(cls: Any, state: tuple[Any, ...]) -> None:
         abc.ABCMeta.register(cls, each)
 
 
+def fill_statement(cls: Any, state: tuple[Any, ...]) -> None:
+    """
+    Give a class that its statement made what the client's has since.
+
+    Args:
+        cls: The class.
+        state: Its globals and their names for :func:`source.bind`, what its captured variables
+            hold, its attributes, what its methods hold, and a description to compare it with.
+
+    Raises:
+        CannotShip: If the statement makes another class here.
+    """
+    from remote_executor.payload import source
+
+    space, named, contents, attributes, patches, description = state
+    source.bind(space, named)
+    for cell, value in contents:
+        cell.cell_contents = value
+    for name, value in attributes.items():
+        if not _is_same(cls.__dict__.get(name, _MISSING), value):
+            setattr(cls, name, value)
+    from remote_executor.payload.code.definitions import wrapped_functions
+
+    for name, number, held in patches:
+        functions = list(wrapped_functions(cls.__dict__.get(name)))
+        if number < len(functions):
+            function = functions[number]
+            function.__defaults__, function.__kwdefaults__ = held[:2]
+            function.__dict__.update(held[2])
+    if description:
+        here = describe(cls, attributes)
+        for name in description.keys() | here.keys():
+            if description.get(name) != here.get(name):
+                raise _differs(cls, name)
+
+
+def _differs(cls: type, name: str) -> Exception:
+    from remote_executor.errors import CannotShip
+    from remote_executor.payload.pythons import python_words
+
+    return CannotShip(
+        f"class {cls.__qualname__}",
+        f"its class statement makes {name} something else now than when it was run: a global that "
+        "it names has changed since, or it is in a branch that was not taken",
+        python_words(),
+        python_words(),
+        "define it in a module of yours, or leave the globals that it names as they are",
+    )
+
+
+def _is_same(one: object, other: object) -> bool:
+    try:
+        return type(one) is type(other) and bool(one == other)
+    except Exception:  # arrays have no truth: set it anew
+        return False
+
+
+_MISSING = object()
+
+
+def describe(cls: Any, but: Iterable[str] = ()) -> dict[str, tuple[int, int]]:
+    """
+    Describe what a class statement evaluated, so that two runs of it can be compared.
+
+    Args:
+        cls: The class.
+        but: Attributes that need no description.
+
+    Returns:
+        For each attribute the length and a sum of the words for it; sets have any order.
+    """
+    import inspect
+
+    words = {}
+    for name, value in cls.__dict__.items():
+        if name in but or (name[0] == "_" and name not in _TELLING):
+            continue
+        words[name] = f"{type(value).__qualname__} {_words_of(value)}"
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+        words["its parameters"] = " ".join(
+            f"{each.name} {each.kind} {_words_of(each.default)}" for each in parameters
+        )
+    except (TypeError, ValueError):
+        pass
+    return {name: (len(text), sum(text.encode())) for name, text in words.items()}
+
+
+def _words_of(value: object) -> str:
+    import re
+
+    home = type(value).__module__.partition(".")[0]
+    if hasattr(type(value), "__get__") or home not in _PLAIN:
+        return ""  # what a library makes may have anything in it
+    try:
+        text = repr(value)
+    except Exception:
+        return ""
+    if " at 0x" in text or "(0x" in text:
+        return ""  # it names itself by its place in memory
+    # What a name in an annotation means may be known at the one end only.
+    text = re.sub(r"annotation=.*?, required=", "required=", text)
+    return re.sub(r"\d{7,}", "", text)
+
+
+_PLAIN = sys.stdlib_module_names | {"numpy", "pydantic", "sqlalchemy"}
+
+_TELLING = frozenset({"__pydantic_fields__", "__struct_fields__", "__table__", "__tablename__"})
+"""What tells of fields, where libraries keep them."""
+
+
 def make_accessor(kind: Any, base: Any, args: tuple[Any, ...], state: dict[str, Any]) -> Any:
     """
     Make a property, a class method or a static method, also of a class derived from these.
@@ -188,9 +302,15 @@ def make_lock(name: str) -> Any:
     Args:
         name: Of what makes it in ``threading``.
     """
+    return getattr(sys.modules["threading"], name)()  # every process has loaded it
+
+
+def make_validated(function: Any, config: Any, validate_return: bool) -> Any:
+    """Make what ``pydantic.validate_call`` makes of a function."""
     from importlib import import_module
 
-    return getattr(import_module("threading"), name)()
+    decorate = import_module("pydantic").validate_call
+    return decorate(config=config, validate_return=validate_return)(function)
 
 
 # ------------------------------------------------------------------------------- enums

@@ -10,7 +10,7 @@ import pytest
 
 from remote_executor.payload.pickles import dump, dump_result, load
 from tests.support import class_programs
-from tests.support.class_programs import ALIKE_ONLY, NEEDS, NEWER, PROGRAMS
+from tests.support.class_programs import ALIKE_ONLY, NEEDS, NEWER, PROGRAMS, REFUSES
 from tests.support.pythons import environment, find_pythons
 from tests.support.scale import scaled
 from tests.support.tools import require_module
@@ -82,6 +82,8 @@ def test_a_class_means_there_what_it_means_here(name, outcomes):
     for right, got in found:
         if way != "alike" and name in ALIKE_ONLY:
             assert got.startswith("refused: class Made cannot be sent from CPython")
+        elif name in REFUSES:
+            assert got.startswith(f"CannotShip: {REFUSES[name]} cannot be sent from CPython")
         else:
             assert got == right
 
