@@ -162,7 +162,8 @@ def _patches(cls: Any, found: Any) -> list[tuple[str, int, tuple[Any, ...]]]:
     patches = []
     for name, value in cls.__dict__.items():
         for number, function in enumerate(wrapped_functions(value)):
-            if _is_within(function, found):
+            made = name == "__init__" and function.__code__.co_filename[:1] == "<"  # a dataclass's
+            if made or _is_within(function, found):
                 held = function.__defaults__, function.__kwdefaults__, dict(function.__dict__)
                 if any(held):
                     patches.append((name, number, held))

@@ -141,16 +141,12 @@ def test_a_library_of_another_version_is_named(monkeypatch):
     assert of_other_libraries(KeyError(1), [body], servers[1:], "it") is None
 
 
-def test_what_cannot_go_by_value_may_go_as_source():
+def test_what_can_go_nowhere_is_an_error_of_the_task():
     class Local:
-        lock = threading.Lock()
-
         def get(self):
             return 1
 
     foreign = Foreign((OLD,), True)
-    with pytest.raises(PayloadError, match="lock"):
-        dump(Local)
     encoded, body, buffers = foreign.only(Local.get, ((Local(),), {}))
     (one,), _ = load(body, buffers)
 
