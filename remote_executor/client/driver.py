@@ -31,6 +31,7 @@ from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from remote_executor.client.duty import Duty
 from remote_executor.client.foreign import (
     LATE,
     differences,
@@ -184,7 +185,11 @@ class Driver:
         self.closed = False
         """Whether nothing is accepted any more, and the I/O thread is gone or never was."""
         self.broken: BaseException | None = None
-        self.thread: threading.Thread | None = None
+        self.thread: IOThread | None = None
+        """The one on duty."""
+        self._duty = Duty(self._run)
+        self._delivering: tuple[Callable[..., None], tuple[Any, ...]] | None = None
+        """What is being delivered."""
         self.up = Gates()
         """Opened when a server comes or goes."""
         self._starting = Turns()
@@ -263,10 +268,7 @@ class Driver:
         self._unless_started(self._start)
 
     def _start(self) -> None:
-        thread = IOThread(target=self._run, name="remote_executor I/O")
-        # It ends by itself, since it is told to when the interpreter ends; see _at_exit.
-        thread.daemon = True
-        self.thread = thread
+        thread = self.thread = self._duty.thread(on_duty=True)
         try:
             start_thread(thread)
         except RuntimeError:  # there are too many threads: it may work later
@@ -306,8 +308,8 @@ class Driver:
         )
 
     def in_io_thread(self) -> bool:
-        """Whether the caller is a callback that the I/O thread runs."""
-        return threading.current_thread() is self.thread
+        """Whether the caller is a callback that an I/O thread of this executor runs."""
+        return self._duty.is_of_ours()
 
     def check_may_wait(self) -> None:
         """
@@ -388,17 +390,20 @@ class Driver:
         Returns:
             What the call returned.
         """
-        if self.in_io_thread():
-            if self._busy:
-                return default
-            with self.mutex:
-                self._busy = True
-                try:
-                    self._end_parking()
-                    answer = call()
-                    self._drive(time.monotonic())
-                finally:
-                    self._busy = False
+        if self._busy and threading.current_thread() is self.thread:
+            return default
+        if self._resume_duty():
+            try:
+                with self.mutex:
+                    self._busy = True
+                    try:
+                        self._end_parking()
+                        answer = call()
+                        self._drive(time.monotonic())
+                    finally:
+                        self._busy = False
+            finally:
+                self._lend_duty()
             return answer
         if self.thread is None:
             return default
@@ -724,27 +729,73 @@ class Driver:
 
     # ---------------------------------------------------------------- the I/O thread
 
-    def _run(self) -> None:
+    def _run(self, on_duty: bool) -> None:
+        """What each of the I/O threads does; all but the first one begin with the watch."""
+        begin = self._connect_all if on_duty else self._take_over
+        while on_duty or self._duty.watch():
+            self.thread = cast("IOThread", threading.current_thread())
+            if self._serve(begin):
+                return
+            on_duty, begin = False, self._take_over
+
+    def _take_over(self) -> None:
+        """Go on where another thread is held up."""
+        self._end_parking()
+        held_up = self._delivering
+        if held_up is not None and held_up[0] is _resolve:
+            self._deliveries.appendleft(held_up)  # what else is in there is not to wait for it
+
+    def _serve(self, begin: Callable[[], None]) -> bool:
+        """Be on duty; return whether that is over, and not another thread's by now."""
         try:
             with self.mutex:
-                self._connect_all()
+                begin()
             while True:
                 self._round(None)
-                while self._deliveries:
-                    self._deliver_one()
+                if not self._deliver_all():
+                    return False
                 if self._over():
                     break
-                if self.loop.now - self._settled_at < NAP_SECONDS and not self.scheduler.unsettled:
-                    self._park()
+                resting = self.loop.now - self._settled_at < NAP_SECONDS
+                if resting and not self.scheduler.unsettled and not self._park():
+                    return False
         except BaseException as exc:
             # A defect of ours; whoever waits must hear of it rather than hang.
             log.exception("the I/O thread of an executor failed")
             self.broken = self.broken or exc
+        try:
+            self._finish()
         finally:
-            try:
-                self._finish()
-            finally:
-                self._over_and_out.set()
+            self._duty.end()
+            self._over_and_out.set()
+        return True
+
+    def _deliver_all(self) -> bool:
+        """Deliver what waits for that; return False if another thread has taken over."""
+        if not self._deliveries:
+            return True
+        duty, me = self._duty, cast("IOThread", threading.current_thread())
+        me.lent = True
+        duty.offer(me)
+        while self._deliveries and duty.step(me):
+            self._deliver_one()
+        me.lent = False
+        if duty.take_back(me):
+            self._delivering = None  # else it would keep what was delivered
+            return True
+        self.loop.wake()  # for what was left to be delivered here
+        return False
+
+    def _resume_duty(self) -> bool:
+        """Return whether a callback is in the thread on duty, which is not another's meanwhile."""
+        me = threading.current_thread()
+        return me is self.thread and (not self.thread.lent or self._duty.take_back(me))
+
+    def _lend_duty(self) -> None:
+        """Return to the callback."""
+        me = self.thread
+        if me is not None and me.lent:
+            self._duty.offer(me)
 
     def _round(self, timeout: float | None) -> None:
         """Wait, read, decide, write, pickle. Deliveries are left for later."""
@@ -759,16 +810,21 @@ class Driver:
         if self._to_pack:
             self._pack()
 
-    def _park(self) -> None:
-        """Leave the farm to callers with single tasks, for as long as there are any."""
+    def _park(self) -> bool:
+        """
+        Leave the farm to callers with single tasks, for as long as there are any.
+
+        Returns:
+            False if another thread has taken over.
+        """
         if self.inbox or self.ending or self.broken is not None or self._cancel_pending:
-            return
+            return True
         shortcut = self.shortcut
         for peer, server in self._peers.items():
             if server.room() and peer.is_at_rest() and not peer.foreign and shortcut.open(peer):
                 break
         else:
-            return
+            return True
         self._parked = peer, server
         while shortcut.is_open():
             woken = self.loop.nap(NAP_SECONDS)
@@ -779,8 +835,9 @@ class Driver:
                     shortcut.alone(lambda keep=keep: self._take_journal(keep))  # type: ignore[misc]
                 finally:
                     self._busy = False
-            while self._deliveries:
-                self._deliver_one()
+            if not self._deliver_all():
+                return False
+        return True
 
     def _take_journal(self, keep: bool) -> None:
         """Do what callers have done by the shortcut. No caller uses it meanwhile."""
@@ -827,7 +884,7 @@ class Driver:
 
     def _deliver_one(self) -> None:
         try:
-            call, arguments = self._deliveries.popleft()
+            self._delivering = call, arguments = self._deliveries.popleft()
         except IndexError:
             return
         try:
@@ -947,7 +1004,7 @@ class Driver:
                 self.outcomes.failed(self._peers, peer, failed)
             elif self.outcomes.suspects:
                 self.outcomes.look(self._peers)
-            single: list[tuple[Task, Frame]] = []
+            single: deque[tuple[Task, Frame]] = deque()
             for task, frame in zip(tasks, finished, strict=True):
                 if task is None:
                     continue
@@ -982,7 +1039,7 @@ class Driver:
         elif named is not None:
             self._deliver_error(task, named)
         else:
-            _resolve([(task, frame)], self, peer.note)
+            _resolve(deque([(task, frame)]), self, peer.note)
 
     def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
         for task in self.scheduler.begun(server, decode_ids(frame.body)):
@@ -1243,24 +1300,29 @@ class Driver:
 
     def _wait_for(self, event: Event) -> None:
         """Wait for an answer, also from within a callback that the I/O thread runs."""
-        if not self.in_io_thread():
-            event.wait(ANSWER_SECONDS)
-            return
         until = time.monotonic() + ANSWER_SECONDS
-        mine = deque[Any]()
+        while not event.is_set() and time.monotonic() < until:
+            if not self._resume_duty():
+                event.wait(until - time.monotonic())
+                return
+            try:
+                self._round_within(min(0.1, until - time.monotonic()))
+            finally:
+                self._lend_duty()
+
+    def _round_within(self, timeout: float) -> None:
+        """One round in the middle of a callback: only what settles without user code runs."""
         with self.mutex:
             self._end_parking()
-        while not event.is_set() and time.monotonic() < until:
-            self._round(max(0.0, min(0.1, until - time.monotonic())))
-            # Only what settles without user code may run here, in the middle of user code.
-            for _ in range(len(self._deliveries)):
-                item = self._deliveries.popleft()
-                if getattr(item[0], "__name__", "") in ("set", "finish_cancelled"):
-                    item[0](*item[1])
-                else:
-                    mine.append(item)
-            while mine:
-                self._deliveries.append(mine.popleft())
+        self._round(max(0.0, timeout))
+        mine = deque[Any]()
+        for _ in range(len(self._deliveries)):
+            item = self._deliveries.popleft()
+            if getattr(item[0], "__name__", "") in ("set", "finish_cancelled"):
+                item[0](*item[1])
+            else:
+                mine.append(item)
+        self._deliveries.extendleft(reversed(mine))
 
     def kill(self, tasks: list[Task]) -> int:
         """Stop tasks wherever they are; return how many were told."""
@@ -1341,7 +1403,9 @@ class Driver:
         # An interrupt of Thread.join() may make it believe, up to 3.12, that the thread is gone.
         if not self._over_and_out.wait(timeout):
             return False
-        thread.join(timeout)
+        for each in self._duty.threads:
+            if each.ident is not None:
+                each.join(timeout)
         return True
 
     def _over(self) -> bool:
@@ -1512,9 +1576,13 @@ def _holds_code(task: Task) -> bool:
     return holds_code(task.encoded.body) or holds_code(task.body or b"")
 
 
-def _resolve(finished: list[tuple[Task, Frame]], driver: Driver, place: str) -> None:
-    """Settle the futures of single tasks."""
-    for task, frame in finished:
+def _resolve(finished: deque[tuple[Task, Frame]], driver: Driver, place: str) -> None:
+    """Settle the futures of single tasks; two threads may do so if one of them is held up."""
+    while finished:
+        try:
+            task, frame = finished.popleft()
+        except IndexError:
+            return
         future = task.sink
         if future.is_settled():
             future.tell()  # by the shortcut, whose user tells nobody

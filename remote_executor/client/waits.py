@@ -13,7 +13,14 @@ IN_A_CALLBACK = (
 
 
 class IOThread(threading.Thread):
-    """An executor's I/O thread. It also runs done-callbacks."""
+    """
+    An executor's I/O thread. It also runs done-callbacks.
+
+    Attributes:
+        lent: Whether it runs them now, so that another thread may take over its duty.
+    """
+
+    lent = False
 
 
 def check_may_wait() -> None:

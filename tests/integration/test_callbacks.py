@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from concurrent import futures
 
@@ -140,3 +141,125 @@ def test_what_need_not_wait_works_there(ex, name):
 def test_another_executor_can_be_waited_for(ex):
     with FarmExecutor(1) as other:
         assert in_callback(ex, lambda: other.submit(abs, -3).result(LIMIT))[0] == 3
+
+
+# --------------------------------------------------------------- what takes long there
+
+
+class Slow:
+    """Waits when it is unpickled at the client."""
+
+    go = threading.Event()
+    begun = threading.Event()
+
+    def __reduce__(self):
+        return _wait_for_go, ()
+
+
+def _wait_for_go():
+    Slow.begun.set()
+    return Slow.go.wait(3 * LIMIT)  # longer than anything waits for it
+
+
+def make_slow():
+    return Slow()
+
+
+@pytest.fixture(params=["callback", "unpickling"])
+def held_up(request, ex):
+    """Return a function that holds up the thread that brings results, and what ends that."""
+    Slow.go.clear()
+    Slow.begun.clear()
+
+    def hold_up():
+        if request.param == "callback":
+            ex.submit(tasks.nap, 0.05).add_done_callback(lambda _: _wait_for_go())
+        else:
+            ex.submit(make_slow).add_done_callback(lambda _: None)
+        assert Slow.begun.wait(LIMIT)
+
+    yield hold_up
+    Slow.go.set()
+
+
+def test_while_one_is_held_up_all_else_goes_on(ex, held_up):
+    held_up()
+    told = queue.SimpleQueue()
+
+    assert [ex.submit(abs, -number).result(LIMIT) for number in range(50)] == [*range(50)]
+    assert list(ex.map(abs, range(50))) == [*range(50)]
+    ex.submit(abs, -7).add_done_callback(told.put)
+    ex.submit(abs, -7).add_done_callback(lambda future: told.put(future))
+    assert [told.get(timeout=LIMIT).result() for _ in range(2)] == [7, 7]
+    assert ex.broadcast(abs, -1) == [1, 1]
+    assert not Slow.go.is_set()
+
+
+def test_those_that_came_with_it_do_not_wait_for_it(ex):
+    """Of results that arrived at the same moment one holds up the thread that brings them."""
+    Slow.go.clear()
+    made = [ex.submit(tasks.nap, 0.05, number) for number in range(30)]
+    for future in made[::10]:
+        future.add_done_callback(lambda _: _wait_for_go())
+
+    assert [future.result(LIMIT) for future in made] == [*range(30)]
+    Slow.go.set()
+
+
+def test_calls_of_a_callback_whose_thread_is_on_duty_no_more(ex):
+    came = queue.SimpleQueue()
+
+    def callback(_):
+        time.sleep(0.3)  # another thread has taken over
+        queued = [ex.submit(tasks.nap, 0.05) for _ in range(6)]
+        came.put(queued[-1].cancel())
+        came.put(ex.kill(queued[-2]))
+        with pytest.raises(RuntimeError, match="callback"):
+            queued[0].result()
+        came.put(ex.status().slots)
+
+    ex.submit(tasks.nap, 0.05).add_done_callback(callback)
+
+    assert [came.get(timeout=LIMIT) for _ in range(3)] == [True, True, 2]
+
+
+def test_the_executor_ends_when_a_callback_does(ex):
+    ended = []
+
+    def callback(_):
+        time.sleep(0.4)
+        ended.append(threading.current_thread())
+
+    future = ex.submit(tasks.nap, 0.05)
+    future.add_done_callback(callback)
+    future.result(LIMIT)
+    ex.shutdown()
+
+    assert len(ended) == 1
+    assert not ended[0].is_alive()
+    assert not [each for each in threading.enumerate() if each in ex._driver._duty.threads]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [20])
+def test_a_link_survives_a_callback_that_takes_longer_than_its_patience(addresses, seconds, caplog):
+    with FarmExecutor(addresses=addresses) as ex:
+        ex.submit(abs, 1).result(LIMIT)
+        pid = ex.broadcast(tasks.pid)
+        ended = threading.Event()
+
+        def callback(_):
+            time.sleep(seconds)
+            ended.set()
+
+        ex.submit(tasks.nap, 0.1).add_done_callback(callback)
+        longest = 0.0
+        while not ended.is_set():
+            begun = time.monotonic()
+            assert ex.submit(abs, -1).result(LIMIT) == 1
+            longest = max(longest, time.monotonic() - begun)
+            time.sleep(0.01)
+
+        assert longest < scaled(2)
+        assert sorted(ex.broadcast(tasks.pid)) == sorted(pid), "the session is the same"
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
