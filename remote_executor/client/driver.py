@@ -76,6 +76,7 @@ from remote_executor.wire.messages import (
     Flag,
     Kind,
     check_slots,
+    decode_fields,
     decode_ids,
     encode_fields,
     encode_ids,
@@ -1164,8 +1165,7 @@ class Driver:
     ) -> None:
         """Answer a worker that asks for a module. It waits, so there must be an answer."""
         try:
-            asked = fields_for_client(Kind.WANT, question)
-            fields, contents = self.settings.modules.answer(asked)
+            fields, contents = self.settings.modules.answer(decode_fields(question))
         except RemoteProtocolError as exc:
             # From a worker, as a line of log is.
             log.warning("! a question for modules makes no sense: %s", exc)
@@ -1599,8 +1599,10 @@ def _resolve(finished: deque[tuple[Task, Frame]], driver: Driver, place: str) ->
                 future.set_exception(open_failure(frame, place))
         except InvalidStateError:
             pass  # somebody set it from outside; it is theirs
-        except BaseException:  # a callback's sys.exit() is no end for all the others
+        except BaseException as exc:  # a callback's sys.exit() is no end for all the others
             log.exception(UNDELIVERED)
+            if not future.is_settled():
+                _set_exception(future, exc)  # it was no callback's: whoever waits must hear of it
 
 
 def _set_exception(future: Future[Any], error: BaseException) -> None:

@@ -46,9 +46,13 @@ def unloadable(
     if isinstance(error, CannotShip):
         return error.with_traceback(None)
     words = f"{what} cannot be unpickled here"
-    found = of_other_libraries(error, [body], driver.libraries(), words) or RemoteError(
-        type(error).__qualname__, f"{words}: {error}", traceback_text(error)
-    )
+    found: FarmError | None = None
+    try:
+        found = of_other_libraries(error, [body], driver.libraries(), words)
+    except Exception:
+        pass  # it is too broken for the names in it to be read, so no library is to blame
+    if found is None:
+        found = RemoteError(type(error).__qualname__, f"{words}: {error}", traceback_text(error))
     # The text of it stays. The frames hold all that came, and the future that is to have this.
     found.__cause__ = error.with_traceback(None)
     return found

@@ -828,8 +828,10 @@ class Supervisor:
 
     def _identity(self) -> dict[str, str]:
         """Return what tells a client which server it has met: this one, or one in its place."""
-        # Who is started anew has another id, and listens where the one before did.
-        place = f"{self.host} {self._door.address}" if self._door is not None else ""
+        # Who is started anew has another id, and listens where the one before did. One that was
+        # launched has its port or folder by chance, and whoever is led to it is led to no other.
+        where = "launched" if self._lease is not None else self._door and self._door.address
+        place = f"{self.host} {where}" if where else ""
         return {"server": self.id, "place": place}
 
     def _sharing(self, client: ClientSession) -> Sharing:

@@ -186,10 +186,6 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
 
-def _is_anything(_: Any) -> bool:
-    return True
-
-
 MUST, MAY = True, False
 
 _FOR_CLIENT: dict[int, dict[str, tuple[bool, Callable[[Any], bool]]]] = {
@@ -232,12 +228,6 @@ _FOR_CLIENT: dict[int, dict[str, tuple[bool, Callable[[Any], bool]]]] = {
         "exc_text": (MAY, _or_none(_is_text)),
         "stack_info": (MAY, _or_none(_is_text)),
     },
-    # Which question it is, and whether it may be asked, is looked at by who answers.
-    Kind.WANT: {
-        "modules": (MAY, _is_anything),
-        "list": (MAY, _is_anything),
-        "file": (MAY, _is_anything),
-    },
 }
 """Each field that a client looks at: whether it must be there, and what it must be."""
 
@@ -249,7 +239,8 @@ def fields_for_client(kind: int, body: bytes | bytearray | memoryview) -> dict[s
     This is the one place where that is done: what it returns can be used without another look.
 
     Args:
-        kind: Which message it is: ATTACHED, REPLY (to ATTACH), DIED, LOG or WANT.
+        kind: Which message it is: ATTACHED, REPLY (to ATTACH), DIED or LOG. A question of WANT is
+            looked at by who answers it.
         body: Its body.
 
     Returns:

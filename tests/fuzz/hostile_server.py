@@ -635,4 +635,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # What is pickled here is to be found under the module's own name.
+    from tests.fuzz import hostile_server
+
+    sys.exit(hostile_server.main())
