@@ -2,12 +2,20 @@
 Servers on other hosts for whoever is on this one: lfarm's launcher, over SSH.
 
 An executor without tasks keeps the servers alive and the connections up. Beside it listens a port
-of the loopback for each of them, through which other processes of the user reach it.
+of the loopback for each of them, through which other processes of the user reach it::
+
+    other process  --proves the user's token-->  port | link to the host --proves--> server
+                                                  here                   that server's own secret
+
+Each server has a secret of its own, which is good for nothing else, and nobody there gets to see
+the user's token: who controls one host can pose neither as the user at another nor as another to
+the user. So the port here takes part in both proofs. What comes after them it passes on unopened.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -25,19 +33,27 @@ from remote_executor.launch.local import end_all
 from remote_executor.launch.ssh import Plan, SSHWay, spawn
 from remote_executor.net.addresses import Address, parse_address
 from remote_executor.net.streams import listen
-from remote_executor.net.tokens import load_token, secrets_of
+from remote_executor.net.tokens import Token, secrets_of
+from remote_executor.wire.link import Link, LinkState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from remote_executor.launch.hosts import HostLike
     from remote_executor.net.addresses import AddressLike
     from remote_executor.net.security import AuthLike, TLSLike
+    from remote_executor.wire.auth import Mechanism
 
 __all__ = ["Diagnosis", "RemoteServers", "end_remote_servers", "examine", "start_remote_servers"]
 
+log = logging.getLogger("remote_executor.client")
+
 CHUNK = 256 * 1024
+HANDSHAKE_SECONDS = 10.0
+MOST_COMING = 64
+"""Clients at one port that have proved nothing yet: each has a thread."""
+
 JOIN_SECONDS = 5.0
 MOST_EXAMINED = 8
 
@@ -53,12 +69,13 @@ class RemoteServers:
         addresses: Where each can be reached from this host: for ``FarmExecutor(addresses=...)``.
     """
 
-    def __init__(self, executor: FarmExecutor, ways: list[SSHWay]) -> None:
+    def __init__(self, executor: FarmExecutor, ways: list[SSHWay], token: Token) -> None:
         self._executor = executor
         self._doors = []
         try:
+            known = token.server()
             for way in ways:
-                self._doors.append(_Door(way))
+                self._doors.append(_Door(way, known))
         except BaseException:
             self.stop()
             raise
@@ -129,7 +146,8 @@ def start_remote_servers(
         hosts: As for ``FarmExecutor.spawn_over_ssh``.
         min_servers: How many must start; None means all of them: if one does not, the others are
             ended again.
-        auth: The secret that clients must know; None means the user's token file.
+        auth: The secret that clients here must know; None means the user's token file. It does not
+            leave this host: each server has a secret of its own.
         client: "paramiko" or "openssh".
         host_keys: "strict" or "accept-new".
         ssh_config: A file to read instead of ``~/.ssh/config`` and the system's.
@@ -144,7 +162,10 @@ def start_remote_servers(
     Raises:
         LaunchFailed: If too many of them cannot start.
         AddressError: If a host cannot be meant; it is a ValueError too.
+        OSError, ValueError: If there is no token, or ``auth`` cannot be one.
     """
+    token = Token() if auth is None else Token(*secrets_of(auth))
+    token.server()  # what is wrong with it is to be said before anything is started
     plan = Plan(
         client=client,
         host_keys=host_keys,
@@ -152,7 +173,6 @@ def start_remote_servers(
         grace=session_grace,
         preload=tuple(preload),
         connect_timeout=connect_timeout,
-        secret=load_token() if auth is None else secrets_of(auth)[0],
     )
     parsed = parse_hosts(hosts, SSHHost("default", **defaults))
     executor, ways = spawn(
@@ -164,7 +184,7 @@ def start_remote_servers(
         settle=True,
     )
     up = {peer.name for peer, server in executor._driver.peers() if server.up}
-    return RemoteServers(executor, [way for way in ways if way.name in up])
+    return RemoteServers(executor, [way for way in ways if way.name in up], token)
 
 
 def end_remote_servers(
@@ -203,15 +223,19 @@ class _Door:
 
     Args:
         way: The way to it.
+        known: Makes this end's part in the proofs of clients.
     """
 
-    def __init__(self, way: SSHWay) -> None:
+    def __init__(self, way: SSHWay, known: Callable[[], Mechanism]) -> None:
         self._way = way
+        self._known = known
         self._listener = listen(parse_address("127.0.0.1:0"))
         self._listener.settimeout(None)
         self.address = Address("tcp", *self._listener.getsockname()[:2])
         self._closing = False
         self._pairs: dict[tuple[socket.socket, socket.socket], list[threading.Thread]] = {}
+        self._coming: dict[socket.socket, None] = {}
+        """Clients that have proved nothing yet."""
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"door {way.name}", daemon=True)
         self._thread.start()
@@ -222,21 +246,43 @@ class _Door:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            try:
-                far = self._way.another_stream()
-            except OSError:
-                near.close()
-                continue
-            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            pair = near, far
-            threads = [
-                threading.Thread(target=self._copy, args=(pair, *ends), daemon=True)
-                for ends in ((near, far), (far, near))
-            ]
             with self._lock:
-                self._pairs[pair] = threads
-            for thread in threads:
-                thread.start()
+                if len(self._coming) >= MOST_COMING:
+                    near.close()
+                    continue
+                self._coming[near] = None
+            threading.Thread(target=self._let_in, args=(near,), daemon=True).start()
+
+    def _let_in(self, near: socket.socket) -> None:
+        """Have a client prove who it is, prove who we are to the server, and join the two."""
+        far: socket.socket | None = None
+        try:
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _shake_hands(near, "server", self._known())
+            far = self._way.another_stream()
+            _shake_hands(far, "client", self._way.mechanism())
+        except (OSError, FarmError) as exc:
+            # Refused, or gone; whoever has failed has been told. It may try again.
+            log.info("! %s: a client was not let in: %s", self._way.name, exc)
+            near.close()
+            if far is not None:
+                far.close()
+            return
+        finally:
+            with self._lock:
+                self._coming.pop(near, None)
+        pair = near, far
+        threads = [
+            threading.Thread(target=self._copy, args=(pair, *ends), daemon=True)
+            for ends in ((near, far), (far, near))
+        ]
+        with self._lock:
+            self._pairs[pair] = threads
+            closing = self._closing
+        for thread in threads:
+            thread.start()
+        if closing:
+            _hang_up(pair)
 
     def _copy(
         self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket
@@ -248,9 +294,7 @@ class _Door:
         except OSError:
             pass
         # The end of one way is the end of both; whoever is last gives the sockets back.
-        for each in pair:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        _hang_up(pair)
         with self._lock:
             threads = self._pairs.get(pair, [])
             others = [thread for thread in threads if thread is not threading.current_thread()]
@@ -270,12 +314,62 @@ class _Door:
         self._listener.close()
         with self._lock:
             pairs = [(pair, list(threads)) for pair, threads in self._pairs.items()]
+            coming = tuple(self._coming)
+        _hang_up(coming)
         for pair, threads in pairs:
-            for each in pair:
-                with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+            _hang_up(pair)
             for thread in threads:
                 thread.join(JOIN_SECONDS)
+
+
+def _hang_up(sockets: Iterable[socket.socket]) -> None:
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+def _shake_hands(sock: socket.socket, role: str, mechanism: Mechanism) -> None:
+    """
+    Do one end's part in the handshake of a link, and not a byte more.
+
+    Args:
+        sock: It blocks.
+        role: "client" or "server".
+        mechanism: What this end says.
+
+    Raises:
+        FarmError: If one of the two does not believe the other.
+        OSError: If it takes too long, or the stream ends.
+    """
+    link = Link(
+        role,
+        "a client" if role == "server" else "the server",
+        mechanism,
+        0.0,
+        nonce=os.urandom(32),
+        limit=0,
+    )
+    until = time.monotonic() + HANDSHAKE_SECONDS
+    try:
+        _write_out(sock, link)
+        while link.state is not LinkState.OPEN:
+            sock.settimeout(max(0.001, until - time.monotonic()))
+            # One byte at a time: what comes after the last one is not ours to read.
+            if not sock.recv_into(link.get_buffer(), 1):
+                raise ConnectionResetError("it closed the connection")
+            try:
+                link.received(1, 0.0)
+            finally:
+                _write_out(sock, link)  # also why it is refused
+    finally:
+        sock.settimeout(None)
+
+
+def _write_out(sock: socket.socket, link: Link) -> None:
+    while link.outbox.size:
+        chunk = b"".join(link.outbox.chunk())
+        sock.sendall(chunk)
+        link.outbox.sent(len(chunk))
 
 
 # --------------------------------------------------------------------------- doctor

@@ -177,7 +177,6 @@ class Plan:
         ssh_config: A configuration to read instead of the usual ones.
         grace: Seconds for which a server waits for a client that is cut off.
         preload: Modules that a server imports before it makes workers.
-        secret: What clients must know; None means a new one for each server.
         connect_timeout: Seconds after which nobody waits any more.
         tunnel: Whether all goes through the SSH connection. Otherwise it starts the server and
             tells it the secret and a certificate, and tasks go straight to the host, over TLS.
@@ -188,7 +187,6 @@ class Plan:
     ssh_config: str | None = None
     grace: float = 60.0
     preload: tuple[str, ...] = ()
-    secret: bytes | None = None
     connect_timeout: float | None = None
     tunnel: bool = True
 
@@ -554,7 +552,7 @@ class SSHWay:
 
     def _boot(self, progress: Progress) -> None:
         """Connect, send what a server needs, and learn where it listens."""
-        secret = self._plan.secret or make_token()
+        secret = make_token()  # for this server alone: never what another host could use
         wanted = self._client.server_address() if self._plan.tunnel else "direct"
         known = parse_address(wanted) if wanted.startswith("unix:") else None
         run = self._connect(progress, known, boot_command(self.host)).run

@@ -28,9 +28,11 @@ from remote_executor import (
     SSHHost,
     end_remote_servers,
     ping,
+    server_status,
     start_remote_servers,
 )
 from remote_executor.launch.bootstrap import bundle
+from remote_executor.net.tokens import load_token
 from tests.support import tasks
 from tests.support.faults import alive, free_port, wait_gone
 from tests.support.pythons import find_pythons
@@ -804,6 +806,15 @@ def test_remote_servers(node, another, client):
             executor.wait_for_workers(2, scaled(20))
             assert list(executor.map(abs, range(-9, 0))) == list(range(9, 0, -1))
             pids = processes_of(executor)
+        # Each host has a secret of its own, which is not the user's token.
+        ways = [peer.way for peer, _ in servers._executor._driver.peers()]
+        secrets = [load_token(), *(way._secret for way in ways)]
+        assert len(set(secrets)) == 3
+        with pytest.raises(AuthenticationFailed):
+            server_status(servers.addresses[0], auth=secrets[1])
+        if client == "paramiko":
+            with pytest.raises(AuthenticationFailed):
+                server_status(ways[0]._address, auth=secrets[0])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             end_remote_servers(servers)
