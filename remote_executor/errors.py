@@ -42,6 +42,8 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+from .printable import printable
+
 __all__ = [
     "AddressError",
     "AuthenticationFailed",
@@ -195,7 +197,7 @@ class PayloadError(FarmError, pickle.PicklingError, TypeError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.what} cannot be pickled: {self.reason}"
+        return f"{printable(self.what)} cannot be pickled: {self.reason}"
 
 
 class CannotShip(PayloadError):
@@ -223,7 +225,7 @@ class CannotShip(PayloadError):
         self.cure = cure
 
     def __str__(self) -> str:
-        words = f"{self.function} cannot be sent"
+        words = f"{printable(self.function)} cannot be sent"
         if self.ours:
             words += f" from {self.ours}"
         if self.theirs:

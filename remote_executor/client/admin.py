@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.client.peer import LIMIT, Remote
 from remote_executor.errors import ConnectionFailed, FarmError, RemoteProtocolError
 from remote_executor.net.addresses import parse_address
+from remote_executor.printable import printable
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import Link, LinkState
 from remote_executor.wire.messages import Kind, decode_fields, encode_fields
@@ -179,7 +180,7 @@ def _ask(
         raise RemoteProtocolError(f"{address} answers with a message of kind {frames[0].kind}")
     fields: dict[str, Any] = decode_fields(frames[0].body)
     if "error" in fields:
-        raise ConnectionFailed(str(address), str(fields["error"]))
+        raise ConnectionFailed(str(address), printable(fields["error"], 300))
     return fields
 
 

@@ -62,8 +62,10 @@ from remote_executor.net.interruptible import Event, Gates, Turns, start_thread
 from remote_executor.net.loop import Loop
 from remote_executor.net.segments import WORTH, Mappings
 from remote_executor.payload.libraries import installed
+from remote_executor.payload.modules import served_words
 from remote_executor.payload.pickles import dump, holds_code, load
 from remote_executor.payload.pythons import alias_renamed, python_words
+from remote_executor.printable import printable
 from remote_executor.task_errors import (
     NoServerError,
     ServerLost,
@@ -942,7 +944,9 @@ class Driver:
         here = sys.implementation.name, tuple(sys.version_info[:3])
         peer.differences = differences(here, self._libraries, peer.python, peer.libraries)
         if peer.differences:
-            self.deliver(log.info, "= %s differs: %s", peer.name, "; ".join(peer.differences))
+            self.deliver(
+                log.info, "= %s differs: %s", peer.name, printable("; ".join(peer.differences))
+            )
 
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """A session is gone. See :class:`~peer.Owner`."""
@@ -1064,7 +1068,7 @@ class Driver:
         task = self.scheduler.ended(server, frame.id)
         if task is None:
             return
-        host, pid = fields.get("host", ""), fields.get("pid") or 0
+        host, pid = printable(fields.get("host", "")), fields.get("pid") or 0
         name = task.name or "task"
         reason = fields["reason"]
         error: BaseException
@@ -1121,19 +1125,19 @@ class Driver:
             # A worker wrote it, which a task may have misused: no reason to part with the server.
             log.warning("! %s: a line of log is dropped: %s", peer.name, exc)
             return
-        fields["host"] = peer.fields.get("host", peer.name)
-        fields["task"] = task.name if task is not None else None
+        fields["host"] = printable(peer.fields.get("host", peer.name))
+        fields["task"] = printable(task.name) if task is not None and task.name else None
         self.deliver(_log, fields, self._label(peer, fields["process"], task))
 
     def _label(self, peer: Peer, pid: int, task: Task | None) -> str:
         """Return what to write before what a worker said: where it came from."""
         if not self.settings.label:
             return ""
-        name = f" {task.name}" if task is not None and task.name else ""
-        return f"[{peer.fields.get('host', peer.name)} {pid}{name}] "
+        name = f" {printable(task.name)}" if task is not None and task.name else ""
+        return f"[{printable(peer.fields.get('host', peer.name))} {pid}{name}] "
 
     def _on_broken(self, peer: Peer, server: Server, frame: Frame) -> None:
-        host = str(peer.fields.get("host", peer.name))
+        host = printable(peer.fields.get("host", peer.name))
         error = of_broken(peer.name, host, frame, self.settings.setup is not None)
         session = peer.session
         # Later: its frames are being read, and the link ends with this.
@@ -1158,10 +1162,17 @@ class Driver:
     def _on_want(self, peer: Peer, server: Server, frame: Frame) -> None:
         assert peer.session is not None
         # To read files takes its time, so it is done once the mutex is free.
-        self.deliver(self._serve_modules, peer.session, peer.sources, frame.id, bytes(frame.body))
+        self.deliver(
+            self._serve_modules,
+            peer.session,
+            peer.sources,
+            frame.id,
+            bytes(frame.body),
+            peer.name,
+        )
 
     def _serve_modules(
-        self, session: Session, held: dict[str, int], id: int, question: bytes
+        self, session: Session, held: dict[str, int], id: int, question: bytes, name: str
     ) -> None:
         """Answer a worker that asks for a module. It waits, so there must be an answer."""
         try:
@@ -1173,6 +1184,8 @@ class Driver:
         except Exception:
             log.exception("! a server's question for modules cannot be answered")
             fields, contents = {"modules": []}, {}
+        if contents:
+            log.info("> %s is served %s", name, served_words(fields))
         more, sent = to_send(contents, held)
         answer = make_frame(Kind.MODULES, id, encode_fields({**fields, **more}), sent)
         self.ask(lambda: session.send(answer), None)

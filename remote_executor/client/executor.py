@@ -35,6 +35,7 @@ from remote_executor.options import Options, TaskOptions
 from remote_executor.payload.functions import FunctionCache
 from remote_executor.payload.modules import Modules
 from remote_executor.payload.pickles import dump, holds_code
+from remote_executor.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -936,7 +937,7 @@ class FarmExecutor(_Face):
                 bytes_sent=server.bytes,
                 task_seconds=server.seconds,
                 round_trip=server.round_trip,
-                host=str(peer.fields.get("host", "")),
+                host=printable(peer.fields.get("host", "")),
                 pid=int(peer.fields.get("pid", 0)),
                 python=".".join(map(str, peer.fields.get("python", ()))),
                 trouble=None if peer.state is PeerState.UP else peer.trouble,

@@ -60,6 +60,7 @@ from remote_executor.net.security import auth_of, client_tls, is_exposed, tls_of
 from remote_executor.net.segments import AVAILABLE, SegmentPool
 from remote_executor.net.start import ROOT, START
 from remote_executor.net.streams import SocketStream, Stream
+from remote_executor.printable import printable
 from remote_executor.task_errors import NoServerError, exit_words
 from remote_executor.wire.auth import Mechanism, NoAuth
 from remote_executor.wire.frames import make_frame, total_size
@@ -740,7 +741,7 @@ class Peer:
         """The server has answered ATTACH."""
         link, frame = self.link, frames[0]
         if frame.kind == Kind.REPLY:
-            said = fields_for_client(frame.kind, frame.body)["error"]
+            said = printable(fields_for_client(frame.kind, frame.body)["error"], 300)
             if said == "ending":
                 self._cut("the server is ending")  # the next one may be there soon
                 return

@@ -24,6 +24,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import LaunchFailed
+from remote_executor.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,9 @@ class Progress:
             may_pass: Whether it may go well a moment later.
         """
         where = stage or self.stage
-        words = " ".join(stderr.split())
+        # The other side may write what it likes, and the error is shown at a terminal.
+        reason = printable(reason)
+        words = printable(" ".join(stderr.split()))
         if len(words) > MOST_WORDS:
             words = f"{words[: MOST_WORDS // 3]} ... {words[-2 * MOST_WORDS // 3 :]}"
         command = by_hand(where, self.host, self.config)
@@ -282,7 +285,7 @@ class Dialogue:
         """Return all that the other side has written that was not meant for us."""
         text = (self.noise + self._line).decode("utf-8", "replace")
         both = " ".join(f"{stderr} {text}".split())
-        return "".join(c if c.isprintable() else "?" for c in both)
+        return printable(both)
 
 
 RESOLVER_AWAY = ("temporary failure in name resolution", "try again")

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from remote_executor.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -55,7 +57,7 @@ def _text(items: Iterable[T], total: int | None, desc: str) -> Iterator[T]:
 def _line(name: str, count: int, total: int | None, seconds: float) -> str:
     of = f" of {total:,} ({count / total:.0%})" if total else ""
     rate = f", {count / seconds:,.0f}/s" if seconds > 0 else ""
-    return f"{name}: {count:,}{of}, {seconds:.1f} s{rate}".ljust(60)
+    return f"{printable(name)}: {count:,}{of}, {seconds:.1f} s{rate}".ljust(60)
 
 
 def _write(text: str) -> None:

@@ -35,6 +35,7 @@ from zipimport import zipimporter
 from remote_executor.errors import RemoteProtocolError
 from remote_executor.payload.copy_digests import copy_digest, file_signature
 from remote_executor.payload.secret_files import is_environment_file, why_secret
+from remote_executor.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +45,7 @@ __all__ = [
     "imported_names",
     "is_installed",
     "is_module_name",
+    "served_words",
     "users_own_file",
     "why_not_served",
 ]
@@ -59,6 +61,10 @@ MOST_LOADED_BYTES = 1024 * 1024
 MOST_NAMES = 1000
 MOST_FILES = 20_000
 LONGEST_NAME = 1000
+MOST_LOGGED = 20
+LONGEST_LOGGED = 1000
+"""Modules, and characters of their names, in one line of the log."""
+
 MOST_WITHHELD = 1000
 """Files of which it is remembered that the log has a line about them."""
 
@@ -379,6 +385,22 @@ class Modules:
             self._withheld.add((package, path))
             logging.getLogger("remote_executor.client").warning("%s", words)
         return words
+
+
+def served_words(fields: dict[str, Any]) -> str:
+    """
+    Say what an answer holds, for a log.
+
+    Args:
+        fields: Those of the answer.
+    """
+    found = fields.get("modules")
+    names = [str(each[0]) for each in found if isinstance(each, list) and each] if found else []
+    if not names:
+        return "a file of a package"
+    words = printable(", ".join(names[:MOST_LOGGED]), LONGEST_LOGGED)
+    more = f" and {len(names) - MOST_LOGGED} more" if len(names) > MOST_LOGGED else ""
+    return f"the module{'s' if len(names) > 1 else ''} {words}{more}"
 
 
 def _archive_of(loader: object, folders: tuple[str, ...] | None) -> zipimporter | None:

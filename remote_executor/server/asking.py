@@ -111,9 +111,12 @@ class Asking:
             id = self.sources.asked(process, frame.id)
             self._tell_client(make_frame(Kind.WANT, id, frame.body))
 
-    def answered(self, frame: Frame) -> None:
+    def answered(self, frame: Frame) -> list[str]:
         """
         Pass an answer of the client's on to the worker that asked.
+
+        Returns:
+            The names of the modules in it.
 
         Raises:
             RemoteProtocolError: If it names contents that are neither in it nor here.
@@ -124,11 +127,15 @@ class Asking:
             # What stays was copied: this memory is for arrays.
             self._incoming.back(frame.segment)
         if found is None:
-            return  # it has ended meanwhile
+            return []  # it has ended meanwhile
         process, number, contents = found
         line = self._lines[process]
         line.outbox.put(make_frame(Kind.MODULES, number, frame.body, contents))
         self._flush(process, line)
+        modules = fields.get("modules")
+        if not isinstance(modules, list):
+            return []
+        return [str(each[0]) for each in modules if isinstance(each, list) and each]
 
     def _flush(self, process: WorkerProcess, line: _Line) -> None:
         outbox = line.outbox

@@ -98,6 +98,9 @@ ZYGOTE_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 """What the control socket says if there is nobody at its other end; all else may pass."""
 
 MOST_NAME = 300
+MOST_NAMES = 1000
+"""Characters of names in one line of the log."""
+
 MOST_REFUSALS = 10
 REFUSALS_SECONDS = 60.0
 """So many refused peers in so many seconds have a line each in the log; the rest are counted."""
@@ -1072,7 +1075,10 @@ class Supervisor:
         elif kind == Kind.RELEASE:
             client.sharing.result_released(frame.id)
         elif kind == Kind.MODULES:
-            client.asking.answered(frame)
+            names = client.asking.answered(frame)
+            if names:
+                served = printable(", ".join(names), MOST_NAMES)
+                self.log("info", f"= session {client.id[:8]} is served the modules {served}")
         elif kind == Kind.RELOAD:
             fields = decode_fields(frame.body, modules=list)
             if "own" in fields:
