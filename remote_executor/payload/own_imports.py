@@ -70,7 +70,7 @@ class _OwnFirst:
 
     def __enter__(self) -> None:
         if _own.path is not None:
-            sys.meta_path.insert(0, _own)
+            _put_before_the_path(_own)
 
     def __exit__(self, *exc_info: object) -> None:
         if _own in sys.meta_path:
@@ -78,6 +78,13 @@ class _OwnFirst:
 
 
 own_first = _OwnFirst()
+
+
+def _put_before_the_path(finder: _Own | _OwnOfPickles) -> None:
+    """Put a finder where ``sys.path`` is looked at: behind those that wait for an import."""
+    finders = sys.meta_path
+    index = finders.index(PathFinder) if PathFinder in finders else 0
+    finders.insert(index, finder)
 
 
 def use_own_path(path: Sequence[str]) -> None:
@@ -88,7 +95,7 @@ def use_own_path(path: Sequence[str]) -> None:
         path: ``sys.path`` as it was before user code had its say.
     """
     _own.path = list(path)
-    sys.meta_path.insert(0, _OwnOfPickles())
+    _put_before_the_path(_OwnOfPickles())
 
 
 def load_own(name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,7 +10,26 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-__all__ = ["OnImport"]
+__all__ = ["OnImport", "next_spec"]
+
+
+def next_spec(
+    name: str, path: Sequence[str] | None, target: ModuleType | None
+) -> ModuleSpec | None:
+    """
+    Find a module as the import system does, for a finder that has taken itself out of it.
+
+    Args:
+        name: As for ``find_spec`` of a finder, and so the others.
+        path: Where its package is.
+        target: The module to be loaded again.
+    """
+    for finder in list(sys.meta_path):
+        find = getattr(finder, "find_spec", None)
+        spec: ModuleSpec | None = find(name, path, target) if find is not None else None
+        if spec is not None:
+            return spec
+    return None
 
 
 class OnImport:
@@ -38,7 +56,7 @@ class OnImport:
         if name != self._name:
             return None
         sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path, target)
+        spec = next_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 

@@ -9,8 +9,9 @@ in a worker, since most workers never do.
 from __future__ import annotations
 
 import sys
-from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
+
+from remote_executor.server.imports import next_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ class _Finder:
         if name != MODULE:
             return None
         sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path, target)
+        spec = next_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             loader: Any = spec.loader
             load = loader.exec_module

@@ -10,6 +10,7 @@ import pytest
 
 from remote_executor.payload import own_imports
 from remote_executor.payload.own_imports import load_own, use_own_path
+from remote_executor.server.imports import OnImport
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -38,6 +39,16 @@ def test_what_we_load_comes_from_our_folders_with_all_that_it_imports(folders):
 
     assert (sys.modules["own_late"].where, sys.modules["own_needed"].where) == ("ours", "ours")
     assert sys.meta_path == before
+
+
+def test_who_waits_for_the_import_of_a_module_hears_of_it_all_the_same(folders):
+    """As a worker waits for ``logging``: see server/imports.py."""
+    called = []
+    OnImport("own_needed", lambda: called.append(sys.modules["own_needed"].where))
+    use_own_path([str(folders[0])])
+    load_own("own_late")
+
+    assert called == ["ours"]
 
 
 def test_what_is_not_there_comes_from_the_users(folders):
