@@ -9,6 +9,7 @@ import pytest
 
 from remote_executor import TLS, ConnectionFailed, FarmExecutor, server_status, start_server
 from remote_executor.client import peer as peers
+from remote_executor.wire.messages import decode_fields
 from tests.support import tasks
 from tests.support.certificates import Authority
 from tests.support.faults import Proxy
@@ -43,17 +44,32 @@ def site(request, ca):
 
 @pytest.fixture
 def claim(monkeypatch):
-    """Return a function: the next session to begin has an id that its client has got to know."""
+    """
+    Return a function: the next client to attach says an id that it has got to know.
+
+    It returns a list, to which comes whether the server has let it resume.
+    """
 
     def claim(id, resume):
-        begin = peers.Peer._new_session
+        attach, attached = peers.Peer._attach, peers.Peer._attached
+        answers = []
 
-        def begin_as_another(self, now):
-            monkeypatch.setattr(peers.Peer, "_new_session", begin)
-            begin(self, now)
-            self._session_id, self._begun = id, resume
+        def attach_as_another(self, _, now):
+            monkeypatch.setattr(peers.Peer, "_attach", attach)
+            self._new_session(now)
+            self._session_id = id
+            attach(self, resume, now)
 
-        monkeypatch.setattr(peers.Peer, "_new_session", begin_as_another)
+        def attached_as_another(self, frame, now):
+            monkeypatch.setattr(peers.Peer, "_attached", attached)
+            answers.append(decode_fields(frame.body)["resumed"])
+            self.session = None  # the next one is his own
+            self._cut("that is all there was to find out")
+
+        monkeypatch.setattr(peers.Peer, "_attach", attach_as_another)
+        if resume:
+            monkeypatch.setattr(peers.Peer, "_attached", attached_as_another)
+        return answers
 
     return claim
 
@@ -77,12 +93,13 @@ def at_work(address, options, tmp_path):
 
 
 def test_another_user_cannot_resume_a_session(site, claim, tmp_path):
-    """He gets what he would get for an id that nobody has: a new one, with nothing in it."""
+    """He gets what he would get for an id that nobody has."""
     address, options = site
     with at_work(address, options("alice"), tmp_path) as (alice, future, gate):
-        claim(session_of(alice), resume=True)
+        answers = claim(session_of(alice), resume=True)
         with FarmExecutor(1, addresses=[address], **options("bob")) as bob:
-            pid = bob.submit(os.getpid).result(LIMIT)
+            pid = bob.submit(os.getpid).result(LIMIT)  # in a session of his own, later
+            assert answers == [False]
             assert session_of(bob) != session_of(alice)
             assert len(server_status(address, **options("bob"))["sessions"]) == 2
         assert not future.done()
