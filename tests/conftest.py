@@ -17,6 +17,7 @@ import pytest
 from tests.support import without_linux  # before anything of ours is loaded
 
 # isort: split
+from remote_executor import garbage
 from remote_executor.cores import usable_cores
 from remote_executor.net.tokens import renew_token
 from tests.support import leaks
@@ -99,7 +100,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Spare the garbage collector what stays to the end: thousands of tests, and libraries."""
     gc.collect()
-    gc.freeze()
+    garbage.freeze()
 
 
 @pytest.fixture(name="scaled", scope="session")

@@ -1,0 +1,56 @@
+"""The mirror that roots are made from is the one that apt uses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import roots
+
+DEB822 = """
+Types: deb
+URIs: http://mirror.example/debian
+Suites: trixie
+"""
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        ([DEB822], "http://mirror.example/debian"),
+        (["deb http://one.example/debian trixie main\n"], "http://one.example/debian"),
+        (
+            ["deb [signed-by=/x.gpg arch=amd64] https://two.example/d sid main"],
+            "https://two.example/d",
+        ),
+        (["# deb http://no.example/debian sid main"], roots.USUAL_MIRROR),
+        (
+            ["deb http://security.example/debian-security trixie", DEB822],
+            "http://mirror.example/debian",
+        ),
+        ([], roots.USUAL_MIRROR),
+    ],
+)
+def test_mirror(texts, found):
+    assert roots.mirror(texts) == found
+
+
+def test_why_not_is_a_reason_or_nothing(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert roots.why_not() == "only root can make one"
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(roots.shutil, "which", lambda name: None)
+    assert "debootstrap" in roots.why_not()
+
+
+def test_without_arguments_it_says_how_it_is_used():
+    done = subprocess.run(
+        [sys.executable, roots.__file__], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 2
+    assert "roots.py trixie" in done.stderr
