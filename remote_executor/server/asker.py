@@ -8,10 +8,11 @@ the supervisor. This module is loaded at the first import that fails; see ``work
 from __future__ import annotations
 
 import socket
-from _thread import allocate_lock
+from _thread import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.net.interruptible import Turns
 from remote_executor.payload.imports import RemoteFinder
 from remote_executor.wire.frames import FrameReader, make_frame
 from remote_executor.wire.messages import Kind, decode_fields, encode_fields
@@ -39,7 +40,7 @@ class Asker:
         self._sock.setblocking(True)
         self._reader = FrameReader(LIMIT)
         self._reader.open_up(LIMIT)
-        self._lock = allocate_lock()
+        self._turns = Turns()
         self._number = 0
         self._open = True
 
@@ -54,22 +55,29 @@ class Asker:
             question: See :meth:`remote_executor.payload.modules.Modules.answer`.
 
         Returns:
-            The answer's fields and contents; None if there is nobody to ask.
+            The answer's fields and contents; None if there is nobody to ask, or if a ``__del__``
+            or a signal's handler asks in the middle of a question of its own thread.
         """
-        with self._lock:
-            if not self._open:
+        while (done := self._turns.attempt(lambda: self._ask(question))) is None:
+            if self._turns.holder() == get_ident():
                 return None
-            self._number += 1
-            try:
-                frame = make_frame(Kind.WANT, self._number, encode_fields(question))
-                self._sock.sendall(frame.raw)
-                answer = self._receive(self._number)
-            except OSError:
-                answer = None
-            if answer is None:
-                self.close()
-                return None
-        return decode_fields(answer.body), answer.buffers
+            self._turns.wait()
+        answer = done[0]
+        return None if answer is None else (decode_fields(answer.body), answer.buffers)
+
+    def _ask(self, question: dict[str, Any]) -> Frame | None:
+        if not self._open:
+            return None
+        self._number += 1
+        try:
+            frame = make_frame(Kind.WANT, self._number, encode_fields(question))
+            self._sock.sendall(frame.raw)
+            answer = self._receive(self._number)
+        except OSError:
+            answer = None
+        if answer is None:
+            self.close()
+        return answer
 
     def _receive(self, number: int) -> Frame | None:
         """Return the answer of that number; an earlier one may be left of a wait that was left."""
@@ -89,7 +97,7 @@ class Asker:
     def close_in_child(self) -> None:
         """A task forked: the child must not ask by a socket that it shares."""
         self.close()
-        self._lock = allocate_lock()  # a thread that is not in this process may hold the other
+        self._turns = Turns()  # a thread that is not in this process may have the other
 
 
 def make_finder(fd: int) -> tuple[RemoteFinder, Asker]:

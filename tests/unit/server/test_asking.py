@@ -19,6 +19,7 @@ from remote_executor.server.worker import LateFinder
 from remote_executor.wire.frames import FrameReader, make_frame
 from remote_executor.wire.messages import Kind, decode_fields, encode_fields
 from tests.support.scale import scaled
+from tests.support.waiting import wait_until
 
 
 class Desk:
@@ -258,11 +259,23 @@ def test_the_late_finder_loads_the_other_when_it_is_asked(desk, monkeypatch):
 def test_a_child_does_not_wait_for_a_thread_of_its_parent(desk):
     _, fd = desk.worker()
     asker = desk.asker(fd)
-    asker._lock.acquire()
+    go = threading.Event()
+    thread = threading.Thread(target=asker._turns.attempt, args=(go.wait,))
+    thread.start()
+    wait_until(asker._turns.holder)
 
     asker.close_in_child()
 
     assert asker.ask({"q": 1}) is None
+    go.set()
+    thread.join()
+
+
+def test_a_finalizer_in_the_middle_of_a_question_does_not_wait_for_its_own_thread(desk):
+    _, fd = desk.worker()
+    asker = desk.asker(fd)
+
+    assert asker._turns.attempt(lambda: asker.ask({"q": 1})) == (None,)
 
 
 def test_a_child_does_not_ask():
