@@ -75,6 +75,8 @@ from remote_executor.task_errors import (
 )
 from remote_executor.wire.frames import Frame, make_frame
 from remote_executor.wire.messages import (
+    AGAIN,
+    SPOILT,
     Flag,
     Kind,
     check_slots,
@@ -119,6 +121,9 @@ RELEASE_SECONDS = 0.01
 """How often to look whether a result's shared memory is still in use."""
 
 UNDELIVERED = "a result could not be delivered"
+
+MOST_LENT = 64
+"""Tasks under way to one server in segments, or two a slot if that is more."""
 
 INLINE = object()
 """In place of a task's segment: there was no memory for one."""
@@ -660,7 +665,10 @@ class Driver:
                     if abroad and isinstance(task.abroad, tuple):
                         shares = shares and task.abroad[2] is task.buffers
                     if server is not None and shares and sum(map(len, task.buffers)) >= WORTH:
-                        task.segment = server.key.pool.lend(task.buffers) or INLINE
+                        task.segment = INLINE
+                        # Each holds a descriptor, and the program wants some, too.
+                        if len(server.key.lent) < max(MOST_LENT, 2 * server.slots):
+                            task.segment = server.key.pool.lend(task.buffers) or INLINE
                 except BaseException as exc:
                     with self.mutex:
                         mine = self.scheduler.drop(task)
@@ -1090,10 +1098,24 @@ class Driver:
 
     def _on_release(self, peer: Peer, server: Server, frame: Frame) -> None:
         segment = peer.lent.pop(frame.id, None)
+        if frame.aux == AGAIN:
+            self._send_inline(peer, server.inflight.get(frame.id))
         if segment is None:
             return
-        if not frame.aux:  # otherwise a worker died, and somebody may map it still
+        if frame.aux != SPOILT:  # otherwise a worker died, and somebody may map it still
             peer.pool.back(segment)
+
+    def _send_inline(self, peer: Peer, task: Task | None) -> None:
+        """Send a task without its segment, for whose descriptor there was no room there."""
+        if task is None or task.function is None or peer.session is None:
+            return
+        form = task.abroad if peer.foreign else None
+        body = form[1] if isinstance(form, tuple) else task.body or b""
+        flags = task.flags
+        if task.blobs or task.function.parts or task.timeout is not None or task.pinned is not None:
+            flags |= Flag.OPTIONED  # the server has kept its options
+        number = task.function.number
+        peer.session.send(make_frame(TASK, task.id, body, task.buffers, aux=number, flags=flags))
 
     def _open_segment(self, peer: Peer, frame: Frame) -> None:
         """Map the shared memory that a result's buffers are in."""

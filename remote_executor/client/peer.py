@@ -63,9 +63,10 @@ from remote_executor.net.streams import SocketStream, Stream
 from remote_executor.printable import printable
 from remote_executor.task_errors import NoServerError, exit_words
 from remote_executor.wire.auth import Mechanism, NoAuth
-from remote_executor.wire.frames import make_frame, total_size
+from remote_executor.wire.frames import make_frame, segment_is_lost, total_size
 from remote_executor.wire.link import Link, LinkState, place_of
 from remote_executor.wire.messages import (
+    AGAIN,
     FIRST_NUMBERED,
     Kind,
     encode_fields,
@@ -294,8 +295,9 @@ class Embedded:
         if self.keeps_stderr and self._stderr is None:
             with contextlib.suppress(OSError):  # no room for it: then nothing is kept
                 self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the way
-        ours, theirs = socket.socketpair()
+        ours = None
         try:
+            ours, theirs = socket.socketpair()
             with theirs:
                 if self._silent:
                     check_python()  # another one was started, and ended before it said anything
@@ -311,7 +313,8 @@ class Embedded:
                     start_new_session=True,  # the terminal's ^C is for the client alone
                 )
         except Exception as exc:
-            ours.close()
+            if ours is not None:
+                ours.close()
             done(exc)
             return
         self._processes.append(process)
@@ -725,7 +728,12 @@ class Peer:
                     elif frame.kind < FIRST_NUMBERED:
                         raise RemoteProtocolError(f"kind {frame.kind} came in a session")
             if numbered:
-                session.received(len(numbered), total_size(numbered), now)
+                count, size = len(numbered), total_size(numbered)
+                if link.lost:
+                    # Before they are acknowledged: until then the server has them.
+                    link.lost = 0
+                    numbered = self._ask_again(numbered)
+                session.received(count, size, now)
                 self._owner.peer_frames(self, numbered)
         elif state is ConnectionState.SHAKING and link.state is LinkState.OPEN:
             self._act(self.core.proved(), now)
@@ -756,6 +764,17 @@ class Peer:
         if self.link is link:
             self._received(frames[1:], now)
             self.flush()
+
+    def _ask_again(self, frames: list[Frame]) -> list[Frame]:
+        """Ask for results again for whose descriptors this process has no room; return the rest."""
+        assert self.session is not None
+        kept = []
+        for frame in frames:
+            if segment_is_lost(frame.segment):
+                self.session.send(make_frame(Kind.RELEASE, frame.id, aux=AGAIN))
+            else:
+                kept.append(frame)
+        return kept
 
     def resume(self, received: list[Any]) -> None:
         """Take what a caller has received by the shortcut as if it came in now."""

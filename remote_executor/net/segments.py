@@ -11,12 +11,16 @@ Where the system has no ``memfd_create``, :data:`AVAILABLE` is false and buffers
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
+import resource
 import sys
 from typing import TYPE_CHECKING, Any
+
+from remote_executor.payload.file_mappings import map_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -31,6 +35,7 @@ __all__ = [
     "Segment",
     "SegmentPool",
     "check_segment",
+    "read_segment",
     "seal",
 ]
 
@@ -49,8 +54,38 @@ WORTH = 256 * 1024
 
 ALIGN = 64
 MOST_OPEN = 256
-"""Mappings held at a time; each holds a descriptor, so beyond that buffers are copied."""
+"""Mappings held at a time: they are looked at often. Beyond that buffers are copied."""
 MOST_FREE = 256 * 1024 * 1024
+MOST_FREE_SEGMENTS = 32
+"""Segments kept that nobody uses: each holds a descriptor."""
+
+LOST = -1
+"""In place of a descriptor that came along, and for which there was no room in this process."""
+
+SPARE = 24
+"""Descriptors that are kept for those that come along with frames, and for tasks; or a fourth of
+all, where there are few."""
+
+
+def most_descriptors() -> int:
+    """Return how many descriptors this process may have now."""
+    soft: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft if soft != resource.RLIM_INFINITY else 1 << 30
+
+
+def is_scarce(fd: int) -> bool:
+    """Whether a descriptor is one of the last that this process may have: see :data:`SPARE`."""
+    most = most_descriptors()
+    return fd >= most - min(SPARE, most // 4)
+
+
+def raise_descriptor_limit(wanted: int = 65_536) -> None:
+    """Have this process use as many descriptors as it is allowed to, up to those ``wanted``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 class Descriptor:
@@ -65,6 +100,30 @@ class Descriptor:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def read_segment(fd: int, sizes: Sequence[int]) -> list[bytearray]:
+    """
+    Copy buffers out of a segment. This needs no descriptor and no mapping.
+
+    Args:
+        fd: Its descriptor.
+        sizes: The bytes of each buffer in it.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is shorter than the buffers.
+    """
+    buffers = [bytearray(size) for size in sizes]
+    for at, buffer in zip(layout(sizes)[0], buffers, strict=True):
+        view = memoryview(buffer)
+        done = 0
+        while done < len(view):
+            count = os.preadv(fd, [view[done:]], at + done)
+            if not count:
+                raise ValueError("a shared segment is shorter than its buffers")
+            done += count
+    return buffers
 
 
 def check_segment(fd: int, total: int) -> None:
@@ -201,6 +260,8 @@ class SegmentPool:
         if create is None:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         segment = Segment(create("remote_executor", _MFD_FLAGS), capacity, self._token)
+        if is_scarce(segment.fd):
+            raise OSError(errno.EMFILE, "the last descriptors are not for segments")
         os.ftruncate(segment.fd, capacity)
         # Whoever maps it must never find it shorter, which would end his process.
         fcntl.fcntl(segment.fd, _ADD_SEALS, _SEAL_SHRINK)
@@ -232,7 +293,7 @@ class SegmentPool:
             return
         self._free.append(segment)
         most = 0 if self._closed else self._most_free
-        while sum(s.capacity for s in self._free[:]) > most:
+        while len(self._free) > MOST_FREE_SEGMENTS or sum(s.capacity for s in self._free[:]) > most:
             try:
                 self._free.pop(0)
             except IndexError:
@@ -276,24 +337,18 @@ class Mappings:
         """
         offsets, total = layout(sizes)
         if len(self._open) >= MOST_OPEN:
-            return self._copy(key, fd, sizes, offsets)
+            return self._copy(key, fd, sizes)
         check_segment(fd, total)
-        mapping = mmap.mmap(fd, total, flags=mmap.MAP_PRIVATE)
+        try:
+            mapping = map_file(fd, total)
+        except OSError:  # too many mappings, or too much memory promised: a copy needs neither
+            return self._copy(key, fd, sizes)
         self._open[key] = mapping
         view = memoryview(mapping)
         return [view[at : at + size] for at, size in zip(offsets, sizes, strict=True)]
 
-    def _copy(
-        self, key: Hashable, fd: int, sizes: Sequence[int], offsets: Sequence[int]
-    ) -> list[memoryview]:
-        buffers = [memoryview(bytearray(size)) for size in sizes]
-        for at, buffer in zip(offsets, buffers, strict=True):
-            done = 0
-            while done < len(buffer):
-                count = os.preadv(fd, [buffer[done:]], at + done)
-                if not count:
-                    raise ValueError("a shared segment is shorter than its buffers")
-                done += count
+    def _copy(self, key: Hashable, fd: int, sizes: Sequence[int]) -> list[memoryview]:
+        buffers = [memoryview(buffer) for buffer in read_segment(fd, sizes)]
         self._copied.append(key)
         return buffers
 

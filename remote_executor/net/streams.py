@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Protocol
 
-from remote_executor.net.segments import Descriptor
+from remote_executor.net.segments import LOST, Descriptor
 from remote_executor.wire.outbox import WithSegment
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ MOST_FDS = 64
 ANCILLARY = socket.CMSG_SPACE(FD.size * 8)
 CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 """Has descriptors closed on exec as they come; where it is missing (macOS) that is done later."""
+
+CROWDED = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
+"""There is no room for one more descriptor on its way, which may be otherwise soon."""
 
 STEP = 16 * 1024
 """Bytes that are received in one of the :meth:`Stream.steps`."""
@@ -136,10 +139,10 @@ class SocketStream:
 
     def put_back(self, received: list[Any]) -> None:
         """Keep bytes and descriptors for :meth:`receive`; see :class:`Stream`."""
-        for data, messages, _, _ in received:
+        for data, messages, flags, _ in received:
             self._held += data
-            if messages and self.fds is not None:
-                self.fds += descriptors(messages)
+            if self.fds is not None and (messages or flags & socket.MSG_CTRUNC):
+                self.fds += descriptors(messages, flags)
 
     def receive(self, buffer: memoryview) -> int:
         """Receive into ``buffer``; see :class:`Stream`."""
@@ -196,14 +199,14 @@ def receive_with_fds(sock: socket.socket, buffer: memoryview, fds: list[Descript
     """
     if len(fds) > MOST_FDS:
         raise OSError(errno.EMFILE, "descriptors come without the frames they belong to")
-    count, messages, _, _ = sock.recvmsg_into([buffer], ANCILLARY, CLOEXEC)
-    if messages:
-        fds += descriptors(messages)
+    count, messages, flags, _ = sock.recvmsg_into([buffer], ANCILLARY, CLOEXEC)
+    if messages or flags & socket.MSG_CTRUNC:
+        fds += descriptors(messages, flags)
     return count
 
 
-def descriptors(messages: list[tuple[int, int, bytes]]) -> list[Descriptor]:
-    """Return the descriptors in what ``recvmsg`` has returned beside the bytes."""
+def descriptors(messages: list[tuple[int, int, bytes]], flags: int) -> list[Descriptor]:
+    """Return the descriptors in what ``recvmsg`` has returned beside the bytes, lost ones too."""
     found: list[Descriptor] = []
     for level, kind, data in messages:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -212,13 +215,32 @@ def descriptors(messages: list[tuple[int, int, bytes]]) -> list[Descriptor]:
     if not CLOEXEC:
         for each in found:
             os.set_inheritable(each.fd, False)
+    if flags & socket.MSG_CTRUNC:
+        # The bytes came, and there was no room in this process for the descriptor: its frame is
+        # whole but for that, and can be had again without one.
+        found.append(Descriptor(LOST))
     return found
 
 
 def send_with_fd(sock: socket.socket, part: WithSegment) -> int:
-    """Send bytes with the descriptor that belongs to them; return how many bytes went."""
+    """
+    Send bytes with the descriptor that belongs to them.
+
+    Returns:
+        How many bytes went.
+
+    Raises:
+        BlockingIOError: If there is no room now, also for what the system keeps of descriptors that
+            are on their way.
+        OSError: If the socket is broken.
+    """
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, FD.pack(part.segment.fd))
-    return sock.sendmsg([part], [rights])
+    try:
+        return sock.sendmsg([part], [rights])
+    except OSError as exc:
+        if exc.errno in CROWDED:
+            raise BlockingIOError(exc.errno, exc.strerror) from exc
+        raise
 
 
 def _keep_alive(sock: socket.socket) -> None:

@@ -9,12 +9,14 @@ longer than many a call, so the mapping of the last one is used again if it was 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from remote_executor.payload.file_mappings import map_file
 from remote_executor.payload.writes import faults, unwritten
 
 __all__ = ["MAPPED", "PrivateCopies"]
@@ -98,9 +100,7 @@ class PrivateCopies:
         copies._faults = 0
         copies._rested = False
         # Never touched as long as the descriptor is there, so it takes no memory.
-        copies._pristine = mmap.mmap(
-            fd, copies._spans[-1][1], flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ
-        )
+        copies._pristine = map_file(fd, copies._spans[-1][1])
         return copies
 
     def fresh(self) -> list[memoryview]:
@@ -108,8 +108,8 @@ class PrivateCopies:
         self.rest()
         self._rested = False
         if self._last is None and self._fd >= 0 and _identity(self._fd) == self._identity:
-            size = len(self._pristine)
-            self._last = mmap.mmap(self._fd, size, access=mmap.ACCESS_COPY)
+            with contextlib.suppress(OSError):  # no room for one more: copies are made
+                self._last = map_file(self._fd, len(self._pristine))
         if self._last is not None:
             self._faults = faults()
             whole = memoryview(self._last)

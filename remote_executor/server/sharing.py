@@ -14,7 +14,6 @@ acknowledged.
 
 from __future__ import annotations
 
-import mmap
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import RemoteProtocolError
@@ -25,12 +24,16 @@ from remote_executor.net.segments import (
     Segment,
     SegmentPool,
     check_segment,
+    is_scarce,
     layout,
+    read_segment,
 )
-from remote_executor.wire.frames import make_frame
-from remote_executor.wire.messages import Flag, Kind
+from remote_executor.payload.file_mappings import map_file
+from remote_executor.wire.frames import make_frame, segment_is_lost
+from remote_executor.wire.messages import AGAIN, Flag, Kind
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable, Sequence
 
     from remote_executor.server.workers import WorkerProcess
@@ -188,14 +191,14 @@ class Sharing:
         if segment is None:
             return
         sizes = frame.sizes()
-        offsets, total = layout(sizes)
+        _, total = layout(sizes)
         if not isinstance(segment, Segment):
             try:
                 check_segment(segment.fd, total)
             except ValueError as exc:
                 raise RemoteProtocolError(f"a blob cannot be used: {exc}") from None
-        if self._incoming.memory.kept >= MOST_KEPT:
-            self._take_out(frame, sizes, offsets, total)
+        if self._incoming.memory.kept >= MOST_KEPT or is_scarce(segment.fd):
+            self._take_out(frame, sizes)
             return
         self._incoming.memory.kept += 1
         if isinstance(segment, Segment):
@@ -203,14 +206,9 @@ class Sharing:
             frame.buffers = ()
             segment.mapping = None  # workers map it, and we have no more to do with it
 
-    def _take_out(
-        self, frame: Frame, sizes: Sequence[int], offsets: Sequence[int], total: int
-    ) -> None:
+    def _take_out(self, frame: Frame, sizes: Sequence[int]) -> None:
         """Copy a blob's buffers out of their segment."""
-        with mmap.mmap(
-            frame.segment.fd, total, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ
-        ) as mapping:
-            buffers = [mapping[at : at + size] for at, size in zip(offsets, sizes, strict=True)]
+        buffers = read_segment(frame.segment.fd, sizes)
         frame.raw = bytearray(frame.raw)
         frame.raw[1] &= ~SEGMENT
         frame.flags &= ~SEGMENT
@@ -234,6 +232,22 @@ class Sharing:
             lent = self._lent[frame.id] = _Lent(own)
         lent.holders += 1
         process.holds.append(frame.id)
+
+    def arrived(self, frame: Frame) -> Frame | None:
+        """
+        A task has come whose segment is the client's.
+
+        Returns:
+            The task as it is to be kept; None if its descriptor was lost: it is asked for again.
+        """
+        if segment_is_lost(frame.segment):
+            self._tell_client(make_frame(Kind.RELEASE, frame.id, aux=AGAIN))
+            return None
+        if not is_scarce(frame.segment.fd):
+            return frame
+        inline = frame.inline(read_segment(frame.segment.fd, frame.sizes()))
+        self._tell_client(make_frame(Kind.RELEASE, frame.id))
+        return inline
 
     def settled(self, frame: Frame) -> None:
         """A task with a segment is done, or gone from here."""
@@ -282,13 +296,23 @@ class Sharing:
         Raises:
             ValueError: If the worker's segment cannot be trusted.
         """
+        sizes = frame.sizes()
+        if is_scarce(frame.segment.fd):
+            # Not to be kept until the client has had it, which may take long.
+            inline = frame.inline(read_segment(frame.segment.fd, sizes))
+            self._tell_worker(process, make_frame(Kind.RELEASE, frame.id))
+            return inline
         if self.host:
             self._results[frame.id] = process
             return frame
-        sizes = frame.sizes()
         offsets, total = layout(sizes)
         check_segment(frame.segment.fd, total)
-        mapping = mmap.mmap(frame.segment.fd, total, prot=mmap.PROT_READ)
+        try:
+            mapping = map_file(frame.segment.fd, total)
+        except OSError:  # there is no room for a mapping; the worker has done nothing wrong
+            inline = frame.inline(read_segment(frame.segment.fd, sizes))
+            self._tell_worker(process, make_frame(Kind.RELEASE, frame.id))
+            return inline
         view = memoryview(mapping)
         inline = make_frame(
             frame.kind,

@@ -14,6 +14,7 @@ loop is acted upon at its end: one write per worker, one per client.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -27,20 +28,28 @@ from remote_executor.core.pool import Give, Pool, Start, Verdict, WorkerState
 from remote_executor.core.rate import RateLimit
 from remote_executor.core.service import FailedStart, GiveUp, Starts, StartStage, errno_words
 from remote_executor.errors import AuthenticationFailed, FarmError, RemoteProtocolError
-from remote_executor.net.segments import AVAILABLE
+from remote_executor.net.segments import (
+    AVAILABLE,
+    is_scarce,
+    most_descriptors,
+    raise_descriptor_limit,
+    read_segment,
+)
 from remote_executor.net.streams import SocketStream
 from remote_executor.payload.libraries import installed
 from remote_executor.printable import printable, printable_lines
 from remote_executor.server.asking import Asking
 from remote_executor.server.sharing import Incoming, Memory, Room, Sharing
-from remote_executor.server.strangers import Progress, Strangers, network_of
+from remote_executor.server.strangers import MOST_STRANGERS, Progress, Strangers, network_of
 from remote_executor.server.token_pipe import ALONG, TokenPipes
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.workers import Output, WorkerProcess
 from remote_executor.server.zygote import NOT_PREPARED, kill_with_descendants
-from remote_executor.wire.frames import make_frame
+from remote_executor.wire.frames import make_frame, segment_is_lost
 from remote_executor.wire.link import Link, LinkState, place_of
 from remote_executor.wire.messages import (
+    AGAIN,
+    AGAIN_BLOB,
     FIRST_NUMBERED,
     Flag,
     Kind,
@@ -119,6 +128,8 @@ RESULT = int(Kind.RESULT)
 FAILURE = int(Kind.FAILURE)
 ACK = int(Kind.ACK)
 OPTIONED = int(Flag.OPTIONED)
+SEGMENT = int(Flag.SEGMENT)
+SPECIAL = OPTIONED | SEGMENT
 
 
 Principal = tuple[str, str]
@@ -271,8 +282,8 @@ class Connection:
             allocate=self.room.allocate,
         )
         self.timer = loop.timer(self._tick)
-        self.timer.at(self.link.deadline())
         loop.watch(stream.fileno(), self._readable, self.flush)
+        self.timer.at(self.link.deadline())  # last: what was refused before has no deadline
 
     def __repr__(self) -> str:
         return f"<Connection {self.link!r}>"
@@ -491,7 +502,10 @@ class Supervisor:
         self.loop = loop
         self.mechanism = mechanism
         self.tls = tls
-        self.strangers: Strangers[Connection] = Strangers()
+        raise_descriptor_limit()  # the zygote has been forked: workers keep theirs
+        self.strangers: Strangers[Connection] = Strangers(
+            max(8, min(MOST_STRANGERS, most_descriptors() // 4))
+        )
         self.places: dict[str, str] = {}
         """The ids of sessions by what a client says when it comes back to one."""
         self.pool = Pool(slots, TokenPipes())
@@ -546,7 +560,9 @@ class Supervisor:
 
     def _write_log(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
-        print(f"{stamp} remote_executor[{os.getpid()}] {text}", file=sys.stderr, flush=True)  # noqa: T201
+        line = f"{stamp} remote_executor[{os.getpid()}] {text}"
+        with contextlib.suppress(OSError, ValueError):  # the disk is full: no reason to stop
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
 
     def log_exception(self, text: str) -> None:
         """Write a line and the traceback of the exception being handled."""
@@ -664,7 +680,8 @@ class Supervisor:
             try:
                 door.open()
             except OSError as exc:
-                self.log("warning", f"! a client that was cut off cannot come back: {exc}")
+                self.log("warning", f"! a client that was cut off cannot come back yet: {exc}")
+                self._door_timer.at(now + DOOR_SECONDS)
             else:
                 self.loop.watch(door.fileno(), self._accept)
 
@@ -704,10 +721,12 @@ class Supervisor:
             except BlockingIOError:
                 return
             except OSError as exc:
-                # As a rule no descriptors are left. Let others be served meanwhile.
-                self.log("warning", f"! cannot accept: {exc}")
-                self.loop.want(self._door.fileno(), read=False)
-                self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
+                self._rest_from_accepting(str(exc))
+                return
+            if is_scarce(sock.fileno()):
+                # The last ones are for those that are here already.
+                sock.close()
+                self._rest_from_accepting("the last descriptors are not for newcomers")
                 return
             if isinstance(where, tuple):
                 host, peer = str(where[0]), f"{where[0]}:{where[1]}"
@@ -730,6 +749,13 @@ class Supervisor:
             self.log("debug", f"= {peer} connected")
             self.connections[connection] = None
             self.unflushed[connection] = None
+
+    def _rest_from_accepting(self, reason: str) -> None:
+        """As a rule no descriptors are left. Let others be served meanwhile."""
+        assert self._door is not None
+        self.log("warning", f"! cannot accept: {reason}")
+        self.loop.want(self._door.fileno(), read=False)
+        self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
 
     def _accept_again(self, now: float) -> None:
         if self._door is not None and self._door.is_open:
@@ -996,6 +1022,15 @@ class Supervisor:
                 if id in tasks or id >= ALONG:
                     raise RemoteProtocolError(f"task {id} came twice, or its id is too large")
                 tasks[id] = frame
+                if not frame.flags & SPECIAL:
+                    new.append(id)
+                    continue
+                if frame.flags & SEGMENT and frame.segment is not None:
+                    kept = client.sharing.arrived(frame)
+                    if kept is None:
+                        del tasks[id]
+                        continue
+                    tasks[id] = kept
                 if frame.flags & OPTIONED:
                     self._optioned(client, id)
                 else:
@@ -1073,6 +1108,8 @@ class Supervisor:
         elif kind == Kind.SETUP:
             client.setup = frame
         elif kind == Kind.RELEASE:
+            if frame.aux == AGAIN:
+                self._result_again(client, frame.id)
             client.sharing.result_released(frame.id)
         elif kind == Kind.MODULES:
             names = client.asking.answered(frame)
@@ -1088,6 +1125,38 @@ class Supervisor:
                 self._unflushed_workers[process] = None
         else:
             raise RemoteProtocolError(f"kind {kind} is not for a server")
+
+    def _result_again(self, client: ClientSession, id: int) -> None:
+        """The client had no room for the descriptor of a result's segment: send what is in it."""
+        lost = client.wire.find(RESULT, id)
+        try:
+            if lost is None or lost.segment is None:
+                raise ValueError("the result is not here any more")
+            self._send(client, lost.inline(read_segment(lost.segment.fd, lost.sizes())))
+        except (OSError, ValueError, MemoryError) as exc:
+            self.log("warning", f"! a result cannot be sent again: {exc}")
+            self._send_died(client, id, "died", None, None)
+
+    def _given_again(self, client: ClientSession, process: WorkerProcess, frame: Frame) -> None:
+        """A worker had no room for the descriptor of a task's or a blob's segment."""
+        if frame.aux == AGAIN:
+            client.sharing.released(process, frame.id)
+            lost = client.frames.get(frame.id)
+        else:
+            lost = client.blobs.get(frame.id)
+        if lost is None:
+            again = make_frame(Kind.FORGET, aux=frame.id)
+        elif lost.segment is None:
+            again = lost
+        else:
+            try:
+                again = lost.inline(read_segment(lost.segment.fd, lost.sizes()))
+            except (OSError, ValueError, MemoryError) as exc:
+                self.log("warning", f"! a task cannot be sent again: {exc}")
+                self._kill(process)
+                return
+        process.put(again)
+        self._unflushed_workers[process] = None
 
     def _drop_blob(self, client: ClientSession, number: int) -> None:
         blob = client.blobs.pop(number, None)
@@ -1393,6 +1462,8 @@ class Supervisor:
         client = self._clients[process.pool.session]
         try:
             frames = process.receive()
+            if process.lost:
+                frames = self._ask_worker_again(process, frames or [])
             for index, frame in enumerate(frames or ()):
                 if frame.segment is not None and frames is not None:
                     frames[index] = client.sharing.result(process, frame)
@@ -1427,7 +1498,10 @@ class Supervisor:
                 self._broken(client, frame)
                 return
             elif kind == Kind.RELEASE:
-                client.sharing.released(process, frame.id)
+                if frame.aux in (AGAIN, AGAIN_BLOB):
+                    self._given_again(client, process, frame)
+                else:
+                    client.sharing.released(process, frame.id)
             elif kind == Kind.LOG and client.id in self._sessions:
                 self._send(client, frame)
         if ids:
@@ -1455,6 +1529,18 @@ class Supervisor:
             self._quick = micros < QUICK_MICROS and not client.pool.tasks
             if client.connection is not None:
                 self.unflushed[client.connection] = None
+
+    def _ask_worker_again(self, process: WorkerProcess, frames: list[Frame]) -> list[Frame]:
+        """Have results sent again for whose descriptors there was no room; return the others."""
+        process.lost = 0
+        kept = []
+        for frame in frames:
+            if segment_is_lost(frame.segment):
+                process.put(make_frame(Kind.RELEASE, frame.id, aux=AGAIN))
+                self._unflushed_workers[process] = None
+            else:
+                kept.append(frame)
+        return kept
 
     def _broken(self, client: ClientSession, frame: Frame) -> None:
         """The session gets no workers any more: its client hears what had begun, then why."""

@@ -22,6 +22,7 @@ buffer is the pickle of the list of values before it, and the rest are that pick
 from __future__ import annotations
 
 import _thread
+import errno
 import io
 import os
 import select
@@ -30,12 +31,20 @@ import socket
 import sys
 from collections import deque
 from functools import partial
-from itertools import starmap
+from itertools import islice, starmap
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from remote_executor.lineage import DEPTH
-from remote_executor.net.segments import AVAILABLE, WORTH, Mappings, SegmentPool, layout
+from remote_executor.net.segments import (
+    AVAILABLE,
+    WORTH,
+    Mappings,
+    SegmentPool,
+    is_scarce,
+    layout,
+    read_segment,
+)
 from remote_executor.net.streams import receive_with_fds, send_with_fd
 from remote_executor.net.vectors import write_some
 from remote_executor.payload import shared
@@ -51,14 +60,20 @@ from remote_executor.server.managers import share_key
 from remote_executor.server.token_pipe import ALONG, MARK
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.zygote import NOT_PREPARED
-from remote_executor.wire.frames import HEADER, WORKER_LIMIT, Frame, FrameReader, make_frame
-from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids
+from remote_executor.wire.frames import (
+    HEADER,
+    WORKER_LIMIT,
+    Frame,
+    FrameReader,
+    make_frame,
+    segment_is_lost,
+)
+from remote_executor.wire.messages import AGAIN, AGAIN_BLOB, Flag, Kind, decode_fields, decode_ids
 from remote_executor.wire.outbox import Outbox, WithSegment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from remote_executor.net.segments import Segment
     from remote_executor.wire.frames import Buffer
 
 __all__ = ["Current", "Worker", "current", "run", "worker_index"]
@@ -74,6 +89,9 @@ MOST_FREE = 128 * 1024 * 1024
 
 PIPED = 16 * 1024
 """Answers of more bytes go by the wire."""
+
+MOST_LENT = 32
+"""Results in segments of which the worker keeps the descriptor, to use the memory again."""
 
 MOST_MICROS = 2**32 - 1
 
@@ -176,7 +194,8 @@ class Worker:
         shared.use(self._shared)
         self._mappings = Mappings()
         self._segments = SegmentPool(MOST_FREE)
-        self._lent: dict[int, Segment] = {}
+        self._lent: dict[int, Frame] = {}
+        """Results whose segments the client may be using, oldest first, by task."""
         # Any thread and any signal handler may log, also while we write an answer.
         self._records: deque[bytes] = deque()
         self._sending = _thread.allocate_lock()
@@ -225,7 +244,7 @@ class Worker:
                 token = read(tokens, 8)
             except BlockingIOError:
                 if not vigil.keep(look):
-                    if self._has_large:
+                    if self._has_large or self._lent:
                         self._listen()
                     else:
                         wait()
@@ -318,6 +337,8 @@ class Worker:
         if frame.segment is None:
             return frame.buffers
         descriptor, frame.segment = frame.segment, None
+        if descriptor.fd < 0:
+            return self._wait_again(frame, TASK) or ()
         return self._mappings.map(frame.id, descriptor.fd, frame.sizes())
 
     def _absorb(self) -> None:
@@ -332,6 +353,11 @@ class Worker:
     def _other(self, frame: Frame) -> None:
         kind = frame.kind
         if kind == BLOB:
+            if segment_is_lost(frame.segment):
+                buffers = self._wait_again(frame, BLOB)
+                if buffers is None:
+                    return
+                frame.segment, frame.buffers = None, buffers
             pure = PURE if frame.flags & BLOB_PURE else 0
             if frame.flags & (BLOB_SHARED | BLOB_PART):
                 self._has_large = True
@@ -349,14 +375,50 @@ class Worker:
             self._functions.forget(frame.aux)
             self._shared.forget(frame.aux)
         elif kind == RELEASE:
-            segment = self._lent.pop(frame.id, None)
-            if segment is not None:
-                self._segments.back(segment)
+            lent = self._lent.pop(frame.id, None)
+            if frame.aux == AGAIN:
+                self._send_again(frame.id, lent)
+            elif lent is not None:
+                self._segments.back(lent.segment)
         elif kind == RELOAD:
             fields = decode_fields(frame.body, modules=list)
             if "own" in fields and self.finder is not None:
                 self.finder.claim(fields)
             self._reload(fields["modules"])
+
+    def _send_again(self, id: int, lent: Frame | None) -> None:
+        """Send a result without a segment: its descriptor was lost on its way."""
+        try:
+            if lent is None:
+                raise OSError(errno.EMFILE, "the result was given up for want of descriptors")
+            frame = lent.inline(read_segment(lent.segment.fd, lent.sizes()))
+        except (OSError, ValueError, MemoryError) as exc:
+            summary, pickled = encode_failure(exc, 1, socket.gethostname)
+            self._send(FAILURE, id, summary, (pickled,))
+            return
+        self._segments.back(lent.segment)
+        self._put_out(frame)
+
+    def _wait_again(self, lost: Frame, kind: int) -> Sequence[Buffer] | None:
+        """
+        Have a frame sent again whose segment's descriptor was lost, since a task leaves none free.
+
+        Returns:
+            Its buffers; None if it has been forgotten.
+        """
+        key = lost.aux if kind == BLOB else lost.id
+        self._send(RELEASE, key, b"", (), AGAIN if kind == TASK else AGAIN_BLOB)
+        looked = 0
+        while True:
+            # What is in the queue stays there, in its place.
+            for frame in islice(self._frames, looked, None):
+                if frame.kind == kind and (frame.aux if kind == BLOB else frame.id) == key:
+                    buffers, frame.buffers, frame.kind = frame.buffers, (), DONE
+                    return buffers
+                if kind == BLOB and frame.kind == FORGET and frame.aux == key:
+                    return None
+            looked = len(self._frames)
+            self._receive()
 
     def _reload(self, names: list[str]) -> None:
         """Load modules again, as the client has done."""
@@ -453,15 +515,30 @@ class Worker:
         micros: int = 0,
         flags: int = 0,
     ) -> None:
-        outbox = Outbox()
         micros = min(micros, MOST_MICROS)
         frame = make_frame(kind, id, body, buffers, aux=micros, flags=flags)
         if AVAILABLE and kind == RESULT and sum(map(len, buffers)) >= WORTH:
             self._absorb()
             segment = self._segments.lend(buffers)
             if segment is not None:
-                self._lent[id] = segment
+                while len(self._lent) >= MOST_LENT:
+                    # The client keeps it for long. Its memory is there for as long as it is mapped.
+                    del self._lent[next(iter(self._lent))]
                 frame.set_segment(segment)
+        try:
+            self._put_out(frame)
+        except BlockingIOError:
+            # Too many descriptors are on their way: then without one.
+            frame = make_frame(kind, id, body, buffers, aux=micros, flags=flags)
+            self._put_out(frame)
+        if frame.segment is not None:
+            frame.buffers = ()
+            self._lent[id] = frame
+        self._send_records()
+
+    def _put_out(self, frame: Frame) -> None:
+        """Write a frame, by the wire if it is large or has a segment."""
+        outbox = Outbox()
         outbox.put(frame)
         by_wire = frame.segment is not None or outbox.size > PIPED
         with self._sending:
@@ -473,7 +550,6 @@ class Worker:
                     outbox.sent(self._sock.sendmsg(chunk))
                 else:
                     outbox.sent(write_some(self._answers, chunk))
-        self._send_records()
 
     def _write(self, data: bytes) -> None:
         """Write an answer, all of it: a signal may come in the middle of a long one."""
@@ -524,12 +600,15 @@ def _copies(frame: Frame) -> PrivateCopies:
     if frame.segment is None:
         return PrivateCopies(frame.buffers)
     descriptor, frame.segment = frame.segment, None
-    fd, descriptor.fd = _move_up(descriptor.fd), -1
     sizes = frame.sizes()
     offsets, _ = layout(sizes)
-    return PrivateCopies.of_file(
-        fd, [(at, at + size) for at, size in zip(offsets, sizes, strict=True)]
-    )
+    spans = [(at, at + size) for at, size in zip(offsets, sizes, strict=True)]
+    fd = _move_up(descriptor.fd)
+    descriptor.fd = -1
+    if is_scarce(fd):  # the last ones are for the tasks
+        descriptor.fd = fd
+        return PrivateCopies(read_segment(fd, sizes))
+    return PrivateCopies.of_file(fd, spans)
 
 
 def _picklable(values: list[Any], exc: BaseException) -> tuple[list[Any], BaseException]:

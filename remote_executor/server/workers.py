@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 from typing import TYPE_CHECKING
 
+from remote_executor.net.segments import is_scarce
 from remote_executor.net.streams import receive_with_fds, send_with_fd
 from remote_executor.net.vectors import read_into
 from remote_executor.server.token_pipe import TokenPipe
@@ -109,6 +111,7 @@ class WorkerProcess:
         drained: Whether the last call of :meth:`receive` found nothing more.
         printed: Whether there was output to read when the last answers came.
         killed: Whether we want it dead.
+        lost: How many frames have come without the descriptor of their segment.
         timer: Kills it if it does not end by itself.
         errno: Why the system has refused its process, if it has.
         ended: Whether it has closed the wire or the pipe of its answers.
@@ -131,6 +134,7 @@ class WorkerProcess:
         "hung_up",
         "killed",
         "known",
+        "lost",
         "number",
         "outbox",
         "outputs",
@@ -153,6 +157,7 @@ class WorkerProcess:
         self.holds: list[int] = []
         self.doomed: dict[int, str] = {}
         self.killed = False
+        self.lost = 0
         self.timer: Timer | None = None
         self.errno: int | None = None
         self.hung_up = False
@@ -188,6 +193,8 @@ class WorkerProcess:
                 read, write = os.pipe()
                 self._theirs.append(write)
                 self.outputs.append(Output(self, read, which))
+            if is_scarce(max(read, write)):
+                raise OSError(errno.EMFILE, "the last descriptors are not for workers")
         except OSError:
             self.close()
             raise
@@ -282,7 +289,9 @@ class WorkerProcess:
             self.ended = True
             self.beside.unregister(self.wire)
             return None
-        return reader.filled(count)
+        frames = reader.filled(count)
+        self.lost, reader.lost = reader.lost, 0
+        return frames
 
     def flush(self) -> bool:
         """

@@ -15,6 +15,7 @@ Each message is a line of JSON on a socket pair. The end of the stream means: ki
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -24,6 +25,7 @@ import socket
 import sys
 import time
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from remote_executor import garbage
@@ -233,7 +235,8 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._fds: deque[int] = deque()
+        self._fds: deque[list[int]] = deque()
+        """Descriptors that came along, for one worker each; none if there was no room for them."""
         self._buffer = b""
         self._workers: set[int] = set()
         self._reaper = False
@@ -319,8 +322,14 @@ class Zygote:
 
     def _read(self) -> bool:
         """Carry out what the supervisor asks for; return False if it is gone."""
-        data, fds, _, _ = socket.recv_fds(self._control, 65536, 64)
-        self._fds.extend(fds)
+        data, fds, flags, _ = socket.recv_fds(self._control, 65536, 64)
+        if flags & socket.MSG_CTRUNC:
+            # There was no room for all of them here, so that worker cannot be made now.
+            for fd in fds:
+                os.close(fd)
+            self._fds.append([])
+        elif fds:
+            self._fds.append(list(fds))
         if not data:
             return False
         *lines, self._buffer = (self._buffer + data).split(b"\n")
@@ -333,9 +342,10 @@ class Zygote:
         return True
 
     def _start(self, config: dict[str, Any]) -> None:
-        count = FDS_PER_WORKER + bool(config.get("modules"))
-        fds = [self._fds.popleft() for _ in range(count)]
+        fds = self._fds.popleft() if self._fds else []
         try:
+            if len(fds) != FDS_PER_WORKER + bool(config.get("modules")):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             pid = os.fork()
         except OSError as exc:
             for fd in fds:
@@ -357,7 +367,7 @@ class Zygote:
             config["sys_path"] = self._path
         try:
             os.setsid()
-            for fd in (*self._own, *self._fds):
+            for fd in (*self._own, *chain(*self._fds)):
                 os.close(fd)
         except BaseException:
             os._exit(NOT_PREPARED)
@@ -503,7 +513,11 @@ def _children(of: int) -> list[int]:
         return found
     except OSError:
         found = []
-    for name in os.listdir("/proc"):
+    try:
+        names = os.listdir("/proc")
+    except OSError:  # no descriptor is left to look: what is known of is killed all the same
+        return found
+    for name in names:
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:

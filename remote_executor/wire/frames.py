@@ -36,6 +36,7 @@ __all__ = [
     "Frame",
     "FrameReader",
     "make_frame",
+    "segment_is_lost",
     "total_size",
 ]
 
@@ -128,6 +129,16 @@ class Frame:
         self.raw = raw
         self.flags |= SEGMENT_BIT
         self.segment = segment
+
+    def inline(self, buffers: Sequence[Buffer]) -> Frame:
+        """
+        Return the same frame with its buffers in it, in place of a segment.
+
+        Args:
+            buffers: What is in the segment.
+        """
+        flags = self.flags & ~SEGMENT_BIT
+        return make_frame(self.kind, self.id, bytes(self.body), buffers, aux=self.aux, flags=flags)
 
     def sizes(self) -> tuple[int, ...]:
         """The size in bytes of each buffer, also of those in a segment."""
@@ -257,6 +268,11 @@ class _Room:
         return False
 
 
+def segment_is_lost(segment: Any) -> bool:
+    """Whether a frame's segment came along, and there was no room for its descriptor."""
+    return getattr(segment, "fd", 0) < 0
+
+
 class FrameReader:
     """
     Turn a stream of bytes into frames.
@@ -286,6 +302,7 @@ class FrameReader:
         "_total",
         "_view",
         "limit",
+        "lost",
         "segments",
     )
 
@@ -297,6 +314,8 @@ class FrameReader:
         self.limit = limit
         self.segments: list[Any] = []
         """Segments whose descriptors came in and whose frames have not been cut yet, in order."""
+        self.lost = 0
+        """How many frames have come whose segment's descriptor was lost."""
         self._allocate = allocate
         self._staging = bytearray(SMALL_STAGING)
         self._view = memoryview(self._staging)
@@ -409,6 +428,7 @@ class FrameReader:
             if not self.segments:
                 raise RemoteProtocolError("a frame names a shared segment that did not come along")
             segment = self.segments.pop(0)
+            self.lost += segment_is_lost(segment)
             sizes = ()
         elif count:
             given, segment = self._allocate(sizes) or (None, None)

@@ -378,6 +378,15 @@ class Link:
         return self._reader.segments
 
     @property
+    def lost(self) -> int:
+        """How many frames have come without the descriptor of their segment; may be set to 0."""
+        return self._reader.lost
+
+    @lost.setter
+    def lost(self, count: int) -> None:
+        self._reader.lost = count
+
+    @property
     def wraps(self) -> bool:
         """Whether all bytes go through the mechanism, so that no descriptor can go with them."""
         return self._mechanism.wraps

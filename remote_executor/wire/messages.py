@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "AGAIN",
+    "AGAIN_BLOB",
     "FIRST_NUMBERED",
     "MAX_SLOTS",
     "PROTOCOL",
+    "SPOILT",
     "Flag",
     "Kind",
     "check_slots",
@@ -88,6 +91,17 @@ class Kind(enum.IntEnum):
     READY = 72
     LOG = 73
     WANT = 74
+
+
+SPOILT = 1
+"""RELEASE, as its aux: somebody may still map the segment, so it is not to be used again."""
+
+AGAIN = 2
+"""RELEASE, as its aux: the segment's descriptor was lost on its way. The frame of that id is to be
+sent again, with its buffers inline."""
+
+AGAIN_BLOB = 3
+"""The same for a BLOB, whose number is the id."""
 
 
 class Flag(enum.IntFlag):

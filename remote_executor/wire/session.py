@@ -141,6 +141,13 @@ class Session:
         self.unacked_bytes -= total_size(frames)
         return frames
 
+    def find(self, kind: int, id: int) -> Frame | None:
+        """Return the newest frame of that kind and id that the peer has not acknowledged."""
+        for frame in reversed(self._unacked):
+            if frame.kind == kind and frame.id == id:
+                return frame
+        return None
+
     # ---------------------------------------------------------------- receiving
 
     def received(self, frames: int, size: int, now: float) -> None:

@@ -34,11 +34,14 @@ class ServerProcess:
         log: The file that holds what it wrote.
     """
 
-    def __init__(self, folder, *options, workers=2, port=None, python=sys.executable, env=None):
+    def __init__(
+        self, folder, *options, workers=2, port=None, python=sys.executable, env=None, wrapped=None
+    ):
         self.port = port or free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.log = Path(folder) / f"server-{self.port}.log"
-        self._command = [python, "-m", "remote_executor", "serve", "--host", "127.0.0.1"]
+        how = ["-m", "remote_executor"] if wrapped is None else ["-c", wrapped]
+        self._command = [python, *how, "serve", "--host", "127.0.0.1"]
         self._command += ["--port", str(self.port), *options]
         if workers is not None:
             self._command += ["--workers", str(workers)]

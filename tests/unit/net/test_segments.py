@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
 import pickle
+import resource
 
 import pytest
 
 from remote_executor.net import segments
 from remote_executor.net.segments import AVAILABLE, Descriptor, Mappings, SegmentPool
+from tests.support.shortage import descriptors
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system has no memfd_create")
 
@@ -195,3 +198,46 @@ def test_nobody_writes_to_what_is_sealed(pool):
     mine = Mappings().map("key", segment.fd, SIZES)
     mine[0][:1] = b"x"  # a copy of one's own
     assert os.pread(segment.fd, 1, 0) == b"a"
+
+
+# -- few descriptors
+
+
+def test_free_segments_hold_few_descriptors():
+    pool = SegmentPool()
+    lent = [pool.lend([b"x" * 1000]) for _ in range(100)]
+    for segment in lent:
+        pool.back(segment)
+    assert len(pool._free) == segments.MOST_FREE_SEGMENTS
+
+
+def test_the_last_descriptors_are_not_for_segments(pool):
+    taken = [os.dup(0) for _ in range(100)]  # no number below is free
+    with descriptors(0, max(taken) + 10):
+        assert pool.lend(BUFFERS) is None
+        assert pool.lend_empty(SIZES) is None
+    for fd in taken:
+        os.close(fd)
+    assert pool.lend(BUFFERS) is not None
+
+
+def test_where_no_mapping_can_be_had_buffers_are_copied(pool, monkeypatch):
+    def refuse(fd, size):
+        raise OSError(errno.ENOMEM, "no room for one more mapping")
+
+    monkeypatch.setattr(segments, "map_file", refuse)
+    segment = pool.lend(BUFFERS)
+    mappings = Mappings()
+
+    assert [bytes(buffer) for buffer in mappings.map("key", segment.fd, SIZES)] == BUFFERS
+    assert mappings.released() == ["key"]
+
+
+def test_the_limit_of_descriptors_is_raised_as_far_as_is_allowed():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with descriptors(0, 512):
+        segments.raise_descriptor_limit(1000)
+        assert segments.most_descriptors() == min(1000, before[1])
+        segments.raise_descriptor_limit(700)
+        assert segments.most_descriptors() == min(1000, before[1])
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before

@@ -11,9 +11,10 @@ import pytest
 
 from remote_executor.net.addresses import Address, parse_address
 from remote_executor.net.segments import Descriptor
-from remote_executor.net.streams import SocketStream, listen
+from remote_executor.net.streams import SocketStream, listen, receive_with_fds, send_with_fd
 from remote_executor.wire.outbox import WithSegment
 from tests.support.scale import scaled
+from tests.support.shortage import descriptors
 
 SECONDS = scaled(10.0)
 
@@ -293,3 +294,34 @@ def test_descriptors_that_a_step_received_are_put_back_too(pair):
     assert receive(other) == b"with one"
     (found,) = other.fds
     assert os.fstat(found.fd).st_ino == os.fstat(part.segment.fd).st_ino
+
+
+def test_a_descriptor_for_which_there_is_no_room_is_known_to_be_lost():
+    """The bytes come all the same, and each frame has what belongs to it, or nothing."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        parts = []
+        for letter in (b"a", b"b", b"c"):
+            part = WithSegment(letter)
+            part.segment = Descriptor(os.memfd_create("test"))
+            parts.append(part)
+        found = []
+        buffer = memoryview(bytearray(10))
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        taken = []
+        send_with_fd(ours, parts[0])
+        receive_with_fds(theirs, buffer, found)
+        send_with_fd(ours, parts[1])
+        with descriptors(0, highest + 1):
+            try:
+                while True:
+                    taken.append(os.dup(0))
+            except OSError:
+                pass
+            assert receive_with_fds(theirs, buffer, found) == 1
+            for fd in taken:
+                os.close(fd)
+        send_with_fd(ours, parts[2])
+        receive_with_fds(theirs, buffer, found)
+
+    assert [each.fd >= 0 for each in found] == [True, False, True]

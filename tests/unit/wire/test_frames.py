@@ -19,6 +19,7 @@ from remote_executor.wire.frames import (
     FrameReader,
     _Room,
     make_frame,
+    segment_is_lost,
 )
 from remote_executor.wire.messages import Flag
 from tests.support.wires import bytes_of, feed, plain
@@ -421,3 +422,29 @@ def test_who_has_no_memory_for_buffers_leaves_it_to_the_reader():
 
     assert frame.segment is None
     assert plain(frame) == plain(sent)
+
+
+def test_a_frame_without_its_segment_says_the_same():
+    frame = make_frame(35, 7, b"body", [b"12345", b""], aux=3, flags=Flag.BATCH)
+    frame.set_segment("a segment")
+    frame.buffers = ()
+
+    inline = frame.inline([bytearray(b"12345"), bytearray()])
+
+    assert plain(inline) == (35, Flag.BATCH, 3, 7, b"body", [b"12345", b""])
+    assert inline.segment is None
+
+
+def test_frames_whose_segments_were_lost_are_counted():
+    class Lost:
+        fd = -1
+
+    reader = FrameReader(LIMIT)
+    reader.segments += ["here", Lost()]
+    data = [make_frame(35, number, b"body", [b"not sent"], flags=Flag.SEGMENT) for number in (1, 2)]
+
+    frames = feed(reader, bytes_of(*data))
+
+    assert [segment_is_lost(frame.segment) for frame in frames] == [False, True]
+    assert reader.lost == 1
+    assert not segment_is_lost(None)

@@ -285,3 +285,15 @@ def test_a_wrong_state_is_noticed(session):
     with pytest.raises(AssertionError):
         session.check()
     session.outbox = Outbox()
+
+
+def test_a_frame_can_be_found_until_it_is_acknowledged():
+    session = Session(0.0, 60.0)
+    sent = [make_frame(64, number) for number in (1, 2, 1)]
+    session.send_all(sent)
+
+    assert session.find(64, 1) is sent[2]
+    assert session.find(64, 2) is sent[1]
+    assert session.find(65, 2) is None
+    session.acknowledged(2)
+    assert session.find(64, 2) is None
