@@ -1625,8 +1625,11 @@ def _resolve(finished: deque[tuple[Task, Frame]], driver: Driver, place: str) ->
         try:
             if frame.kind == RESULT:
                 try:
+                    if future.unloaded is not None:
+                        raise future.unloaded  # who waits has tried
                     value = load(frame.body, frame.buffers)
                 except BaseException as exc:
+                    future.unloaded = None
                     future.set_exception(unloadable(exc, frame.body, driver))
                 else:
                     future.set_result(value)

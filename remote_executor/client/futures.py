@@ -326,6 +326,8 @@ class FarmFuture(SafeFuture[T]):
 
     _driver: Driver | None = None
     _task: Task | None = None
+    unloaded: BaseException | None = None
+    """What unpickling the result has raised in :meth:`result`, for the driver to make an error."""
     _shortcut: Shortcut | None = None
     """The way that the task has gone, if nobody but :meth:`result` looks at this future."""
 

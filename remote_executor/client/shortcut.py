@@ -265,8 +265,9 @@ class Shortcut:
                     value = load(found[0][0][HEADER.size :])
                 except KeyboardInterrupt:
                     raise
-                except BaseException:
-                    pass  # the I/O thread will find the same, and make an error of it
+                except BaseException as exc:
+                    # The I/O thread makes an error of it, and does not unpickle it once more.
+                    future.unloaded = exc
                 else:
                     future.settle(value)
                     return

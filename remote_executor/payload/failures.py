@@ -30,6 +30,12 @@ _MAX_TEXT = 200_000
 #: Of deeper tracebacks only the two ends are kept, in frames.
 _MAX_FRAMES = 200
 
+#: So many exceptions of a chain travel alone as well.
+MOST_ALONE = 20
+
+#: Above so many bytes of a chain they do not.
+MOST_CHAIN_BYTES = 1_000_000
+
 #: No chain of causes is followed further.
 _MAX_CHAIN = 1000
 
@@ -57,14 +63,50 @@ def encode_failure(
         if error.__traceback__ is not None:
             # Not by setattr, some exceptions do not allow it (frozen dataclasses).
             _set(error, "__traceback__", error.__traceback__.tb_next)
-    summary = _summarize(error, host)
-    # The whole; or, if some other exception in its chain cannot be pickled, this one alone.
-    for links in (True, False):
-        try:
-            return summary, _pickle(error, links)
-        except BaseException:  # whatever its code raises, even SystemExit
-            continue
-    return summary, b""
+    # The whole; and, if there is a chain, each exception of it alone, for the case that one of the
+    # others cannot be pickled here or rebuilt there.
+    whole = _pickle_or_nothing(error, links=True)
+    chain = _chain(error)
+    if len(chain) < 2:
+        return _summarize(error, host), whole or _pickle_or_nothing(error, links=False)
+    alone = [_pickle_or_nothing(each, links=False) for _, each in chain]
+    if whole and len(whole) > MOST_CHAIN_BYTES:
+        return _summarize(error, host), whole
+    links = [
+        {"how": how, "size": len(pickled), **_named(each)}
+        for (how, each), pickled in zip(chain, alone, strict=True)
+    ]
+    return _summarize(error, host, whole=len(whole), chain=links), whole + b"".join(alone)
+
+
+def _pickle_or_nothing(error: BaseException, links: bool) -> bytes:
+    try:
+        return _pickle(error, links)
+    except BaseException:  # whatever its code raises, even SystemExit
+        return b""
+
+
+def _chain(error: BaseException) -> list[tuple[str, BaseException]]:
+    """Return an exception and what it came of, and what that came of: how each is linked."""
+    found: list[tuple[str, BaseException]] = [("", error)]
+    while len(found) < MOST_ALONE:
+        last = found[-1][1]
+        how, step = "cause", last.__cause__
+        if step is None and not last.__suppress_context__:
+            how, step = "context", last.__context__
+        if step is None or any(step is each for _, each in found):
+            break
+        found.append((how, step))
+    return found
+
+
+def _named(error: BaseException) -> dict[str, str]:
+    cls = type(error)
+    try:
+        message = str(error)
+    except BaseException:
+        message = "<str() of it failed>"
+    return {"type": cls.__qualname__, "module": cls.__module__, "message": _shortened(message)}
 
 
 def decode_failure(summary: bytes, body: bytes | bytearray | memoryview) -> BaseException:
@@ -79,7 +121,7 @@ def decode_failure(summary: bytes, body: bytes | bytearray | memoryview) -> Base
         body: The second part. Its code runs here.
     """
     try:
-        error = _load(body)
+        error = _load(body, summary)
         fields = _read(summary) if error is not None else {"traceback": ""}
         text = fields["traceback"]
         if type(error) is ModuleNotFoundError and isinstance(fields.get("host"), str):
@@ -95,9 +137,46 @@ def decode_failure(summary: bytes, body: bytes | bytearray | memoryview) -> Base
     return error
 
 
-def _load(body: bytes | bytearray | memoryview) -> BaseException | None:
+def _load(body: bytes | bytearray | memoryview, summary: bytes) -> BaseException | None:
     if not len(body):
         return None
+    if b'"chain"' not in summary:
+        return _loaded(body)
+    fields = _read(summary)
+    start = int(fields["whole"])
+    try:
+        error = _loaded(body[:start]) if start else None
+    except BaseException:  # whatever the code of one of the chain raises
+        error = None
+    return error or _linked(memoryview(body)[start:], fields["chain"])
+
+
+def _linked(rest: memoryview, chain: list[dict[str, Any]]) -> BaseException | None:
+    """Rebuild a chain from exceptions that were pickled alone; None without the first of them."""
+    found: list[BaseException] = []
+    for link in chain:
+        size = int(link["size"])
+        try:
+            error = _loaded(rest[:size]) if size else None
+        except BaseException:  # as above
+            error = None
+        rest = rest[size:]
+        if error is None and not found:
+            return None
+        if error is None:
+            from remote_executor.task_errors import RemoteError
+
+            name = link["type"]
+            if link["module"] not in ("builtins", ""):
+                name = f"{link['module']}.{name}"
+            error = RemoteError(name, link["message"])
+        if found:
+            _set(found[-1], "__cause__" if link["how"] == "cause" else "__context__", error)
+        found.append(error)
+    return found[0] if found else None
+
+
+def _loaded(body: bytes | bytearray | memoryview) -> BaseException | None:
     error = next(_loads(body))
     return error if isinstance(error, BaseException) else None
 
@@ -177,7 +256,7 @@ def _set(error: BaseException, name: str, value: object) -> None:
     getattr(BaseException, name).__set__(error, value)
 
 
-def _summarize(error: BaseException, host: Callable[[], str]) -> bytes:
+def _summarize(error: BaseException, host: Callable[[], str], **more: Any) -> bytes:
     import json
 
     cls = type(error)
@@ -204,6 +283,7 @@ def _summarize(error: BaseException, host: Callable[[], str]) -> bytes:
     }
     if cls is ModuleNotFoundError:
         fields["host"] = host()
+    fields.update(more)
     # Lone surrogates, as in names of files, are escaped by JSON.
     return json.dumps(fields).encode()
 

@@ -244,3 +244,28 @@ def test_a_fork_leaves_it_to_the_parent(ex):
     assert os.waitpid(pid, 0)[1] == 0
     assert future.result(LIMIT) == "value"
     assert ex.submit(abs, -1).result(LIMIT) == 1
+
+
+LOADED = []
+
+
+class CountsAndRaises:
+    """Says in this process how often it was unpickled, which it never is."""
+
+    def __reduce__(self):
+        return count_and_raise, (os.getpid(),)
+
+
+def count_and_raise(pickled_by):
+    LOADED.append(pickled_by)
+    raise LookupError("not here")
+
+
+def test_a_result_whose_unpickling_raises_is_unpickled_once(own):
+    own.submit(abs, 1).result(20)
+    for _ in range(20):
+        LOADED.clear()
+        future = own.submit(CountsAndRaises)
+        with pytest.raises(RemoteError, match="not here"):
+            future.result(20)
+        assert len(LOADED) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copyreg
+import itertools
 import json
 import pickle
 import sys
@@ -207,13 +208,15 @@ def test_an_exception_class_of_a_function_travels_by_value():
     assert again.args[0]() == 3
 
 
-def test_an_exception_whose_cause_cannot_be_pickled_comes_without_it():
+def test_an_exception_whose_cause_cannot_be_pickled_comes_with_its_name_and_words():
     error = ValueError("bad")
     error.__cause__ = raised(tasks.HoldsLock())
 
     again = crossed(error)
     assert type(again) is ValueError
-    assert "HoldsLock: held" in again.__cause__.tb
+    assert again.__cause__.type_name.endswith(".HoldsLock")
+    assert again.__cause__.message == "held"
+    assert "HoldsLock: held" in again.__cause__.__cause__.tb
 
 
 @pytest.mark.parametrize(
@@ -373,3 +376,90 @@ def test_a_missing_module_of_nobody_knows_which_host():
     del fields["host"]
 
     assert type(decode_failure(json.dumps(fields).encode(), body)) is ModuleNotFoundError
+
+
+# ------------------------------------------------------------ a chain that is not all to be had
+
+
+class DoesNotLoad(Exception):
+    """Pickles, and raises when it is rebuilt."""
+
+    def __reduce__(self):
+        return _refuse_to_load, (self.args,)
+
+
+def _refuse_to_load(args):
+    raise RuntimeError("not here")
+
+
+def chained(*errors, cause=True):
+    """Return the last error, each of which came of the one before."""
+    for before, error in itertools.pairwise(errors):
+        error.__context__ = before
+        if cause:
+            error.__cause__ = before  # which suppresses the context
+    return errors[-1]
+
+
+@pytest.mark.parametrize("cause", [True, False])
+def test_an_error_keeps_its_type_although_its_cause_does_not_load(cause):
+    error = chained(DoesNotLoad("the licence"), KeyError("k"), cause=cause)
+
+    again = decode_failure(*encode_failure(error))
+
+    assert type(again) is KeyError
+    assert again.args == ("k",)
+    came_of = again.__cause__ if cause else again.__context__
+    assert type(came_of) is RemoteError
+    assert came_of.type_name.endswith("DoesNotLoad")
+    assert came_of.message == "the licence"
+
+
+def test_of_a_longer_chain_all_is_had_that_can_be():
+    error = chained(ValueError("first"), DoesNotLoad("second"), OSError(2, "third"), KeyError("k"))
+
+    again = decode_failure(*encode_failure(error))
+
+    assert [type(each) for each in walk(again)][:4] == [
+        KeyError,
+        FileNotFoundError,
+        RemoteError,
+        ValueError,
+    ]
+
+
+def walk(error):
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def test_a_cause_that_cannot_even_be_pickled_is_named():
+    class Lock(Exception):
+        def __reduce__(self):
+            raise TypeError("cannot pickle a lock")
+
+    again = decode_failure(*encode_failure(chained(Lock("held"), KeyError("k"))))
+
+    assert type(again) is KeyError
+    assert again.__cause__.message == "held"
+
+
+def test_an_error_that_does_not_load_itself_is_a_remote_error():
+    again = decode_failure(*encode_failure(chained(ValueError(1), DoesNotLoad("x"))))
+
+    assert type(again) is RemoteError
+
+
+def test_a_chain_that_loads_is_as_before():
+    error = chained(ValueError("first"), KeyError("k"))
+    again = decode_failure(*encode_failure(error))
+
+    assert [type(each) for each in walk(again)][:2] == [KeyError, ValueError]
+    assert again.__context__ is again.__cause__
+
+
+def test_a_chain_that_leads_back_has_an_end():
+    one, two = ValueError(1), KeyError(2)
+    one.__cause__, two.__cause__ = two, one
+    assert type(decode_failure(*encode_failure(two))) is KeyError
