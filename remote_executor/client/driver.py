@@ -57,6 +57,7 @@ from remote_executor.errors import (
     PayloadError,
     RemoteProtocolError,
 )
+from remote_executor.modules.answering import Answering
 from remote_executor.modules.claims import Claims
 from remote_executor.net.interruptible import Event, Gates, Turns, start_thread
 from remote_executor.net.loop import Loop
@@ -226,6 +227,7 @@ class Driver:
         self._watchdog = self.loop.timer(self._look_for_servers)
         self._refill = self.loop.timer(lambda _: None)
         self._reloads_seen = len(reloads.names)
+        self.answering = Answering(self.loop.post)
         self.claims: Claims | None = None
         """Our own modules, if there are servers elsewhere, which may have others of these names."""
         if settings.modules and not all(isinstance(way, Embedded) for way in ways):
@@ -1182,20 +1184,19 @@ class Driver:
             self._expect_servers(self.loop.now)
 
     def _on_want(self, peer: Peer, server: Server, frame: Frame) -> None:
-        assert peer.session is not None
-        # To read files takes its time, so it is done once the mutex is free.
-        self.deliver(
-            self._serve_modules,
-            peer.session,
-            peer.sources,
-            frame.id,
-            bytes(frame.body),
-            peer.name,
-        )
+        session = peer.session
+        assert session is not None
+        make = partial(self._make_answer, peer.name, peer.sources, frame.id, bytes(frame.body))
+        try:
+            self.answering.put(make, session.send)
+        except RuntimeError:  # there are too many threads: then once the mutex is free
+            self.deliver(self._answer_here, session, make)
 
-    def _serve_modules(
-        self, session: Session, held: dict[str, int], id: int, question: bytes, name: str
-    ) -> None:
+    def _answer_here(self, session: Session, make: Callable[[], Frame]) -> None:
+        answer = make()
+        self.ask(lambda: session.send(answer), None)
+
+    def _make_answer(self, name: str, held: dict[str, int], id: int, question: bytes) -> Frame:
         """Answer a worker that asks for a module. It waits, so there must be an answer."""
         try:
             fields, contents = self.settings.modules.answer(decode_fields(question))
@@ -1209,8 +1210,7 @@ class Driver:
         if contents:
             log.info("> %s is served %s", name, served_words(fields))
         more, sent = to_send(contents, held)
-        answer = make_frame(Kind.MODULES, id, encode_fields({**fields, **more}), sent)
-        self.ask(lambda: session.send(answer), None)
+        return make_frame(Kind.MODULES, id, encode_fields({**fields, **more}), sent)
 
     # ------------------------------------------------------------------- failing tasks
 
@@ -1468,6 +1468,7 @@ class Driver:
             event.set()
         for peer in list(self._peers):
             peer.way.close()
+        self.answering.close()
         self.loop.close()
         _drivers.discard(self)
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Claims"]
 
+OF_THE_MACHINE = frozenset({"sitecustomize", "usercustomize"})
+"""What Python loads at its start, where there is such a thing: each machine has its own."""
+
 MAX_NAMES = 1000
 """Names that are claimed at most, of modules that nobody has loaded yet."""
 
@@ -64,6 +67,8 @@ class Claims:
         for name in list(sys.modules):
             if "." not in name and name not in self._seen:
                 self._seen.add(name)
+                if name in OF_THE_MACHINE:
+                    continue
                 if self._is_own(name, getattr(sys.modules.get(name), "__spec__", None)):
                     self._loaded[name] = None
         if sys.path != self._path:
@@ -102,7 +107,7 @@ class Claims:
 
     def _would_be_found(self, name: str) -> bool:
         """Whether an import would find the user's module here, and not another of its name."""
-        if not self._modules.may_serve(name):
+        if name in OF_THE_MACHINE or not self._modules.may_serve(name):
             return False
         if name in sys.modules:
             return name in self._loaded

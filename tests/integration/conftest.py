@@ -141,6 +141,7 @@ def warmed_up(executor):
     executor.wait_for_workers(2, scaled(20))
     assert sorted(executor.map(abs, range(-3, 1))) == [0, 1, 2, 3]
     assert len(set(executor.broadcast(tasks.pid))) == 2  # else one starts under a test, as a leak
+    executor._driver.answering.put(int, abs)  # so would its thread
     return executor
 
 

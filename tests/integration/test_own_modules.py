@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,6 +90,30 @@ def load(name):
 
 def run(executor, function, *args):
     return executor.submit(function, *args).result(LIMIT)
+
+
+class Slow:
+    """
+    What answers an executor's servers, and takes its time for the module ``own``.
+
+    Args:
+        executor: The executor.
+        pause: Seconds that it takes longer.
+    """
+
+    def __init__(self, executor, pause):
+        self.modules = executor._driver.settings.modules
+        self.pause = pause
+        self.longest = 0.0
+        executor._driver.settings.modules = self
+
+    def answer(self, question):
+        began = time.monotonic()
+        if question == {"modules": ["own"]}:
+            time.sleep(self.pause)
+        found = self.modules.answer(question)
+        self.longest = max(self.longest, time.monotonic() - began)
+        return found
 
 
 def test_what_is_shared_may_be_of_the_programs_own_modules(project, serve_apart):
@@ -458,6 +483,41 @@ def test_a_large_package_takes_few_round_trips(tmp_path, addresses, monkeypatch)
         questions = Questions(executor)
         assert run(executor, work) == 3
         assert questions.count <= 2
+
+
+def test_round_trips_stay_short_while_a_worker_imports_many_modules(project, serve):
+    """Answers are made on a thread of their own: results and heartbeats do not wait for them."""
+    names = [f"own_part{number}" for number in range(130)]
+    body = "".join(f"def f{i}(x):\n    return x + {i}\n" for i in range(100))
+    project(own="def work():\n    import own_all\n    return own_all.COUNT\n")
+    project(own_all=f"import {', '.join(names)}\nCOUNT = {len(names)}\n")
+    project(**dict.fromkeys(names, body))
+    own = load("own")
+    server = serve(workers=2)
+    with FarmExecutor(2, addresses=[server.address]) as executor:
+        executor.wait_for_workers(2, LIMIT)
+        slow = Slow(executor, scaled(3))
+        future = executor.submit(own.work)
+        longest = 0.0
+        while not future.done():
+            began = time.monotonic()
+            assert run(executor, abs, -1) == 1
+            longest = max(longest, time.monotonic() - began)
+        assert future.result() == len(names)
+    assert longest < slow.longest / 2
+
+
+def test_the_thread_that_answers_ends_with_the_executor(project, addresses):
+    def count():
+        return sum(each.name == "remote_executor answers" for each in threading.enumerate())
+
+    project(own="def f():\n    return 1\n")
+    own = load("own")
+    before = count()
+    with FarmExecutor(addresses=addresses[:1]) as executor:
+        assert run(executor, own.f) == 1
+        assert count() == before + 1
+    assert count() == before
 
 
 def test_a_cut_while_a_worker_waits_for_a_module(project, addresses):

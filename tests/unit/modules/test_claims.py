@@ -83,6 +83,14 @@ def test_a_package_with_compiled_parts_is_not_claimed(project):
     assert "own_compiled" not in names(Claims(Modules()))[0]
 
 
+def test_what_each_machine_has_of_its_own_is_not_claimed(project):
+    (project / "sitecustomize.py").write_text("")
+    (project / "usercustomize.py").write_text("")
+    own, found = names(Claims(Modules()))
+
+    assert not (own | found) & {"sitecustomize", "usercustomize"}
+
+
 def test_only_what_may_be_served_is_claimed(project):
     for name in ("own_a", "own_b"):
         (project / f"{name}.py").write_text("")
