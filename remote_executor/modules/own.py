@@ -6,7 +6,6 @@ It is made when the client names some, see :mod:`remote_executor.modules.claims`
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -115,4 +114,4 @@ def warn(text: str) -> None:
     """Write a warning to this worker's log, which the client shows."""
     import logging
 
-    logging.getLogger("remote_executor.worker").warning("%s (host %s)", text, os.uname().nodename)
+    logging.getLogger("remote_executor.worker").warning("%s", text)
