@@ -29,6 +29,7 @@ import time
 import weakref
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from remote_executor.client.duty import Duty

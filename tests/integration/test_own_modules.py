@@ -644,7 +644,7 @@ def test_a_module_that_was_not_loaded_comes_before_pythons_own(project, addresse
         assert run(executor, own.f) == 5
 
 
-def test_another_copy_of_a_server_is_not_used_and_that_is_said(project, serve_with, caplog):
+def test_another_copy_of_a_server_is_not_used_and_that_is_said(project, serve_with, capfd, caplog):
     project(ownpack__init="VERSION = 2\n", ownpack__fresh="VERSION = 2\n")
     fresh = load("ownpack.fresh")
     server = serve_with(ownpack__init="VERSION = 1\n")
@@ -656,8 +656,14 @@ def test_another_copy_of_a_server_is_not_used_and_that_is_said(project, serve_wi
 
     with FarmExecutor(addresses=[server.address]) as executor:
         assert run(executor, versions) == (2, 2)
-        wait_until(lambda: "another 'ownpack'" in caplog.text, 20)
-    assert "the client's is used" in caplog.text
+        said = []
+
+        def is_said():
+            said.extend([caplog.text, *capfd.readouterr()])  # as logging is set up by others
+            return "another 'ownpack'" in "".join(said)
+
+        wait_until(is_said, 20)
+    assert "the client's is used" in "".join(said)
 
 
 def test_the_same_copy_of_a_server_is_used_with_what_lies_beside_it(project, serve_with, tmp_path):
