@@ -1187,7 +1187,7 @@ class Driver:
     def _on_want(self, peer: Peer, server: Server, frame: Frame) -> None:
         session = peer.session
         assert session is not None
-        make = partial(self._make_answer, peer.name, peer.sources, frame.id, bytes(frame.body))
+        make = partial(self._make_answer, peer, frame.id, bytes(frame.body))
         try:
             self.answering.put(make, session.send)
         except RuntimeError:  # there are too many threads: then once the mutex is free
@@ -1197,10 +1197,15 @@ class Driver:
         answer = make()
         self.ask(lambda: session.send(answer), None)
 
-    def _make_answer(self, name: str, held: dict[str, int], id: int, question: bytes) -> Frame:
-        """Answer a worker that asks for a module. It waits, so there must be an answer."""
+    def _make_answer(self, peer: Peer, id: int, question: bytes) -> Frame:
+        """Answer a worker that asks for a module or name. It waits, so there must be an answer."""
+        held, name = peer.sources, peer.name
         try:
-            fields, contents = self.settings.modules.answer(decode_fields(question))
+            asked = decode_fields(question)
+            if "name" in asked and self.settings.modules:
+                fields, contents = self._serve_name(peer, asked)
+            else:
+                fields, contents = self.settings.modules.answer(asked)
         except RemoteProtocolError as exc:
             # From a worker, as a line of log is.
             log.warning("! a question for modules makes no sense: %s", exc)
@@ -1212,6 +1217,19 @@ class Driver:
             log.info("> %s is served %s", name, served_words(fields))
         more, sent = to_send(contents, held)
         return make_frame(Kind.MODULES, id, encode_fields({**fields, **more}), sent)
+
+    def _serve_name(
+        self, peer: Peer, asked: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Answer a worker that lacks a name of the program."""
+        from remote_executor.payload.code.answers import answer
+
+        id = asked.get("task")
+        # One step, so no lock: what it finds may be settled meanwhile, which does not matter.
+        task = self.scheduler.tasks.get(id) if type(id) is int else None
+        generation = None if task is None else task.generation
+        pythons = [peer.python] if peer.foreign and peer.python is not None else None
+        return answer(asked["name"], generation, pythons)
 
     # ------------------------------------------------------------------- failing tasks
 

@@ -32,7 +32,8 @@ from remote_executor.lineage import check_depth, depth
 from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
 from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options, TaskOptions
-from remote_executor.payload.functions import FunctionCache
+from remote_executor.payload.code.names import main_globals, names
+from remote_executor.payload.functions import CODE, FunctionCache, in_one_piece
 from remote_executor.payload.modules import Modules
 from remote_executor.payload.pickles import dump, holds_code
 from remote_executor.printable import printable
@@ -113,14 +114,16 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         future: FarmFuture[T] = FarmFuture()
-        call = args, kwargs
+        call: Any = args, kwargs
+        name = getattr(fn, "__qualname__", None)
         foreign = driver.foreign
         form: Form | PayloadError | None = None
         body: Buffer
         buffers: Sequence[Buffer]
         try:
-            encoded = self._cache.encode(fn)
-            body, buffers = dump(call, "call")
+            if type(fn) not in CODE or getattr(fn, "__closure__", None):
+                fn, call = in_one_piece(fn, call)
+            encoded, body, buffers = self._cache.pack(fn, call)
         except Exception as exc:
             if foreign is not None and foreign.sole and isinstance(exc, PayloadError):
                 form = foreign.only(fn, call)
@@ -138,11 +141,12 @@ class _Face(Executor):
         task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
         task.abroad = form
         task.fn = fn
+        task.generation = names.generation
         task.retries = self._retries()
         task.size = len(body)
         if buffers:
             task.size += sum(map(len, buffers))
-        task.name = getattr(fn, "__qualname__", None)
+        task.name = name
         if options is not DEFAULTS:
             task.priority = options.level
             task.timeout = options.timeout
@@ -267,6 +271,7 @@ class _Face(Executor):
             lane=self._lane,
         )
         feed.fn = fn
+        feed.generation = names.generation
         feed.category = options.category
         feed.timeout = options.timeout
         feed.name = options.name or getattr(fn, "__qualname__", None)
@@ -307,6 +312,30 @@ class _Face(Executor):
         """
         self._check_open()
         return self._driver.share(obj)
+
+    def refresh(self, *values: Any) -> None:
+        """
+        Have globals of the program pickled again at the next submit of a function that names them.
+
+        For large values that were changed in place. Small ones are compared at each submit (see
+        README, "What ``__main__`` means"), of large ones only the length is; a name that is bound
+        anew is always noticed.
+
+        Args:
+            values: The values, or their names as text; without any, all globals are meant.
+
+        Raises:
+            ValueError: If no global of ``__main__`` is bound to such a value.
+        """
+        if not values:
+            names.refresh(None)
+            return
+        names.look()
+        which = [value if type(value) is str else names.name_of(value) for value in values]
+        for name, value in zip(which, values, strict=True):
+            if name is None or name not in main_globals():
+                raise ValueError(f"no global of __main__ is {value!r:.80}")
+        names.refresh([str(name) for name in which])
 
     # ------------------------------------------------------------------- killing
 
@@ -398,15 +427,18 @@ class _Face(Executor):
             raise TypeError(f"a task must be callable, not {fn!r}")
         driver = self._driver
         driver.check_may_wait()
-        encoded = self._cache.encode(fn)
-        call = args, kwargs
-        body, buffers = dump(call, "call")
+        options = self._options
+        call: Any = args, kwargs
+        name = options.name or getattr(fn, "__qualname__", None)
+        if type(fn) not in CODE or getattr(fn, "__closure__", None):
+            fn, call = in_one_piece(fn, call)
+        encoded, body, buffers = self._cache.pack(fn, call)
+        generation = names.generation
         foreign = driver.foreign
         abroad = None
         if foreign is not None:
             abroad = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
         self.wait_for_workers(1, None)
-        options = self._options
         futures: list[FarmFuture[T]] = []
 
         def pin_all() -> None:
@@ -418,12 +450,13 @@ class _Face(Executor):
                     task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
                     task.abroad = abroad
                     task.pinned = index
+                    task.generation = generation
                     task.retries = 0
                     task.size = len(body)
                     task.priority = options.level
                     task.timeout = options.timeout
                     task.category = options.category
-                    task.name = options.name or getattr(fn, "__qualname__", None)
+                    task.name = name
                     driver.find_shared(task)
                     future._driver, future._task = driver, task
                     driver.pin(server, task)
@@ -644,6 +677,7 @@ class FarmExecutor(_Face):
                 "python": list(sys.version_info[:3]),
                 "versions": {},
                 "modules": bool(served),
+                "argv": list(map(str, sys.argv)),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "depth": depth() + 1,

@@ -93,6 +93,7 @@ class Task:
         "flags",
         "fn",
         "function",
+        "generation",
         "id",
         "items",
         "lane",
@@ -145,6 +146,8 @@ class Task:
         self.buffers = buffers
         self.abroad: Any = None
         """What goes to servers of another Python, if that is something else."""
+        self.generation = 0
+        """As of when it sees the names of the program: see payload/code/names.py."""
         self.fn: Any = None
         """The function, kept alive in case that a server of another Python comes."""
         self.items: Any = None
@@ -181,6 +184,7 @@ class Feed:
         "encoded",
         "flags",
         "fn",
+        "generation",
         "item_bytes",
         "lane",
         "name",
@@ -215,6 +219,7 @@ class Feed:
         self.retries = retries
         self.priority = priority
         self.lane = lane
+        self.generation = 0
         self.fn: Any = None
         """As a task's."""
         self.flags = 0
@@ -572,6 +577,7 @@ class Scheduler:
         task.flags = feed.flags
         task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
         task.first, task.count = feed.cut, count
+        task.generation = feed.generation
         task.items = feed.take(count)
         task.size = int(count * feed.item_bytes)  # a guess, until it is packed
         feed.cut += count

@@ -17,22 +17,25 @@ from enum import Enum, EnumMeta
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
-from remote_executor.errors import CannotShip, PayloadError
+from remote_executor.errors import CannotShip
 from remote_executor.payload import mains, source
 from remote_executor.payload.by_value import (
     ClientPickler,
     Visit,
     WorkerPickler,
 )
-from remote_executor.payload.captures import LRU_CACHE, facts
+from remote_executor.payload.captures import LRU_CACHE, facts, is_code
+from remote_executor.payload.code import namespace
+from remote_executor.payload.code.bundles import copied_bundle, function_bundle
 from remote_executor.payload.code.cloudpickle_inside import (
     goes_by_name,
     imported_submodules,
 )
 from remote_executor.payload.code.definitions import functions_in, is_namedtuple
 from remote_executor.payload.code.statements import contents, reduce_by_statement
+from remote_executor.payload.code.units import Units
 from remote_executor.payload.finder import check_syntax, function_recipe
-from remote_executor.payload.pickles import keeper
+from remote_executor.payload.pickles import guarded, keeper
 from remote_executor.payload.pythons import abroad, python_words
 
 __all__ = ["Pythons", "dump_abroad", "dump_for_foreign_client"]
@@ -46,14 +49,15 @@ _EMPTY = object()
 class _BySource:
     """What the picklers for both ways have in common."""
 
+    met_function: Any
+    new_space: Any
+    identity: Any
+
     visit: Visit
     main: dict[str, Any]
     pythons: Pythons
     portable = True
     _defined: set[type]
-    _globals: Any
-    _named: Any
-    _space: Any
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -83,7 +87,8 @@ class _BySource:
         for implementation, version in self.pythons:
             check_syntax(recipe, implementation, version)
         cells = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
-        named = self._globals(func.__globals__, facts(func.__code__).names)
+        wanted = facts(func.__code__).names
+        named = self.met_function(func, wanted)
         # Submodules that it uses by way of their package are imported there by this.
         values = (*named.values(), *(value for _, value in contents(cells.values())))
         state = (
@@ -91,11 +96,12 @@ class _BySource:
             _slots(func),
             contents(cells.values()),
             mains.main_name(func),
-            self._named(func.__globals__, named, func),
+            ((), (), named),
             imported_submodules(func.__code__, values),
         )
-        args = recipe, self._space(func.__globals__), cells
-        return source.make_function, args, state, None, None, source.fill_function
+        make = recipe, self.new_space(func.__globals__, wanted), cells
+        args = self.identity(func), source.make_function, make
+        return namespace.make_function, args, state, None, None, source.fill_function
 
     # ------------------------------------------------------------------ classes
 
@@ -202,16 +208,16 @@ class SourcePickler(_BySource, WorkerPickler):
     """Pickles what a worker of another Python is to load."""
 
     def __init__(
-        self, file: io.BytesIO, buffers: list[memoryview], visit: Visit, pythons: Pythons
+        self, file: io.BytesIO, keep: Any, visit: Visit, own: Sequence[str], pythons: Pythons
     ) -> None:
-        super().__init__(file, keeper(buffers), visit)
+        super().__init__(file, keep, visit, own)
         self.pythons = pythons
         self._spaces = {}
         self._defined = set()
 
-    def dump_apart(self, value: object) -> tuple[bytes, list[memoryview]]:
-        """Pickle a global into a pickle of its own."""
-        return _dump(value, self.visit, self.pythons)
+    def dump_apart(self, value: object) -> object:
+        """See whether a value can be pickled."""
+        return SourcePickler(io.BytesIO(), keeper([]), Visit(), self.own, self.pythons).dump(value)
 
 
 class ForeignClientPickler(_BySource, ClientPickler):
@@ -226,16 +232,9 @@ class ForeignClientPickler(_BySource, ClientPickler):
             return ClientPickler.reducer_override(self, obj)
         return super().reducer_override(obj)
 
-    def dump_apart(self, value: object) -> tuple[bytes, list[memoryview]]:
+    def dump_apart(self, value: object) -> object:
         """See whether a value can be pickled."""
         return dump_for_foreign_client(value)
-
-
-def _dump(obj: object, visit: Visit, pythons: Pythons) -> tuple[bytes, list[memoryview]]:
-    file = io.BytesIO()
-    buffers: list[memoryview] = []
-    SourcePickler(file, buffers, visit, pythons).dump(obj)
-    return file.getvalue(), buffers
 
 
 def dump_for_foreign_client(obj: object) -> tuple[bytes, list[memoryview]]:
@@ -249,7 +248,13 @@ def dump_for_foreign_client(obj: object) -> tuple[bytes, list[memoryview]]:
     return file.getvalue(), buffers
 
 
-def dump_abroad(obj: object, what: str, pythons: Pythons) -> tuple[bytes, list[memoryview]]:
+_units: dict[Any, Units] = {}
+"""The units of ``__main__`` as source, for each set of other Pythons."""
+
+
+def dump_abroad(
+    obj: object, what: str, pythons: Pythons, extra: Sequence[str] = ()
+) -> tuple[bytes, list[memoryview]]:
     """
     Pickle an object for workers of other Pythons, with source in place of bytecode.
 
@@ -257,6 +262,7 @@ def dump_abroad(obj: object, what: str, pythons: Pythons) -> tuple[bytes, list[m
         obj: Anything.
         what: What it is, in the words of an error.
         pythons: The other Pythons as far as they are known.
+        extra: Names of ``__main__`` that are needed, too.
 
     Returns:
         The pickle and its large buffers.
@@ -266,14 +272,17 @@ def dump_abroad(obj: object, what: str, pythons: Pythons) -> tuple[bytes, list[m
         PayloadError: If something else in it cannot be pickled.
     """
 
+    def make(file: io.BytesIO, keep: Any, visit: Visit, own: Sequence[str]) -> SourcePickler:
+        return SourcePickler(file, keep, visit, own, pythons)
+
+    key = tuple(pythons)
+    units = _units.get(key)
+    if units is None:
+        units = _units[key] = Units(make)
+
     def way(part: object) -> tuple[bytes, list[memoryview]]:
-        return _dump(part, Visit(), pythons)
+        if what == "function" and is_code(part):
+            return function_bundle(part, extra, (), units, make)[:2]
+        return copied_bundle(part, what, extra, units, make)
 
-    try:
-        return way(obj)
-    except PayloadError:
-        raise
-    except Exception as error:
-        from remote_executor.payload.culprits import blame
-
-        raise PayloadError(blame(obj, what, way), str(error) or type(error).__name__) from error
+    return guarded(way, obj, what)

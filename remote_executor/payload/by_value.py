@@ -10,44 +10,53 @@ It imports cloudpickle, and so it is imported when the first object needs it.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import itertools
-import pickle
+import os
+import re
 import sys
 import weakref
-from collections import ChainMap
-from collections.abc import Callable, Container, Sequence
-from types import FunctionType, ModuleType
-from typing import Any, ClassVar
+from collections.abc import Callable, Container, Iterable, Sequence
+from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from remote_executor.payload import mains, source
 from remote_executor.payload.captures import (
     LRU_CACHE,
     facts,
-    is_code,
     is_dispatcher,
     is_fixed,
     is_lru_cache,
     method_by_dispatch,
-    same_bytes,
 )
-from remote_executor.payload.code import cloudpickle_inside, rebuild
-from remote_executor.payload.code.cloudpickle_inside import goes_by_name, tracker_of
+from remote_executor.payload.code import cloudpickle_inside, namespace, rebuild
+from remote_executor.payload.code.calls import is_future
+from remote_executor.payload.code.cloudpickle_inside import tracker_of
 from remote_executor.payload.code.definitions import (
     REDUCERS,
     reduce_accessor,
     reduce_class,
     reduce_validated,
 )
+from remote_executor.payload.code.digests import digest, frozen, key_of
+from remote_executor.payload.code.names import OF_THE_MODULE, found_by_name, is_by_hand, names
+from remote_executor.payload.code.origins import (
+    is_environment,
+    module_of_globals,
+    origin_of_method,
+)
 from remote_executor.payload.code.statements import needs_statement, reduce_by_statement
 from remote_executor.payload.pickles import keeper, plainly
 
+if TYPE_CHECKING:
+    import pickle
+
 __all__ = [
     "Visit",
-    "code_token",
+    "WorkerPickler",
     "digest",
     "dump_for_client",
-    "dump_for_worker",
     "frozen",
     "key_of",
 ]
@@ -66,188 +75,117 @@ _ACCESSORS = (property, classmethod, staticmethod)
 _serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_serial = itertools.count(1).__next__
 
-_registered: weakref.WeakKeyDictionary[Any, tuple[list[object], int]] = weakref.WeakKeyDictionary()
-"""What was last registered with dispatchers, and their serials since then."""
-
 
 class Visit:
     """
-    What one pickling met, for the nested picklers and for who wants to know when it is outdated.
+    What one pickling met, for who sends what it needs and wants to know when it is outdated.
 
     Attributes:
-        functions: Each function that travels by value, with the globals that it named.
+        functions: Each function that travels by value, with the globals that went along.
         classes: Each class that travels by value.
         dispatchers: Each function of ``functools.singledispatch`` that travels by value.
-        data: Globals of ``__main__`` that are data, pickled.
-        open: Names of such globals that are being pickled.
-        unsent: Names of those that cannot be pickled.
+        modules: Each module that was made by hand.
+        references: Names of ``__main__`` that stand in the pickle.
+        names: Names of ``__main__`` that the code in it names.
+        all: Whether that code may look at all of ``__main__``.
+        shared: Ids of objects in it that have an identity and no name.
+        memo: Keeps these alive while others are compared with them.
     """
 
-    __slots__ = ("classes", "data", "dispatchers", "functions", "open", "unsent")
+    __slots__ = (
+        "all",
+        "classes",
+        "dispatchers",
+        "functions",
+        "memo",
+        "modules",
+        "names",
+        "references",
+        "shared",
+    )
 
     def __init__(self) -> None:
         self.functions: list[tuple[FunctionType, dict[str, Any]]] = []
         self.classes: list[type] = []
         self.dispatchers: list[Any] = []
-        self.data: dict[str, tuple[Any, ...]] = {}
-        self.open: set[str] = set()
-        self.unsent: set[str] = set()
+        self.modules: list[ModuleType] = []
+        self.references: dict[str, None] = {}
+        self.names: dict[str, None] = {}
+        self.all = False
+        self.shared: frozenset[int] = frozenset()
+        self.memo: object = None
 
 
-class Frozen(bytearray):
-    """A copy of a buffer that nobody writes to, and the name of its content once it was wanted."""
-
-    __slots__ = ("__weakref__", "key")
-
-    key: bytes
-
-
-_frozen: weakref.WeakValueDictionary[int, Frozen] = weakref.WeakValueDictionary()
-"""All there are, by id."""
-
-
-class _MainNamespace:
-    """Unpickles to the globals of the worker's ``__main__``."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return mains.namespace, ()
-
-
-MAIN_NAMESPACE = _MainNamespace()
-
-
-class _Unsent:
-    """Unpickles to a stand-in that says what is wrong when it is used."""
+class Global:
+    """Unpickles to what a module has. See :func:`namespace.import_attribute`."""
 
     __slots__ = ("args",)
 
-    def __init__(self, what: str, reason: str) -> None:
-        self.args = what, reason
+    def __init__(self, module: str, name: str, copy: bytes | None = None) -> None:
+        self.args = module, name, copy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return mains.Unsent, self.args
+        return namespace.import_attribute, self.args
 
 
-def dump_for_worker(obj: object, visit: Visit | None = None) -> tuple[bytes, list[memoryview]]:
-    """
-    Pickle an object that a worker is to load.
+class Space:
+    """Unpickles to the globals of functions. See :meth:`WorkerPickler.space`."""
 
-    Args:
-        obj: Anything.
-        visit: Takes what was met on the way.
+    __slots__ = ("args", "globals", "make")
 
-    Returns:
-        The pickle and its large buffers.
+    def __init__(self, space: dict[str, Any], make: Callable[..., Any], *args: Any) -> None:
+        self.globals = space  # so that its id stays its own
+        self.make = make
+        self.args = args
 
-    Raises:
-        Exception: Whatever the pickler or a part of the object raises.
-    """
-    file = io.BytesIO()
-    buffers: list[memoryview] = []
-    WorkerPickler(file, keeper(buffers), visit or Visit()).dump(obj)
-    return file.getvalue(), buffers
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.make, self.args
 
 
 def dump_for_client(obj: object) -> tuple[bytes, list[memoryview]]:
-    """Pickle an object in a worker that the client is to load. See :func:`dump_for_worker`."""
+    """Pickle an object in a worker that the client is to load."""
     file = io.BytesIO()
     buffers: list[memoryview] = []
     ClientPickler(file, 5, keeper(buffers)).dump(obj)
     return file.getvalue(), buffers
 
 
-def digest(body: bytes, buffers: Sequence[Any] = (), short: int = 0) -> bytes:
-    """
-    Name a pickle by its content.
-
-    Args:
-        body: The pickle.
-        buffers: Its large buffers.
-        short: A pickle of at most so many bytes, without buffers, is its own name.
-    """
-    if not buffers and len(body) <= short:
-        return body
-    from hashlib import sha256
-
-    # The lengths are in it, so that bytes cannot move from one part to the next unseen.
-    content = sha256(repr([len(body), *map(len, buffers)]).encode())
-    content.update(body)
-    for buffer in buffers:
-        content.update(buffer)
-    return content.digest()
+_BY_NAME = frozenset({FunctionType, LRU_CACHE})
 
 
-def frozen(views: Sequence[memoryview], pool: Sequence[memoryview] = ()) -> list[memoryview]:
-    """
-    Make snapshots of buffers, so that later writes do not show.
-
-    Args:
-        views: Flat views of live objects.
-        pool: Earlier snapshots to look at first. One that has the same content is used again.
-
-    Returns:
-        Views, each of the whole of a bytes or a Frozen.
-    """
-    snapshots = []
-    for view in views:
-        owner: Any = view.obj
-        if type(owner) in (bytes, Frozen) and len(owner) == len(view):
-            snapshots.append(view)
-            continue
-        for earlier in pool:
-            if same_bytes(earlier, view):
-                snapshots.append(earlier)
-                break
-        else:
-            snapshots.append(memoryview(_earlier(view) or _freeze(view)))
-    return snapshots
+def _contents(cell: CellType) -> tuple[object, ...]:
+    try:
+        return (cell.cell_contents,)
+    except ValueError:  # not assigned yet
+        return ()
 
 
-def _earlier(view: memoryview) -> Frozen | None:
-    """Find a snapshot with that content: a closure that is made anew captures the same array."""
-    for owner in list(_frozen.values()):
-        if len(owner) == len(view) and same_bytes(memoryview(owner), view):
-            return owner
-    return None
+class Need:
+    """Stands in a pickle for a global that must be bound before what follows is loaded."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
-def _freeze(view: memoryview) -> Frozen:
-    owner = Frozen(view)
-    _frozen[id(owner)] = owner
-    return owner
+class Bound:
+    """The same for a global that is in this very pickle."""
 
+    __slots__ = ("args",)
 
-def key_of(snapshot: memoryview) -> bytes:
-    """Name a snapshot by its content; what was frozen here is looked at once."""
-    owner: Any = snapshot.obj
-    if type(owner) is not Frozen:
-        return digest(b"", [snapshot])
-    key: bytes | None = getattr(owner, "key", None)
-    if key is None:
-        key = owner.key = digest(b"", [snapshot])
-    return key
-
-
-class _Space:
-    """Unpickles to new globals for functions of a module that travels with them."""
-
-    __slots__ = ("args", "globals")
-
-    def __init__(self, space: dict[str, Any]) -> None:
-        self.globals = space  # so that its id stays its own
-        self.args = space.get("__name__"), space.get("__file__")
+    def __init__(self, name: str, value: object) -> None:
+        self.args = name, value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return source.new_space, self.args
+        return namespace.bind, self.args
 
 
 class _Pickler(cloudpickle_inside.Pickler):
     visit: Visit
     main: dict[str, Any]
-    _spaces: dict[int, _Space]
-    dispatch_table: ClassVar[Any] = ChainMap(REDUCERS, cloudpickle_inside.Pickler.dispatch_table)
+    _spaces: dict[int, Space]
+    reducers: ClassVar[dict[type, Any]] = REDUCERS
     fill_part: ClassVar[Any] = staticmethod(rebuild.fill_part)
     fill_statement: ClassVar[Any] = staticmethod(rebuild.fill_statement)
     portable = False
@@ -281,29 +219,41 @@ class _Pickler(cloudpickle_inside.Pickler):
         Returns:
             The globals there, what is bound in them before it is run, and what afterwards.
         """
-        named = self._globals(space, wanted)
+        named = self.reach(space, wanted)
         now = {name: value for name, value in named.items() if name in at_once}
-        return self._space(space), self._named(space, now, cls), self._named(space, named, cls)
-
-    def _globals(self, space: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        return {name: space[name] for name in names if name in space and name not in SKIPPED}
-
-    def _space(self, space: dict[str, Any]) -> Any:
+        first: tuple[Any, ...] = ()
         if space is self.main:
-            return MAIN_NAMESPACE
-        return self._spaces.setdefault(id(space), _Space(space))
+            first = self.need(name for name in wanted if name in at_once)
+        return self.new_space(space, wanted), ((), first, now), ((), (), named)
 
-    def _named(self, space: dict[str, Any], named: dict[str, Any], user: Any) -> tuple[Any, ...]:
-        """Return what :func:`source.bind` binds."""
-        if space is not self.main:
-            return (), (), named
-        code = [(name, code_token(value), value) for name, value in named.items() if is_code(value)]
-        data = [
-            self._data(name, value, user)
-            for name, value in named.items()
-            if not is_code(value) and name not in self.visit.open
-        ]
-        return code, data, {}
+    # What a client loads has its globals with it: these are for what WorkerPickler has not.
+
+    def reach(self, space: dict[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+        """Return the globals that go along with code."""
+        return {name: space[name] for name in wanted if name in space and name not in SKIPPED}
+
+    def space(self, space: dict[str, Any], wanted: Iterable[str] = ()) -> Any:
+        """Return what unpickles to globals; None to have new ones made."""
+
+    def new_space(self, space: dict[str, Any], wanted: Iterable[str]) -> Any:
+        """Return what unpickles to globals, new ones if need be."""
+        found = self.space(space, wanted)
+        if found is None:
+            args = space, source.new_space, space.get("__name__"), space.get("__file__")
+            found = self._spaces.setdefault(id(space), Space(*args))
+        return found
+
+    def need(self, wanted: Iterable[str]) -> tuple[Any, ...]:
+        """Return what has globals bound at once."""
+        return ()
+
+    def identity(self, obj: Any) -> tuple[str, int] | None:
+        """Return by what an earlier one is found."""
+        return None
+
+    def met_function(self, func: FunctionType, wanted: Iterable[str]) -> dict[str, Any]:
+        """Note a function, and return the globals that go along with it."""
+        return self.reach(func.__globals__, wanted)
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -312,7 +262,7 @@ class _Pickler(cloudpickle_inside.Pickler):
             return super().reducer_override(obj) if reduced is None else reduced
         if is_lru_cache(obj):
             return self._lru_cache_reduce(obj)
-        if is_dispatcher(obj) and not goes_by_name(obj):
+        if is_dispatcher(obj) and not cloudpickle_inside.goes_by_name(obj):
             return self._dispatcher_reduce(obj)
         validated = reduce_validated(obj) if kind is FunctionType else None
         if validated is not None:
@@ -320,14 +270,19 @@ class _Pickler(cloudpickle_inside.Pickler):
         attribute = method_by_dispatch(obj)
         if attribute is not None:
             return getattr, attribute
-        futures = sys.modules.get("concurrent.futures._base")
-        reduce: object = type(obj).__reduce__
-        if futures is not None and reduce is object.__reduce__:  # else it says itself why not
-            if isinstance(obj, futures.Future):
-                raise TypeError("a Future cannot be sent, send its result()")
-            if isinstance(obj, futures.Executor):
-                raise TypeError("an Executor cannot be sent, it belongs to its process")
+        reason = is_future(obj)
+        if reason:
+            raise TypeError(reason)
         return super().reducer_override(obj)
+
+    def reduce(self, obj: Any) -> Any:
+        """Return how an object is made, for another pickler that has met it."""
+        reduced = self.reducer_override(obj)
+        if reduced is NotImplemented:
+            way = self.dispatch_table.get(type(obj))
+            if way is not None:
+                return way(obj)
+        return reduced
 
     def _lru_cache_reduce(self, obj: Any) -> Any:
         home = mains.main_name(obj)
@@ -347,22 +302,225 @@ class _Pickler(cloudpickle_inside.Pickler):
 
 
 class WorkerPickler(_Pickler):
-    """Pickles what a worker is to load."""
+    """
+    Pickles what a worker is to load.
+
+    What a name of ``__main__`` binds is a persistent id, the name: see
+    :mod:`remote_executor.payload.code.namespace`.
+
+    Args:
+        file: Where to.
+        keep: Takes large buffers.
+        visit: Takes what is met.
+        own: Names whose objects are to be pickled here and now.
+
+    Attributes:
+        data: Whether data is referred to by name, too. What is copied, such as arguments, refers
+            to code only.
+    """
+
+    data = True
+    fill_part: ClassVar[Any] = staticmethod(namespace.fill_part)
 
     def __init__(
-        self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool], visit: Visit
+        self,
+        file: io.BytesIO,
+        keep: Callable[[pickle.PickleBuffer], bool],
+        visit: Visit,
+        own: Sequence[str] = (),
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=keep)
         self.visit = visit
         self.main = sys.modules["__main__"].__dict__
+        self.own = own
+        self._own_ids = {id(self.main[name]): name for name in own}
         self._spaces = {}
+
+    # ------------------------------------------------------------------------ names
+
+    def persistent_id(self, obj: Any) -> str | None:
+        """Return the name of ``__main__`` that binds an object. The pickler calls this."""
+        name = obj.name if type(obj) is Need else names.name_of(obj)
+        if name is None or name in self.own:
+            return None
+        kind = type(obj)
+        if not (self.data or kind is Need or kind in _BY_NAME or issubclass(kind, type)):
+            return None
+        self.visit.references[name] = None
+        return name
+
+    def need(self, wanted: Iterable[str]) -> tuple[Any, ...]:
+        """
+        Return what, in the arguments of a maker, has globals bound before it runs.
+
+        Args:
+            wanted: Names of ``__main__``; those that it does not have are left out.
+        """
+        found = (name for name in wanted if name in self.main and name not in SKIPPED)
+        return tuple(
+            Bound(name, self.main[name]) if name in self.own else Need(name) for name in found
+        )
+
+    def identity(self, obj: Any) -> tuple[str, int] | None:
+        """
+        Tell by what a worker finds what it has of a function or class, to fill it again.
+
+        Args:
+            obj: The function or class.
+
+        Returns:
+            Its name and its serial; None if no name of ``__main__`` binds it.
+        """
+        name = self._own_ids.get(id(obj))
+        return None if name is None else (name, serial(obj))
+
+    def reach(self, space: dict[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+        """
+        Note what code needs of its globals.
+
+        Args:
+            space: The globals.
+            wanted: The names that the code has.
+
+        Returns:
+            What is to go along with the code, by name: nothing of ``__main__``, whose names come
+            apart, nor of a module that is imported there.
+        """
+        if space is self.main:
+            self.visit.names.update(dict.fromkeys(wanted))
+            if self.main.get("__package__"):  # python -m: relative imports start from it
+                self.visit.names["__package__"] = None
+            return {}
+        found = {name: space[name] for name in wanted if name in space and name not in SKIPPED}
+        return {} if self._is_imported(space, found) else found
+
+    def _is_imported(self, space: dict[str, Any], found: dict[str, Any]) -> bool:
+        """Whether a function's globals are to be a module's own there: it keeps state in them."""
+        module = module_of_globals(space)
+        if module is None:
+            return False
+        if is_by_hand(module):
+            return True
+        if not cloudpickle_inside.goes_by_name(module):
+            return False
+        return not all(map(is_fixed, found.values()))
+
+    def space(self, space: dict[str, Any], wanted: Iterable[str] = ()) -> Any:
+        """
+        Return what unpickles to the globals of a function.
+
+        Args:
+            space: The globals here.
+            wanted: Names that the function's code has.
+        """
+        if space is self.main:
+            return Space(space, mains.namespace)
+        found = {name: space[name] for name in wanted if name in space and name not in SKIPPED}
+        if not self._is_imported(space, found):
+            return None
+        made = self._spaces.get(id(space))
+        if made is None:
+            module = sys.modules[space["__name__"]]
+            if is_by_hand(module):
+                return self._spaces.setdefault(id(space), Space(space, vars, module))
+            copies = plain_copies(found)
+            made = Space(space, namespace.module_space, space["__name__"], copies)
+            self._spaces[id(space)] = made
+        return made
+
+    # ------------------------------------------------------------------- definitions
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is ModuleType:
+            if is_by_hand(obj):
+                self.visit.modules.append(obj)
+                listed = sys.modules.get(obj.__name__) is obj
+                inside = {k: v for k, v in vars(obj).items() if k not in OF_THE_MODULE}
+                return namespace.make_module, (obj.__name__, listed), inside
+        elif is_environment(obj):
+            return namespace.import_attribute, ("os", _name_of_environment(obj))
+        elif kind is BuiltinFunctionType:
+            origin = origin_of_method(obj)
+            if origin is not None:
+                return namespace.import_attribute, origin
+        elif kind is FunctionType or issubclass(kind, type):
+            inner = self._inner(obj)
+            if inner is not None:
+                return inner
+            if kind is FunctionType and is_by_hand(sys.modules.get(obj.__module__)):
+                return self._dynamic_function_reduce(obj)
+            if kind is not FunctionType and not goes_by_reference(obj):
+                return self.reduce_class(obj)
+        elif kind.__module__ in _TYPING:
+            alias = reduce_alias(obj)
+            if alias is not None:
+                return alias
+        elif id(obj) in self._own_ids:
+            reduced = super().reducer_override(obj)
+            return _reduce_own(obj) if reduced is NotImplemented else reduced
+        return super().reducer_override(obj)
+
+    def _inner(self, obj: Any) -> tuple[Any, ...] | None:
+        """Return how to get a class or function that is an attribute of a class of ``__main__``."""
+        home = mains.main_name(obj)
+        if home is None or "." not in home:
+            return None
+        first, *path = home.split(".")
+        if first in self.own:
+            return None
+        outer = self.main[first]
+        for name in path[:-1]:
+            outer = getattr(outer, name)
+        return getattr, (outer, path[-1])
+
+    def met_function(self, func: FunctionType, wanted: Iterable[str]) -> dict[str, Any]:
+        """
+        Note a function that travels by its definition.
+
+        Args:
+            func: The function.
+            wanted: The globals that its code has.
+
+        Returns:
+            What of them is to go along: see :meth:`reach`.
+        """
+        space = func.__globals__
+        named = self.reach(space, wanted)
+        if space is self.main:
+            self.visit.all |= facts(func.__code__).looks_at_all
+            self._note_annotations(func)
+        self.visit.functions.append((func, named))
+        return named
+
+    def met_class(self, cls: type) -> None:
+        """Note a class that travels by its definition."""
+        self.visit.classes.append(cls)
+        if cls.__module__ == "__main__":
+            self._note_annotations(cls)
+
+    def _note_annotations(self, obj: Any) -> None:
+        """Note the names in annotations that are text, for ``typing.get_type_hints``."""
+        found = vars(obj).get("__annotations__") if isinstance(obj, type) else obj.__annotations__
+        for value in (found or {}).values():
+            if not isinstance(value, type):
+                for name in _IDENTIFIER.findall(value if isinstance(value, str) else repr(value)):
+                    if name in self.main:
+                        self.visit.names[name] = None
 
     def reduce_class(self, cls: Any) -> Any:
         """Tell how to make a class that no module has."""
-        self.visit.classes.append(cls)
+        self.met_class(cls)
         maker, args, state, *_, fill = super().reduce_class(cls)
-        args = maker, args, tracker_of(cls), mains.main_name(cls), code_token(cls)
-        return mains.rebuild_class, args, state, None, None, fill
+        args = maker, args, tracker_of(cls), mains.main_name(cls), b""
+        if state is not None:
+            state = fill, state
+        return mains.rebuild_class, args, state, None, None, namespace.fill_class
+
+    def dump_apart(self, value: object) -> object:
+        """See whether a value can be pickled."""
+        pickler = WorkerPickler(io.BytesIO(), keeper([]), Visit(), self.own)
+        return pickler.dump(value)
 
     def _dispatcher_reduce(self, obj: Any) -> tuple[Any, ...]:
         self.visit.dispatchers.append(obj)
@@ -371,54 +529,75 @@ class WorkerPickler(_Pickler):
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         reduced = super()._dynamic_function_reduce(func)
         maker, args, state = reduced[:3]
-        named = state[1]["__globals__"]
-        for name in facts(func.__code__).names:
-            # cloudpickle overlooks what the body of a class in the function names.
-            if name in func.__globals__:
-                named.setdefault(name, func.__globals__[name])
-        self.visit.functions.append((func, dict(named)))
-        if func.__globals__ is not self.main:
-            return reduced
-        state[1]["__globals__"] = {}
-        code = []
-        data = []
-        for name, value in named.items():
-            if is_code(value):
-                code.append((name, code_token(value), value))
-            elif name not in SKIPPED and name not in self.visit.open:
-                data.append(self._data(name, value, func))
-        package = self.main.get("__package__")
-        if package:  # python -m: relative imports in the function start from it
-            data.append(self._data("__package__", package, func))
-        state = (state, mains.main_name(func), code, data)
-        args = (args[0], MAIN_NAMESPACE, *args[2:])
-        return maker, args, state, None, None, mains.fill_function
+        # cloudpickle overlooks what the body of a class in the function names.
+        wanted = dict.fromkeys((*state[1]["__globals__"], *facts(func.__code__).names))
+        state[1]["__globals__"] = self.met_function(func, wanted)
+        space = self.space(func.__globals__, wanted)
+        args = args[0], space if space is not None else args[1], *args[2:]
+        args = self.identity(func), maker, args
+        state[1]["__closure__"] = ()
+        contents = [(cell, _contents(cell)) for cell in func.__closure__ or ()]
+        state = state, mains.main_name(func), contents
+        return namespace.make_function, args, state, None, None, mains.fill_function
 
-    def dump_apart(self, value: object) -> tuple[bytes, list[memoryview]]:
-        """Pickle a global into a pickle of its own."""
-        return dump_for_worker(value, self.visit)
 
-    def _data(self, name: str, value: object, user: FunctionType) -> tuple[Any, ...]:
-        visit = self.visit
-        entry = visit.data.get(name)
-        if entry is None:
-            # A value that leads back to itself, through a function that names it, stops there.
-            visit.open.add(name)
-            try:
-                body, views = plainly(value) or self.dump_apart(value)
-            except Exception as error:
-                # Perhaps the function is never called, or an initializer sets the global.
-                visit.unsent.add(name)
-                what = f"global {name!r}, which {user.__qualname__}() uses,"
-                body = pickle.dumps(_Unsent(what, str(error) or type(error).__name__), 5)
-                entry = name, b"unsent", body, []
-            else:
-                token, views = _freeze_global(name, body, list(views))
-                entry = name, token, body, [pickle.PickleBuffer(view.obj) for view in views]
-            finally:
-                visit.open.discard(name)
-            visit.data[name] = entry
-        return entry
+_SINGLE = frozenset({type(None), type(...), type(NotImplemented)})
+
+
+def goes_by_reference(cls: type) -> bool:
+    """Tell a class that any process finds by its module and name."""
+    if cls.__module__ == "builtins" or cls in _SINGLE:
+        return True
+    return bool(cloudpickle_inside.goes_by_name(cls))
+
+
+def plain_copies(found: dict[str, Any]) -> dict[str, bytes] | None:
+    """Return pickles of globals of a module, if all of them are data or go by name."""
+    copies = {}
+    for name, value in found.items():
+        plain = plainly(value)
+        if plain is None or plain[1]:
+            return None
+        copies[name] = plain[0]
+    return copies
+
+
+_TYPING = ("typing", "typing_extensions")
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+
+
+def reduce_alias(obj: Any) -> tuple[Any, ...] | None:
+    """Return how to make what ``typing`` pickles by its name alone; None for all else."""
+    kind = type(obj).__name__
+    if getattr(obj, "__module__", None) not in ("__main__", "__mp_main__"):
+        return None
+    if kind != "NewType":
+        return None
+    return namespace.make_alias, (type(obj).__module__, kind, (obj.__name__, obj.__supertype__))
+
+
+def _reduce_own(obj: Any) -> Any:
+    """Return how to make an object, also if its own way is to name itself."""
+    kind = type(obj)
+    if kind in copyreg.dispatch_table:
+        return NotImplemented
+    if kind.__name__ == "curry" and kind.__module__.partition(".")[0] in ("toolz", "cytoolz"):
+        return namespace.make_curry, (kind, obj.func, obj.args, obj.keywords)
+    reduced = obj.__reduce_ex__(5)
+    if type(reduced) is str and kind.__module__ in ("__main__", "__mp_main__"):
+        state = dict(getattr(obj, "__dict__", {}))
+        slots = {
+            name: getattr(obj, name)
+            for each in kind.__mro__
+            for name in copyreg._slotnames(each)  # type: ignore[attr-defined]
+            if hasattr(obj, name)
+        }
+        return copyreg.__newobj__, (kind,), (state, slots)  # type: ignore[attr-defined]
+    return reduced
+
+
+def _name_of_environment(obj: object) -> str:
+    return "environ" if obj is os.environ else "environb"
 
 
 class ClientPickler(_Pickler):
@@ -432,7 +611,7 @@ class ClientPickler(_Pickler):
         self.main = {}  # globals go with each function or class, to be its own there
         self._spaces = {}
 
-    def dump_apart(self, value: object) -> tuple[bytes, list[memoryview]]:
+    def dump_apart(self, value: object) -> object:
         """See whether a value can be pickled."""
         return dump_for_client(value)
 
@@ -451,43 +630,15 @@ class ClientPickler(_Pickler):
         return mains.known_class_or_new, args, (fill, state), None, None, mains.fill_new_class
 
 
-def code_token(code: Any) -> mains.Token:
-    """Name a function, class or module by its identity, not by its content."""
-    if isinstance(code, ModuleType):
-        return b"module " + code.__name__.encode()
-    if is_dispatcher(code):
-        # It is the same object when more is registered with it.
-        registered = list(code.registry.values())
-        known = _registered.get(code)
-        if known is None or not _same(known[0], registered) or not all(map(is_fixed, registered)):
-            known = _registered[code] = registered, _next_serial()
-        return b"code %d" % known[1]
-    serial = _serials.get(code)
-    if serial is None:
-        serial = _serials[code] = _next_serial()
-    return b"code %d" % serial
+def serial(code: Any) -> int:
+    """Name a function or class by its identity, not by its content: another number for another."""
+    found = _serials.get(code)
+    if found is None:
+        found = _serials[code] = _next_serial()
+    return found
 
 
-#: The last snapshot of each global of ``__main__`` that has large buffers. To compare with it is
-#: many times faster than to digest again.
-_globals: dict[str, tuple[bytes, list[memoryview], bytes]] = {}
-
-
-def _freeze_global(
-    name: str, body: bytes, views: list[memoryview]
-) -> tuple[bytes, list[memoryview]]:
-    if not views:
-        _globals.pop(name, None)
-        return digest(body, short=32), views
-    before = _globals.get(name)
-    pool = before[1] if before is not None else ()
-    views = frozen(views, pool)
-    if before is not None and before[0] == body and _same(before[1], views):
-        return before[2], views
-    token = digest(body, views)
-    _globals[name] = body, views, token
-    return token, views
-
-
-def _same(some: Sequence[object], others: Sequence[object]) -> bool:
-    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
+def is_defined(value: object) -> bool:
+    """Tell what travels by its definition, and is filled again when that changes."""
+    kind = type(value)
+    return (kind in _BY_NAME or issubclass(kind, type)) and not found_by_name(value)

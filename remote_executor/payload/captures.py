@@ -12,16 +12,17 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from copy import copy
 from enum import Enum
 from functools import partial
-from operator import is_
+from itertools import repeat
+from operator import attrgetter, is_, itemgetter
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple, cast
 
-from remote_executor.errors import PayloadError
+from remote_executor.payload.code.digests import same_bytes
+from remote_executor.payload.code.fingerprints import Print, fingerprint
 from remote_executor.payload.code.steps import named_steps
-from remote_executor.payload.pickles import dump
 
 __all__ = [
     "Captures",
@@ -38,6 +39,7 @@ _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented)}
 )
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+_LOOK_AT_ALL = frozenset({"globals", "eval", "exec", "vars"})
 _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _WRITES_FREE = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 
@@ -61,11 +63,13 @@ class Facts(NamedTuple):
         names: Globals (or builtins) that it reads or writes, also in code nested in it.
         written_free: Captured variables that it assigns.
         writes_globals: Whether it assigns a global.
+        looks_at_all: Whether it may look at all globals, as ``eval`` does.
     """
 
     names: tuple[str, ...]
     written_free: frozenset[str]
     writes_globals: bool
+    looks_at_all: bool = False
 
 
 _facts: weakref.WeakKeyDictionary[CodeType, Facts] = weakref.WeakKeyDictionary()
@@ -78,10 +82,13 @@ def facts(code: CodeType) -> Facts:
         return found
     names: dict[str, None] = {}
     written_free: set[str] = set()
-    writes_globals = False
+    writes_globals = looks_at_all = False
     for operation, name in named_steps(code):
         if operation in _READS:
             names[name] = None
+            looks_at_all = looks_at_all or name in _LOOK_AT_ALL
+        elif operation == "IMPORT_NAME":
+            looks_at_all = looks_at_all or name == "__main__"
         elif operation in _WRITES:
             names[name] = None
             writes_globals = True
@@ -93,8 +100,11 @@ def facts(code: CodeType) -> Facts:
             names.update(dict.fromkeys(inner.names))
             written_free |= inner.written_free
             writes_globals |= inner.writes_globals
+            looks_at_all |= inner.looks_at_all
     written_free.intersection_update(code.co_freevars)
-    found = _facts[code] = Facts(tuple(names), frozenset(written_free), writes_globals)
+    found = _facts[code] = Facts(
+        tuple(names), frozenset(written_free), writes_globals, looks_at_all
+    )
     return found
 
 
@@ -104,6 +114,8 @@ def is_code(value: object) -> bool:
     kind = type(value)
     if kind not in (FunctionType, LRU_CACHE) and not issubclass(kind, (type, ModuleType)):
         return False
+    if isinstance(value, ModuleType) and sys.modules.get(value.__name__) is not value:
+        return False  # it was made by hand
     # A method by dispatch is a function, and yet holds an object, which may change.
     return method_by_dispatch(value) is None
 
@@ -145,21 +157,6 @@ def method_by_dispatch(value: object) -> tuple[Any, str] | None:
     return None
 
 
-def same_bytes(snapshot: memoryview, view: memoryview) -> bool:
-    """
-    Compare a view of a live object with a snapshot.
-
-    Args:
-        snapshot: A view of a whole bytes or bytearray.
-        view: A flat view.
-    """
-    # A memoryview would compare item by item, a bytearray does it with memcmp.
-    whole: Any = snapshot.obj
-    if type(whole) is bytes:
-        whole = bytearray(whole)
-    return len(whole) == len(view) and bool(whole == view)
-
-
 def is_fixed(value: object) -> bool:
     """Tell whether a value can only change by being replaced."""
     kind = type(value)
@@ -176,10 +173,11 @@ def is_fixed(value: object) -> bool:
 
 class Captures:
     """
-    The captured values that one pickle of a function was made from.
+    The values that pickles were made from, and whether they are still the same.
 
     Values that can only be replaced are compared by identity. All others, such as lists and
-    arrays, are *loose*: they are pickled again and compared with a snapshot.
+    arrays, are *loose*: what is in them is compared with what was in them. Of large globals only
+    the identity and the length are, as :data:`WATCHED` bounds the cost.
 
     Attributes:
         pure: Whether a worker may rebuild the function once and call it again and again, as calls
@@ -187,92 +185,169 @@ class Captures:
     """
 
     __slots__ = (
+        "_bases",
         "_cells",
         "_functions",
+        "_large",
         "_loose",
+        "_main",
+        "_main_names",
+        "_main_values",
         "_members",
         "_more",
         "_names",
         "_own",
-        "_snapshot",
+        "_print",
         "_unsent",
+        "_values",
+        "cost",
         "pure",
     )
 
-    def __init__(
-        self,
-        root: object,
-        functions: Sequence[tuple[FunctionType, dict[str, Any]]],
-        classes: Sequence[type],
-        dispatchers: Sequence[Any],
-        main: dict[str, Any],
-        unsent: AbstractSet[str],
-        freeze: Callable[[list[memoryview]], list[memoryview]],
-    ) -> None:
+    def __init__(self, root: object, visit: Any, main: dict[str, Any]) -> None:
         """
         Take note of what was pickled.
 
         Args:
-            root: What was pickled. It is not kept alive.
-            functions: The functions that travel by value, with the globals that they named.
-            classes: The classes that travel by value.
-            dispatchers: What ``functools.singledispatch`` made that travels by value.
+            root: What was pickled, if that is a function or class. It is not kept alive.
+            visit: What was met that travels by value: ``functions``, with the globals that each
+                named and that went along; ``classes``; ``dispatchers``; ``modules``.
             main: The globals of ``__main__``.
-            unsent: Globals of ``__main__`` that could not be pickled.
-            freeze: Makes snapshots of buffers.
-
-        Raises:
-            PayloadError: If a loose value cannot be pickled.
         """
         self.pure = True
-        self._names: list[tuple[dict[str, Any], str, object]] = []
+        self.cost = 0
+        self._main = main
+        self._main_names: list[str] = []
+        self._main_values: list[object] = []
+        self._names: list[tuple[Mapping[str, Any], str, object]] = []
         self._cells: list[tuple[CellType, object]] = []
-        self._own: tuple[CodeType, object, object, int] | None = None
-        self._functions: list[tuple[Any, CodeType, object, object, int]] = []
+        self._own: _Facets | None = None
+        self._functions: list[tuple[Any, _Facets]] = []
         # Attributes of classes, and what is registered with dispatchers.
         self._members: list[tuple[Mapping[Any, object], list[object]]] = []
+        self._bases: list[tuple[type, tuple[type, ...]]] = []
         self._loose: list[Callable[[], object]] = []
+        self._values: list[tuple[Callable[[], object], int]] = []
+        self._large: list[tuple[Callable[[], object], int]] = []
         # By id, for these (locks, executors) are nothing to keep alive.
         self._unsent: list[tuple[dict[str, Any], str, int, type]] = []
-        for function, named in functions:
+        for function, named in visit.functions:
             # What the standard library put around a function, such as a dataclass's __repr__,
             # keeps no state that is the program's.
             if not _is_of_python(function):
-                self._note_globals(function, named, main, unsent)
+                self._note_globals(function, named, main)
                 self._note_own(function, root)
-        for cls in classes:
+        for cls in visit.classes:
             self._note_class(cls)
-        for dispatcher in dispatchers:
+        for dispatcher in visit.dispatchers:
             self._members.append((dispatcher.registry, list(dispatcher.registry.values())))
             for cls, registered in dispatcher.registry.items():
                 if not is_fixed(registered):
                     self._add_loose(partial(dispatcher.registry.get, cls))
-        self._more = any((self._cells, self._functions, self._members, self._loose, self._unsent))
-        self._snapshot: tuple[bytes, list[memoryview]] | None = None
-        if self._loose:
-            body, views = dump([fetch() for fetch in self._loose])
-            self._snapshot = body, freeze(list(views))
+        for module in visit.modules:
+            self._members.append((module.__dict__, list(module.__dict__.values())))
+            self._add_loose(partial(_data_of_module, module))
+        self._print: Print | None = None
+        self._settle()
+
+    def add_global(self, name: str, value: object, cost: int) -> None:
+        """
+        Take note of a global of ``__main__`` that was pickled.
+
+        Args:
+            name: The global.
+            value: What it is bound to.
+            cost: Bytes to pickle if its content is to be compared; 0 if only it can be replaced.
+        """
+        self._main_names.append(name)
+        self._main_values.append(value)
+        if cost:
+            fetch = partial(self._main.get, name)
+            if cost > WATCHED:
+                self._large.append((fetch, _length(value)))
+            else:
+                self._values.append((fetch, cost))
+        self._settle()
+
+    def add_unsent(self, name: str, value: object) -> None:
+        """Take note of a global of ``__main__`` that cannot be pickled."""
+        self._unsent.append((self._main, name, id(value), type(value)))
+        self._settle()
+
+    def add_absent(self, name: str) -> None:
+        """Take note of a global that ``__main__`` does not have."""
+        self._main_names.append(name)
+        self._main_values.append(_Mark.MISSING)
+
+    def joined(self, others: Sequence[Captures]) -> Captures:
+        """
+        Return this one together with those of the globals that it needs, to be compared as one.
+
+        Args:
+            others: Those of the globals. What is in them is compared up to :data:`WATCHED`, the
+                smallest first.
+        """
+        made = copy(self)
+        for slot in ("_main_names", "_main_values", "_names", "_cells", "_functions", "_members",
+                     "_bases", "_large", "_unsent"):  # fmt: skip
+            setattr(made, slot, list(getattr(self, slot)))
+        values = list(self._values)
+        for other in others:
+            made._main_names += other._main_names
+            made._main_values += other._main_values
+            made._names += other._names
+            made._cells += other._cells
+            made._functions += other._functions
+            made._members += other._members
+            made._bases += other._bases
+            made._unsent += other._unsent
+            made._large += other._large
+            values += other._values
+            # Attributes of classes and functions: they are few, and as small as values.
+            values += [(fetch, _cost_of(fetch())) for fetch in other._loose]
+        left = WATCHED
+        made._values = []
+        for fetch, cost in sorted(values, key=_second):
+            left -= cost
+            if left >= 0:
+                made._values.append((fetch, cost))
+            else:
+                made._large.append((fetch, _length(fetch())))
+        made._settle()
+        return made
+
+    def _settle(self) -> None:
+        fetches = [*self._loose, *(fetch for fetch, _ in self._values)]
+        self._more = bool(
+            self._cells
+            or self._functions
+            or self._members
+            or fetches
+            or self._unsent
+            or self._large
+        )
+        self._print = fingerprint([fetch() for fetch in fetches]) if fetches else None
 
     def _note_globals(
-        self,
-        function: FunctionType,
-        named: dict[str, Any],
-        main: dict[str, Any],
-        unsent: AbstractSet[str],
+        self, function: FunctionType, named: dict[str, Any], main: dict[str, Any]
     ) -> None:
         space = function.__globals__
         known = facts(function.__code__)
-        if known.written_free or (known.writes_globals and space is not main):
+        if known.written_free:
             self.pure = False
-        for name in known.names:
-            value = named.get(name, _Mark.MISSING)
+        if space is main:
+            return
+        if known.writes_globals:
+            self.pure = False
+        for name, value in named.items():
             if is_fixed(value):
                 self._names.append((space, name, value))
-            elif space is main and name in unsent:
-                self._unsent.append((space, name, id(value), type(value)))
             else:
                 self._loose.append(partial(space.get, name))
-                self.pure = self.pure and space is main
+                self.pure = False
+        for name in known.names:
+            if name not in space:
+                self._names.append((space, name, _Mark.MISSING))
 
     def _note_own(self, function: FunctionType, root: object) -> None:
         for cell in function.__closure__ or ():
@@ -287,26 +362,35 @@ class Captures:
         reference = weakref.ref(function)
         if not is_fixed(defaults):
             self._add_loose(partial(_defaults, reference))
+        noted = _annotations(function)
+        if noted:
+            self._members.append((noted, list(noted.values())))
         for space in (function.__kwdefaults__ or {}, function.__dict__):
             for name, value in space.items():
                 if is_fixed(value):
                     self._names.append((space, name, value))
                 else:
                     self._add_loose(partial(space.get, name))
-        own = function.__code__, defaults, function.__kwdefaults__, len(function.__dict__)
+        own = _facets(function), len(function.__dict__)
         if function is root:
             self._own = own
         else:
-            self._functions.append((reference, *own))
+            self._functions.append((reference, own))
 
     def _note_class(self, cls: type) -> None:
         self._members.append((cls.__dict__, list(cls.__dict__.values())))
+        self._bases.append((cls, cls.__bases__))
+        for noted in map(_annotations, (cls, *cls.__dict__.values())):
+            if noted:
+                self._members.append((noted, list(noted.values())))
         if issubclass(cls, Enum):
+            for member in cls:
+                self._members.append((vars(member), list(vars(member).values())))
             return
         for name, value in cls.__dict__.items():
-            of_python = name[:2] == "__" or name == "_field_defaults"
-            if isinstance(value, (list, dict, set, bytearray)) and not of_python:
-                self._add_loose(partial(getattr, cls, name, None))
+            of_python = name[:2] == "__" or name in ("_field_defaults", "_abc_impl")
+            if not of_python and not is_fixed(value) and not hasattr(type(value), "__get__"):
+                self._add_loose(partial(cls.__dict__.get, name))
 
     def _add_loose(self, fetch: Callable[[], object]) -> None:
         self._loose.append(fetch)
@@ -321,14 +405,13 @@ class Captures:
         """
         # The order is that of how often there is such a thing, for this is a hot path.
         if self._own is not None:
-            code, defaults, kwdefaults, size = self._own
-            if (
-                root.__code__ is not code
-                or root.__defaults__ is not defaults
-                or root.__kwdefaults__ is not kwdefaults
-                or len(root.__dict__) != size
-            ):
+            facets, size = self._own
+            if len(root.__dict__) != size or not all(map(is_, _facets(root), facets)):
                 return False
+        if self._main_names and not all(
+            map(is_, map(self._main.get, self._main_names, repeat(_MISSING)), self._main_values)
+        ):
+            return False
         for space, name, value in self._names:
             if space.get(name, _MISSING) is not value:
                 return False
@@ -339,41 +422,73 @@ class Captures:
             found = _contents(cell)
             if found is not value and (value is not _Mark.SELF or found is not root):
                 return False
-        for reference, code, defaults, kwdefaults, size in self._functions:
+        for reference, (facets, size) in self._functions:
             function = reference()
             if (
                 function is None
-                or function.__code__ is not code
-                or function.__defaults__ is not defaults
-                or function.__kwdefaults__ is not kwdefaults
                 or len(function.__dict__) != size
+                or not all(map(is_, _facets(function), facets))
             ):
                 return False
         for members, values in self._members:
             if len(values) != len(members) or not all(map(is_, values, members.values())):
                 return False
+        for cls, bases in self._bases:
+            if cls.__bases__ is not bases:
+                return False
         for space, name, identity, kind in self._unsent:
             found = space.get(name)
             if id(found) != identity or type(found) is not kind:
                 return False
-        return self._snapshot is None or self._same(*self._snapshot)
-
-    def _same(self, body: bytes, snapshots: list[memoryview]) -> bool:
-        try:
-            now, views = dump([fetch() for fetch in self._loose])
-        except PayloadError:
-            return False  # to encode the function anew will say what is wrong
-        return (
-            body == now and len(snapshots) == len(views) and all(map(same_bytes, snapshots, views))
+        for fetch, length in self._large:
+            if _length(fetch()) != length:
+                return False
+        return self._print is None or self._print.holds(
+            [fetch() for fetch in self._loose] + [fetch() for fetch, _ in self._values]
         )
 
 
 _MISSING = _Mark.MISSING
 
 
+_Facets = tuple[tuple[Any, ...], int]
+
+_facets = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__name__", "__doc__")
+
+WATCHED = 4096
+"""
+Bytes of pickle (and 256 times as many of arrays) up to which changes in place of globals are seen.
+
+To pickle and compare 4 KB takes 20 to 40 µs, and so does to compare an array of 1 MB.
+"""
+
+_second = itemgetter(1)
+
+
+def _length(value: object) -> int:
+    try:
+        return len(value) if type(value).__module__ == "builtins" else -1  # type: ignore[arg-type]
+    except TypeError:
+        return -1
+
+
+def _cost_of(value: object) -> int:
+    return fingerprint([value]).cost
+
+
+def _data_of_module(module: ModuleType) -> list[object]:
+    return [value for value in list(module.__dict__.values()) if not is_fixed(value)]
+
+
 def _is_of_python(function: FunctionType) -> bool:
     name = function.__globals__.get("__name__")
     return isinstance(name, str) and name.split(".")[0] in sys.stdlib_module_names
+
+
+def _annotations(obj: object) -> dict[str, Any] | None:
+    if type(obj) is FunctionType:
+        return obj.__annotations__ if sys.version_info < (3, 14) else None
+    return vars(obj).get("__annotations__") if isinstance(obj, type) else None
 
 
 def _contents(cell: CellType) -> object:

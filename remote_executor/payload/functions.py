@@ -9,21 +9,37 @@ show in the next (PARITY L13).
 
 from __future__ import annotations
 
-import sys
+import gc
 import weakref
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
+from remote_executor.payload.code.names import names
 from remote_executor.payload.copies import PrivateCopies
-from remote_executor.payload.pickles import OUT_OF_BAND, dump, holds_code, load, plainly
+from remote_executor.payload.pickles import (
+    OUT_OF_BAND,
+    dump,
+    dump_copied,
+    guarded,
+    holds_code,
+    load,
+    plainly,
+)
 
 if TYPE_CHECKING:
     from remote_executor.payload.by_source import Pythons
+    from remote_executor.payload.by_value import Visit
     from remote_executor.payload.captures import Captures
 
-__all__ = ["PURE", "Encoded", "FunctionCache", "FunctionTable"]
+    Names = tuple[str, ...]
+    Key = int | tuple[int, Names]
+
+__all__ = ["CODE", "PURE", "Encoded", "FunctionCache", "FunctionTable", "in_one_piece"]
 
 #: The flag of a function that may be rebuilt once.
 PURE = 1
@@ -38,13 +54,85 @@ _APART = 256 * 1024
 _BY_NAME = (b"\x93\x94.", b"\x93.")
 
 
+def call_whole(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call what has come in one piece with its arguments."""
+    return function(*args, **kwargs)
+
+
+CODE = frozenset({BuiltinFunctionType, FunctionType, type, type(lru_cache(abs))})
+"""Types of functions that have no parts in common with their arguments."""
+
+_MOST_PARTS = 300
+"""So many parts of a callable and of its arguments are compared, which takes some 50 µs."""
+
+
+def in_one_piece(function: Any, call: Any) -> tuple[Any, Any]:
+    """
+    Have a callable travel with its arguments if they have parts in common.
+
+    So ``submit(obj.method, obj)`` gives the method its own object, as in one pickle.
+
+    Args:
+        function: What is called: an object, a bound method, a partial.
+        call: Its positional and its keyword arguments.
+
+    Returns:
+        What to call, and with what.
+    """
+    if type(function) is FunctionType and not function.__closure__:
+        return function, call
+    args, kwargs = call
+    theirs = dict(_parts([args, kwargs]))
+    if theirs:
+        theirs.pop(id(args), None)
+        theirs.pop(id(kwargs), None)
+        for key, _ in _parts([function]):
+            if key in theirs:
+                return call_whole, ((function, *args), kwargs)
+    return function, call
+
+
+def _parts(todo: list[Any]) -> Iterator[tuple[int, object]]:
+    """Yield objects that have an identity, and what is in them, up to a number."""
+    seen: set[int] = set()
+    left = _MOST_PARTS
+    while todo and left:
+        obj = todo.pop()
+        kind = type(obj)
+        if kind in _ATOMS or id(obj) in seen:
+            continue
+        left -= 1
+        seen.add(id(obj))
+        if kind is tuple or kind is frozenset:
+            todo += obj
+            continue
+        if kind is FunctionType:
+            todo += (each for cell in obj.__closure__ or () for each in gc.get_referents(cell))
+        if kind in CODE or isinstance(obj, (type, ModuleType)):
+            continue
+        yield id(obj), obj
+        if kind is dict:
+            todo += obj.copy().values()
+        elif kind in (list, set, deque):
+            todo += obj.copy()
+        elif kind is MethodType:
+            todo.append(obj.__self__)
+        elif kind is partial:
+            todo += (obj.func, *obj.args, *obj.keywords.values())
+        else:
+            todo += getattr(obj, "__dict__", {}).copy().values()
+
+
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, range})
+
+
 class Part:
     """A large captured buffer: sent once to a server, whatever functions have it."""
 
     __slots__ = ("body", "buffers", "key", "parts", "pure")
 
     def __init__(self, buffer: memoryview) -> None:
-        from remote_executor.payload.by_value import key_of
+        from remote_executor.payload.code.digests import key_of
 
         self.key = key_of(buffer)
         self.body = b""
@@ -64,6 +152,7 @@ class Encoded:
         key: The same for the same content, another for other content. The function needs to be
             sent only to who does not know the key.
         pure: Whether it may be rebuilt once and called again and again.
+        extra: Names of ``__main__`` that are in it for the arguments' sake.
         size: Bytes in all.
         tokens: Those of the shared objects that it refers to, once somebody has looked.
         abroad: Other Pythons, and what goes to them or why nothing can; None as long as nobody has
@@ -75,6 +164,7 @@ class Encoded:
         "abroad",
         "body",
         "buffers",
+        "extra",
         "key",
         "parts",
         "pure",
@@ -82,7 +172,10 @@ class Encoded:
         "tokens",
     )
 
-    def __init__(self, body: bytes, buffers: Sequence[memoryview], pure: bool) -> None:
+    def __init__(
+        self, body: bytes, buffers: Sequence[memoryview], pure: bool, extra: Names = ()
+    ) -> None:
+        self.extra = extra
         self.body = body
         self.buffers = buffers
         self.pure = pure
@@ -94,7 +187,7 @@ class Encoded:
         if not buffers and len(body) <= _SHORT:
             self.key = body
         else:
-            from remote_executor.payload.by_value import digest
+            from remote_executor.payload.code.digests import digest
 
             if self.size - len(body) >= _APART:
                 self.parts = tuple(map(Part, buffers))
@@ -129,12 +222,13 @@ class Encoded:
 
 
 class _Entry:
-    __slots__ = ("captures", "encoded", "reference", "used")
+    __slots__ = ("captures", "encoded", "reference", "refreshed", "used")
 
     def __init__(self, encoded: Encoded, captures: Captures | None) -> None:
         self.encoded = encoded
         self.captures = captures
         self.reference: Any = None
+        self.refreshed = names.refreshed
         self.used = False
 
 
@@ -156,16 +250,17 @@ class FunctionCache:
             max_count: How many functions it holds.
             max_bytes: How many bytes they may have together.
         """
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[Key, _Entry] = {}
         self._max_count = max_count
         self._max_bytes = max_bytes
 
-    def encode(self, function: Callable[..., Any]) -> Encoded:
+    def encode(self, function: Callable[..., Any], needs: Visit | None = None) -> Encoded:
         """
         Pickle a function, or find the pickle that is still right.
 
         Args:
             function: Any callable.
+            needs: What its arguments need of ``__main__``.
 
         Returns:
             The function with its captured values as they are now. The same object as before if
@@ -174,13 +269,38 @@ class FunctionCache:
         Raises:
             PayloadError: If the function or something that it captured cannot be pickled.
         """
-        entry = self._entries.get(id(function))
+        extra = () if needs is None else needed(needs)
+        if names.asked:
+            names.look()
+            extra = tuple(dict.fromkeys((*extra, *names.asked)))
+        key = (id(function), extra) if extra else id(function)
+        entry = self._entries.get(key)
         if entry is not None and entry.reference() is function:
             captures = entry.captures
-            if captures is None or captures.hold(function):
+            if captures is None or (entry.refreshed == names.refreshed and captures.hold(function)):
                 entry.used = True
                 return entry.encoded
-        return self._encode(function, entry)
+        return self._encode(function, extra, key, entry)
+
+    def pack(
+        self, function: Callable[..., Any], call: Any
+    ) -> tuple[Encoded, bytes, Sequence[memoryview]]:
+        """
+        Pickle a call.
+
+        Args:
+            function: Any callable.
+            call: Its positional and its keyword arguments.
+
+        Returns:
+            The function, with all that the arguments need of ``__main__``, the pickle of the
+            arguments and their large buffers.
+
+        Raises:
+            PayloadError: If something cannot be pickled.
+        """
+        body, buffers, needs = dump_copied(call, "call")
+        return self.encode(function, needs), body, buffers
 
     def encode_abroad(
         self, function: Callable[..., Any], encoded: Encoded, pythons: Pythons
@@ -208,21 +328,22 @@ class FunctionCache:
             raise found.with_traceback(None)
         return found
 
-    def _encode(self, function: Callable[..., Any], before: _Entry | None) -> Encoded:
+    def _encode(
+        self, function: Callable[..., Any], extra: Names, key: Key, before: _Entry | None
+    ) -> Encoded:
         captures: Captures | None = None
-        plain = plainly(function)
+        plain = plainly(function) if not extra else None
         if plain is not None and plain[0].endswith(_BY_NAME):
             encoded = Encoded(*plain, pure=True)
         else:
             pool = before.encoded.buffers if before is not None else ()
-            encoded, captures = _encode_by_value(function, pool)
+            encoded, captures = _encode_by_value(function, extra, pool)
             if captures is None:
                 return encoded
-        self._keep(function, _Entry(encoded, captures))
+        self._keep(function, key, _Entry(encoded, captures))
         return encoded
 
-    def _keep(self, function: Callable[..., Any], entry: _Entry) -> None:
-        key = id(function)
+    def _keep(self, function: Callable[..., Any], key: Key, entry: _Entry) -> None:
         entries = self._entries
 
         def forget(_: object) -> None:
@@ -266,29 +387,33 @@ class FunctionCache:
         return f"<FunctionCache {len(self._entries)} functions>"
 
 
-def _encode_by_value(
-    function: Callable[..., Any], pool: Sequence[memoryview]
-) -> tuple[Encoded, Captures | None]:
-    from remote_executor.payload import by_value
-    from remote_executor.payload.captures import Captures, is_code
+def needed(needs: Visit) -> Names:
+    """Return the names that something needs, as a part of a key."""
+    if needs.all:
+        from remote_executor.payload.code.names import main_globals
 
-    if not is_code(function):
+        return tuple(name for name in list(main_globals()) if name[:2] != "__")
+    return tuple(needs.names)
+
+
+def _encode_by_value(
+    function: Callable[..., Any], extra: Names, pool: Sequence[memoryview]
+) -> tuple[Encoded, Captures | None]:
+    from remote_executor.payload.captures import is_code
+    from remote_executor.payload.code.digests import frozen
+
+    if not is_code(function) and not extra:
         # A bound method, a partial, an object with __call__: it may change in ways that nobody
         # can see, and mostly pickles fast.
         body, views = dump(function, "function")
-        return Encoded(body, by_value.frozen(views, pool), pure=False), None
-    visit = by_value.Visit()
-    body, views = dump(function, "function", visit)
-    snapshots = by_value.frozen(views, pool)
+        return Encoded(body, frozen(views, pool), pure=False), None
+    from remote_executor.payload.code.bundles import function_bundle
 
-    def freeze(views: list[memoryview]) -> list[memoryview]:
-        return by_value.frozen(views, snapshots)
+    def way(part: Any) -> tuple[bytes, list[memoryview], Captures]:
+        return function_bundle(part, extra, pool)
 
-    main = sys.modules["__main__"].__dict__
-    captures = Captures(
-        function, visit.functions, visit.classes, visit.dispatchers, main, visit.unsent, freeze
-    )
-    return Encoded(body, snapshots, captures.pure), captures
+    body, snapshots, captures = guarded(way, function, "function")
+    return Encoded(body, snapshots, captures.pure, extra), captures
 
 
 def _encode_by_source(
@@ -297,13 +422,13 @@ def _encode_by_source(
     if not holds_code(encoded.body):
         return encoded
     from remote_executor.payload.by_source import dump_abroad
-    from remote_executor.payload.by_value import frozen
+    from remote_executor.payload.code.digests import frozen
 
     try:
-        body, views = dump_abroad(function, "function", pythons)
+        body, views = dump_abroad(function, "function", pythons, encoded.extra)
     except PayloadError as error:
         return error
-    return Encoded(body, frozen(views, encoded.buffers), encoded.pure)
+    return Encoded(body, frozen(views, encoded.buffers), encoded.pure, encoded.extra)
 
 
 class _Definition:

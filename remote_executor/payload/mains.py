@@ -21,16 +21,15 @@ from __future__ import annotations
 
 import builtins
 import functools
-import pickle
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
 from remote_executor.errors import PayloadError
 
-__all__ = ["Unsent", "applied", "arrived", "bind", "namespace", "prepare_main", "record_into"]
+__all__ = ["Unsent", "applied", "arrived", "namespace", "prepare_main", "record_into"]
 
 Token = bytes
 
@@ -86,7 +85,10 @@ def prepare_main() -> ModuleType:
         The new module, which is ``sys.modules["__main__"]`` now.
     """
     global _main
-    _main = ModuleType("__main__")
+    from remote_executor.payload.code import namespace as sent
+
+    sent.reset()
+    _main = sent.MainModule("__main__")
     _main.__dict__["__builtins__"] = builtins
     applied.clear()
     arrived.clear()
@@ -116,55 +118,34 @@ def record_into(record: dict[str, Token] | None) -> dict[str, Token] | None:
     return before
 
 
-def _is_new(name: str, token: Token) -> bool:
+def note_token(name: str, token: Token) -> None:
+    """Note that what is being loaded needs a global of this token."""
     if _record is not None:
         _record[name] = token
-    if applied.get(name) == token:
-        return False
-    applied[name] = token
-    return True
 
 
 def fill_function(function: FunctionType, state: tuple[Any, ...]) -> None:
     """
-    Finish a function of ``__main__`` and apply the globals that came with it.
+    Finish a function.
 
     Args:
-        function: The function, made upon :func:`namespace`.
-        state: cloudpickle's state without globals, the client's name for it or None, its globals
-            that are code as ``(name, token, value)``, those that are data as
-            ``(name, token, body, buffers)``.
+        function: The function, new or to be filled again.
+        state: cloudpickle's state, the client's name for the function or None, and its captured
+            variables with what each holds.
     """
     from remote_executor.payload.code import cloudpickle_inside
 
-    plain, home, code, data = state
+    plain, home, contents = state
     cloudpickle_inside.fill_function(function, plain)
+    for own, (cell, content) in zip(function.__closure__ or (), contents, strict=False):
+        for value in content:
+            own.cell_contents = cell.cell_contents = value
     if home is not None:
         arrived[function] = home
-    bind(function.__globals__, code, data)
-
-
-def bind(space: dict[str, Any], code: Sequence[Any], data: Sequence[Any]) -> None:
-    """
-    Apply globals that came with a function or class, where they are new.
-
-    Args:
-        space: The globals of ``__main__`` here.
-        code: Those that are code, as ``(name, token, value)``.
-        data: Those that are data, as ``(name, token, body, buffers)``.
-    """
-    space.update({name: value for name, token, value in code if _is_new(name, token)})
-    for name, token, body, buffers in data:
-        if _is_new(name, token):
-            try:
-                space[name] = pickle.loads(body, buffers=buffers)
-            except BaseException:
-                applied.pop(name, None)  # it is no older value's turn: the next says the same
-                raise
 
 
 def rebuild_class(
-    maker: Callable[..., type], args: tuple[Any, ...], tracker: str, home: str | None, token: Token
+    maker: Callable[..., type], args: tuple[Any, ...], tracker: str, home: str | None, _: Token
 ) -> Any:
     """
     Find the class that came before under the same tracker, or make it.
@@ -174,15 +155,14 @@ def rebuild_class(
         args: Its arguments.
         tracker: cloudpickle's id for the class, the same in all processes.
         home: The name by which the client finds it in its ``__main__``, or None.
-        token: Changes when another class takes that name.
     """
     cls: Any = _tracked(tracker)
     if cls is None:
         cls = maker(*args)
+    elif maker.__name__ == "make_class" and cls.__bases__ != args[1]:
+        cls.__bases__ = args[1]
     if home is not None:
         arrived[cls] = home
-        if "." not in home and _is_new(home, token):
-            _main.__dict__[home] = cls
     return cls
 
 

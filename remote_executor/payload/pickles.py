@@ -8,14 +8,16 @@ local functions. Those take the slower way in :mod:`remote_executor.payload.by_v
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 import sys
 from collections.abc import Callable, Sequence
 from pickle import dumps, loads
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from remote_executor.errors import PayloadError
+from remote_executor.payload.code.calls import ArgumentPickler, ResultPickler
 from remote_executor.payload.own_imports import load_own
 from remote_executor.payload.pythons import abroad
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = [
     "OUT_OF_BAND",
     "dump",
+    "dump_copied",
     "dump_result",
+    "guarded",
     "holds_code",
     "keeper",
     "load",
@@ -39,6 +43,14 @@ OUT_OF_BAND = 64 * 1024
 #: In every pickle that names ``__main__``, or ``__mp_main__`` in a child of multiprocessing. That
 #: it is also in some that merely hold such a text costs them time, nothing else.
 _MAIN = b"_main__"
+
+#: In pickles that hold code.
+_OF_CODE = b"cloudpickle", b"remote_executor.payload.mains", b"remote_executor.payload.code"
+
+#: Types whose values are pickled in a moment, and hold nothing else.
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+R = TypeVar("R")
 
 _modules = sys.modules
 
@@ -121,17 +133,14 @@ def plainly(obj: object) -> tuple[bytes, Sequence[memoryview]] | None:
     return body, buffers
 
 
-def dump(
-    obj: object, what: str = "object", visit: Visit | None = None
-) -> tuple[bytes, Sequence[memoryview]]:
+def dump(obj: object, what: str = "object") -> tuple[bytes, Sequence[memoryview]]:
     """
-    Pickle an object for a worker.
+    Pickle an object for a worker, together with what it needs of ``__main__``.
 
     Args:
         obj: Anything.
         what: What it is, in the words of an error. ``"call"`` means a pair of positional and
             keyword arguments, and an error names the argument.
-        visit: Takes what must travel by value, for :class:`FunctionCache`.
 
     Returns:
         The pickle, and the large buffers that belong to it. The buffers are views on the live
@@ -140,17 +149,54 @@ def dump(
     Raises:
         PayloadError: If some part of it cannot be pickled.
     """
-    found = plainly(obj)
-    return _by_value(obj, what, visit) if found is None else found
+    body, buffers, visit = dump_copied(obj, what)
+    if visit is None:
+        return body, buffers
+    from remote_executor.payload.code.bundles import wrapped
+
+    return wrapped(body, buffers, visit, what)
 
 
-def _by_value(obj: object, what: str, visit: Visit | None) -> tuple[bytes, Sequence[memoryview]]:
-    from remote_executor.payload import by_value
+def dump_copied(
+    obj: object, what: str = "object"
+) -> tuple[bytes, Sequence[memoryview], Visit | None]:
+    """
+    Pickle what is copied to a worker, and tell what else it needs there.
 
-    def way(part: object) -> tuple[bytes, list[memoryview]]:
-        return by_value.dump_for_worker(part, visit)
+    Args:
+        obj: Anything.
+        what: As for :func:`dump`.
 
-    return _slowly(way, obj, what)
+    Returns:
+        The pickle, its large buffers, and which names of ``__main__`` it needs, or None.
+
+    Raises:
+        PayloadError: If some part of it cannot be pickled.
+    """
+    if what == "call" and _is_plain(obj):
+        return dumps(obj, 5), (), None
+
+    def way(part: object) -> tuple[bytes, Sequence[memoryview], Visit | None]:
+        file = io.BytesIO()
+        buffers: list[memoryview] = []
+        pickler = ArgumentPickler(file, keeper(buffers))
+        pickler.dump(part)
+        visit = pickler.visit
+        if pickler.names or visit is not None:
+            from remote_executor.payload.by_value import Visit
+
+            visit = visit or Visit()
+            visit.names.update(pickler.names)
+        return file.getvalue(), buffers or (), visit
+
+    return guarded(way, obj, what)
+
+
+def _is_plain(call: Any) -> bool:
+    if type(call) is not tuple or len(call) != 2:
+        return False
+    args, kwargs = call
+    return not kwargs and _ATOMS.issuperset(map(type, args))
 
 
 def dump_result(obj: object, what: str = "result") -> tuple[bytes, Sequence[memoryview]]:
@@ -177,17 +223,24 @@ def dump_result(obj: object, what: str = "result") -> tuple[bytes, Sequence[memo
         return _FLOAT.pack(b"\x80\x05G", obj, b"."), ()
     if type(obj) is int and -_INTS <= obj < _INTS:
         return _INT.pack(b"\x80\x05J", obj, b"."), ()
-    found = plainly(obj)
-    if found is not None:
-        return found
+    if type(obj) in _ATOMS:
+        return dumps(obj, 5), ()
     if abroad.client:
+        found = plainly(obj)
+        if found is not None:
+            return found
         load_own("remote_executor.payload.by_source")
-        from remote_executor.payload.by_source import dump_for_foreign_client as dump_for_client
-    else:
-        load_own("remote_executor.payload.by_value")
-        from remote_executor.payload.by_value import dump_for_client
+        from remote_executor.payload.by_source import dump_for_foreign_client
 
-    return _slowly(dump_for_client, obj, what)
+        return guarded(dump_for_foreign_client, obj, what)
+
+    def way(part: object) -> tuple[bytes, Sequence[memoryview]]:
+        file = io.BytesIO()
+        buffers: list[memoryview] = []
+        ResultPickler(file, keeper(buffers)).dump(part)
+        return file.getvalue(), buffers or ()
+
+    return guarded(way, obj, what)
 
 
 def holds_code(body: bytes | bytearray | memoryview) -> bool:
@@ -198,7 +251,7 @@ def holds_code(body: bytes | bytearray | memoryview) -> bool:
         body: The pickle. That it merely mentions the modules which rebuild code counts too.
     """
     data = bytes(body)
-    return b"cloudpickle" in data or b"remote_executor.payload.mains" in data
+    return any(each in data for each in _OF_CODE)
 
 
 def load(body: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) -> Any:
@@ -217,15 +270,31 @@ def load(body: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) -> A
     return loads(body)
 
 
-def _slowly(
-    way: Callable[[object], tuple[bytes, list[memoryview]]], obj: object, what: str
-) -> tuple[bytes, list[memoryview]]:
-    try:
-        return way(obj)
-    except PayloadError:
-        raise
-    except Exception as error:
-        load_own("remote_executor.payload.culprits")
-        from remote_executor.payload.culprits import blame
+def guarded(way: Callable[[object], R], obj: object, what: str) -> R:
+    """
+    Pickle something, and say what is wrong with it if it cannot be.
 
-        raise PayloadError(blame(obj, what, way), str(error) or type(error).__name__) from error
+    Args:
+        way: Pickles it, or a part of it.
+        obj: Anything.
+        what: What it is, in the words of an error.
+
+    Raises:
+        PayloadError: If it cannot be pickled.
+    """
+    for left in (2, 1, 0):
+        try:
+            return way(obj)
+        except PayloadError:
+            raise
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            if isinstance(error, RuntimeError) and "during iteration" in reason:
+                if left:
+                    continue  # another thread has changed a container meanwhile
+                reason = f"another thread changes it all the time: {reason}"
+            load_own("remote_executor.payload.culprits")
+            from remote_executor.payload.culprits import blame
+
+            raise PayloadError(blame(obj, what, way), reason) from error
+    raise AssertionError  # pragma: no cover

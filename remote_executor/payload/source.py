@@ -266,12 +266,10 @@ def bind(space: dict[str, Any], named: tuple[Any, ...]) -> None:
 
     Args:
         space: Where.
-        named: Those of ``__main__`` that are code and those that are data, as
-            :func:`mains.fill_function` takes them, and as a dict those of other modules.
+        named: As a dict those of modules that are not imported here, and last: what comes before
+            it is bound by being loaded.
     """
-    code, data, others = named
-    mains.bind(space, code, data)
-    space.update(others)
+    space.update(named[-1])
 
 
 def define(

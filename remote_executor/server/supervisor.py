@@ -1322,6 +1322,7 @@ class Supervisor:
             "initializer": client.setup is not None,
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
+            "argv": client.config.get("argv"),
             "authkey": client.config.get("authkey"),
             "depth": client.config.get("depth"),
             "log_level": client.config.get("log_level"),

@@ -35,6 +35,7 @@ from itertools import islice, starmap
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from remote_executor.errors import PayloadError
 from remote_executor.lineage import DEPTH
 from remote_executor.net.segments import (
     AVAILABLE,
@@ -48,6 +49,7 @@ from remote_executor.net.segments import (
 from remote_executor.net.streams import receive_with_fds, send_with_fd
 from remote_executor.net.vectors import write_some
 from remote_executor.payload import shared
+from remote_executor.payload.code import namespace
 from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.failures import encode_failure
 from remote_executor.payload.functions import PURE, FunctionTable
@@ -266,6 +268,8 @@ class Worker:
             else:
                 self._run(frame)
             current.task = None
+            if namespace.asked:
+                namespace.forget_asked()
             del frame  # as above
             if self._has_large:
                 self._functions.end_task()
@@ -662,6 +666,30 @@ class LateFinder:
             sys.meta_path.insert(0, self._own)
         self._own.claim(fields["own"], fields["found"])
 
+    def ask_name(self, name: str) -> tuple[Any, Sequence[Any]] | None:
+        """
+        Ask for a name of the client's ``__main__``.
+
+        Returns:
+            Its bundle and the buffers of that; None if there is no such name.
+
+        Raises:
+            PayloadError: If the client has it, and it cannot be sent.
+        """
+        if not self._load():
+            return None
+        answer = self._asker.ask({"name": name, "task": current.task})
+        if answer is None:
+            return None
+        fields, contents = answer
+        if fields.get("refused"):
+            raise PayloadError(f"global {name!r} of the program", str(fields["refused"]))
+        if not fields.get("bundle"):
+            return None
+        by_digest = dict(zip(fields["contents"], contents, strict=True))
+        body, *buffers = (by_digest[each] for each in fields["bundle"])
+        return body, [bytearray(buffer) for buffer in buffers]
+
     def _load(self) -> bool:
         """Load what asks; return whether there is somebody to ask."""
         if self._finder is None:
@@ -706,7 +734,7 @@ def run(
     Be a worker until the token pipe is closed. Called in a process just forked.
 
     Args:
-        config: "index", "initializer", "sys_path", "cwd", "modules", "log_level",
+        config: "index", "initializer", "sys_path", "cwd", "argv", "modules", "log_level",
             "client": see the supervisor.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
@@ -727,6 +755,7 @@ def run(
             worker.finder = finder
             if config.get("own") is not None:
                 finder.claim(config["own"])
+            namespace.ask_by(finder.ask_name)
         prepare_main()
         if config.get("client") is not None:
             implementation, version = config["client"]
@@ -768,7 +797,8 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
         _enter(config["cwd"])
     if isinstance(config.get("depth"), int):
         os.environ[DEPTH] = str(config["depth"])
-    sys.argv[:] = [""]
+    argv = config.get("argv")
+    sys.argv[:] = argv if isinstance(argv, list) else [""]
     become_reaper()
     if config.get("authkey") is not None:
         share_key(bytes.fromhex(config["authkey"]))

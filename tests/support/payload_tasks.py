@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from remote_executor.payload import failures, mains, pickles
-from remote_executor.payload.functions import PURE, FunctionCache, FunctionTable
+from remote_executor.payload.functions import PURE, FunctionCache, FunctionTable, in_one_piece
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -159,8 +159,9 @@ def serve():
             continue
         number, body, buffers = parts
         try:
+            function = table.get(number)
             args, kwargs = pickles.load(body, buffers)
-            answer = "result", *pickles.dump_result(table.get(number)(*args, **kwargs))
+            answer = "result", *pickles.dump_result(function(*args, **kwargs))
         except BaseException as error:
             answer = "failure", *failures.encode_failure(error, skip=1)
         # As bytes, as a socket would have it.
@@ -187,8 +188,7 @@ class Worker:
         )
 
     def call(self, function, *args, **kwargs):
-        encoded = self.cache.encode(function)
-        body, buffers = pickles.dump((args, kwargs), "call")
+        encoded, body, buffers = self.cache.pack(function, (args, kwargs))
         if encoded.key not in self.numbers:
             number = self.numbers[encoded.key] = len(self.numbers)
             flags = PURE if encoded.pure else 0
@@ -199,6 +199,11 @@ class Worker:
         if kind == "failure":
             raise failures.decode_failure(body, rest)
         return pickles.load(body, rest)
+
+    def whole(self, function, *args):
+        """Call a method or a partial, in one piece with its arguments if need be."""
+        function, (args, _) = in_one_piece(function, (args, {}))
+        return self.call(function, *args)
 
     def send(self, *message):
         pickle.dump(message, self.process.stdin)

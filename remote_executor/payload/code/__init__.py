@@ -1,1 +1,1 @@
-"""Functions and classes: what they are made of, and what stands for them in a pickle."""
+"""Code on its way to workers: names of ``__main__``, values, imports, and definitions."""

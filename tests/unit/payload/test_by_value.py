@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import io
 import pickle
 import sys
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from remote_executor.errors import PayloadError
-from remote_executor.payload.by_value import Frozen, Visit, digest, dump_for_worker, frozen
+from remote_executor.payload.by_value import Visit, WorkerPickler
 from remote_executor.payload.pickles import dump, dump_result, load
 from tests.support import payload_tasks as tasks
 
@@ -80,7 +81,7 @@ def test_a_visit_tells_what_travels_by_value():
         return tasks.add
 
     visit = Visit()
-    dump_for_worker(lambda: (Local, helper, tasks.Plain), visit)
+    WorkerPickler(io.BytesIO(), bool, visit).dump(lambda: (Local, helper, tasks.Plain))
 
     names = [function.__name__ for function, _ in visit.functions]
     assert names == ["<lambda>", "helper"]
@@ -95,38 +96,9 @@ def test_the_package_of_a_program_goes_along(monkeypatch, package, sent):
     exec("def of_main(): pass", main)
     visit = Visit()
 
-    dump_for_worker(main.pop("of_main"), visit)
+    WorkerPickler(io.BytesIO(), bool, visit).dump(main.pop("of_main"))
 
-    assert ("__package__" in visit.data) == sent
-
-
-def test_a_digest_names_content_and_its_parts():
-    names = {
-        digest(b"ab"),
-        digest(b"a", [b"b"]),
-        digest(b"", [b"ab"]),
-        digest(b"", [b"a", b"b"]),
-        digest(b"ac"),
-    }
-
-    assert len(names) == 5
-    assert digest(b"ab", [bytearray(b"c")]) == digest(b"ab", [memoryview(b"c")])
-    assert digest(b"ab", short=2) == b"ab"
-    assert digest(b"abc", short=2) == digest(b"abc")
-    assert digest(b"ab", [b""], short=2) != b"ab"
-
-
-def test_snapshots_are_copies_unless_nobody_can_write():
-    live = bytearray(b"abc")
-    first = frozen([memoryview(live), memoryview(b"xyz"), memoryview(b"wxyz")[1:]])
-    live[0] = 0
-
-    assert [bytes(view) for view in first] == [b"abc", b"xyz", b"xyz"]
-    assert [type(view.obj) for view in first] == [Frozen, bytes, Frozen]
-    assert frozen(first) == first
-    again = frozen([memoryview(live), memoryview(bytearray(b"abc"))], first)
-    assert again[0] is not first[0]
-    assert again[1] is first[0]
+    assert ("__package__" in visit.names) == sent
 
 
 @pytest.mark.parametrize("dumper", [dump, dump_result])

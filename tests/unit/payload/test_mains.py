@@ -62,15 +62,14 @@ class Pair:
         sys.modules["__main__"] = self.worker
 
     def call(self, function, *args):
-        encoded = self.cache.encode(function)
+        encoded, *call = self.cache.pack(function, (args, {}))
         if encoded.key not in self.numbers:
             number = self.numbers[encoded.key] = len(self.numbers)
             buffers = [bytearray(buffer) for buffer in encoded.buffers]
             self.table.define(number, PURE if encoded.pure else 0, encoded.body, buffers)
-        call = dump(args)
         self.as_worker()
         try:
-            answer = dump_result(self.table.get(self.numbers[encoded.key])(*load(*call)))
+            answer = dump_result(self.table.get(self.numbers[encoded.key])(*load(*call)[0]))
         finally:
             self.as_client()
         return load(*answer)
@@ -228,6 +227,7 @@ def test_a_class_is_rebuilt_where_it_is_not_known(pair, monkeypatch):
     tracked = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID
     tracker = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS[pair.client.Point]
     monkeypatch.delitem(tracked, tracker)
+    pair.as_worker()
     made = load(*body)
 
     assert made is not pair.client.Point
@@ -311,8 +311,9 @@ def test_a_silent_error_in_a_global_is_named(pair):
 
 
 def test_a_client_that_loads_its_own_pickle_keeps_its_globals(pair):
+    """What a pickle brings along is not bound in the client's own ``__main__``."""
     main = pair.client
-    body = dump(main.grow)
+    body = dump(eval("lambda x: grow(x)", main.__dict__))
 
     load(*body)(5)
     assert main.items == []

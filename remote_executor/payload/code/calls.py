@@ -1,0 +1,199 @@
+"""
+Picklers for arguments and results: the C pickler, and one look at code that is met.
+
+What is plain data is pickled as by ``pickle.dumps``. Functions and classes of ``__main__`` go by
+name, and the names are noted. Nothing is pickled twice, so a ``__getstate__`` that can run only
+once may be in it. What must travel by its definition, such as a lambda, is the business of
+:mod:`remote_executor.payload.by_value`, which is loaded when such a thing is met first.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import io
+import os
+import pickle
+import sys
+import typing
+import weakref
+from collections import OrderedDict
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    ModuleType,
+)
+from typing import TYPE_CHECKING, Any
+
+from remote_executor.payload.code.names import found_by_name, names
+from remote_executor.payload.own_imports import load_own
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from remote_executor.payload.by_value import Visit, WorkerPickler
+
+__all__ = ["ArgumentPickler", "ResultPickler", "is_future"]
+
+LRU_CACHE = type(functools.lru_cache(lambda: None))
+
+_SPECIAL = frozenset(
+    {
+        FunctionType,
+        BuiltinFunctionType,
+        LRU_CACHE,
+        ModuleType,
+        CodeType,
+        CellType,
+        GetSetDescriptorType,
+        MappingProxyType,
+        classmethod,
+        staticmethod,
+        property,
+        typing.TypeVar,
+        weakref.WeakSet,
+        type({}.keys()),
+        type({}.values()),
+        type({}.items()),
+        type(OrderedDict().keys()),
+        type(OrderedDict().values()),
+        type(OrderedDict().items()),
+        type(os.environ),
+        io.TextIOWrapper,
+    }
+)
+"""Types of which the plain pickler would make something else, or nothing."""
+
+
+_FIELD = "_FIELD_BASE"
+"""The type of the marks of ``dataclasses``, which is not imported for that."""
+
+_USUAL: Any = object.__reduce__
+
+
+def is_future(obj: object) -> str:
+    """Say why a Future or an Executor cannot be sent; nothing of all else."""
+    futures: Any = sys.modules.get("concurrent.futures._base")
+    if futures is not None and type(obj).__reduce__ is object.__reduce__:
+        if isinstance(obj, futures.Future):
+            return "a Future cannot be sent, send its result()"
+        if isinstance(obj, futures.Executor):
+            return "an Executor cannot be sent, it belongs to its process"
+    return ""
+
+
+def _by_value_modules() -> bool:
+    """Whether the program has asked cloudpickle to send whole modules by value."""
+    cloudpickle: Any = sys.modules.get("cloudpickle.cloudpickle")
+    return bool(getattr(cloudpickle, "_PICKLE_BY_VALUE_MODULES", None))
+
+
+def home_in_main(obj: Any) -> str | None:
+    """Return the dotted name that a function or class has, if ``__main__`` finds it by that."""
+    if getattr(obj, "__module__", None) not in ("__main__", "__mp_main__"):
+        return None
+    home = getattr(obj, "__qualname__", None)
+    if not isinstance(home, str):
+        return None
+    found: Any = sys.modules["__main__"]
+    for name in home.split("."):
+        # Not getattr(), which in a worker would ask the client.
+        found = vars(found).get(name) if isinstance(found, ModuleType) else getattr(
+            found, name, None
+        )  # fmt: skip
+    return home if found is obj else None
+
+
+def _keeps_data(obj: Any) -> bool:
+    """Whether a function has captured what may be an argument, too."""
+    from remote_executor.payload.captures import is_fixed
+
+    cells = getattr(obj, "__closure__", None) or ()
+    return not all(is_fixed(each) for cell in cells for each in gc.get_referents(cell))
+
+
+class ArgumentPickler(pickle.Pickler):
+    """
+    Pickles at the client what is copied to a worker.
+
+    Attributes:
+        names: Those of ``__main__`` that are in the pickle.
+        visit: What was met that travels by its definition; None if nothing was.
+    """
+
+    def __init__(self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool]) -> None:
+        super().__init__(file, 5, buffer_callback=keep)
+        self.names: dict[str, None] = {}
+        self.visit: Visit | None = None
+        self._keep = keep
+        self._deep: WorkerPickler | None = None
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Look at what may be code. The pickler calls this, but not for plain data."""
+        kind = type(obj)
+        if kind in _SPECIAL or issubclass(kind, type) or kind.__name__ == _FIELD:
+            return self._special(obj, kind)
+        if kind.__reduce__ is _USUAL:
+            reason = is_future(obj)
+            if reason:
+                raise TypeError(reason)
+        return NotImplemented
+
+    def _special(self, obj: Any, kind: type) -> Any:
+        if found_by_name(obj) and not _by_value_modules():
+            return NotImplemented
+        if kind in (FunctionType, LRU_CACHE) or issubclass(kind, type):
+            home = home_in_main(obj)
+            if home is not None:
+                self.names[home.partition(".")[0]] = None
+                return NotImplemented
+            names.look()
+            name = names.name_of(obj)
+            if name is not None and not _keeps_data(obj):
+                from remote_executor.payload.code import namespace
+
+                self.names[name] = None
+                return namespace.named, (name,)
+        elif kind is BuiltinFunctionType:
+            return NotImplemented
+        return self.deep().reduce(obj)
+
+    def deep(self) -> WorkerPickler:
+        """Return the pickler for what travels by its definition."""
+        if self._deep is None:
+            from remote_executor.payload.by_value import Visit, WorkerPickler
+
+            self.visit = Visit()
+            self._deep = WorkerPickler(io.BytesIO(), self._keep, self.visit)
+        return self._deep
+
+
+class ResultPickler(pickle.Pickler):
+    """Pickles in a worker what the client is to load."""
+
+    def __init__(self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool]) -> None:
+        super().__init__(file, 5, buffer_callback=keep)
+        self._keep = keep
+        self._deep: Any = None
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Look at what may be code. The pickler calls this, but not for plain data."""
+        kind = type(obj)
+        if kind in _SPECIAL or issubclass(kind, type) or kind.__name__ == _FIELD:
+            if found_by_name(obj) and not _by_value_modules():
+                return NotImplemented
+            if self._deep is None:
+                load_own("remote_executor.payload.by_value")
+                from remote_executor.payload.by_value import ClientPickler
+
+                self._deep = ClientPickler(io.BytesIO(), 5, self._keep)
+            return self._deep.reduce(obj)
+        if kind.__reduce__ is _USUAL:
+            reason = is_future(obj)
+            if reason:
+                raise TypeError(reason)
+        return NotImplemented

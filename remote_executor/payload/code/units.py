@@ -1,0 +1,490 @@
+"""
+What something needs of ``__main__``, pickled: a unit for each name, and a bundle of them.
+
+::
+
+    root --|-> name ----> name        references in pickles, and globals that code names
+           |-> name
+
+Each name is pickled in a pickle of its own, at most once as long as its value is the same, and
+refers to others by their names. Names whose pickles have an unnamed object in common (a variable
+that two closures share, a list in two tables), or lead to each other in a circle, are pickled
+together as one unit: so what is one object here is one object there. :mod:`.namespace` loads them.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from remote_executor.errors import PayloadError
+from remote_executor.payload import mains
+from remote_executor.payload.by_value import (
+    Global,
+    Visit,
+    WorkerPickler,
+    is_defined,
+    serial,
+)
+from remote_executor.payload.captures import Captures, is_fixed
+from remote_executor.payload.code import namespace
+from remote_executor.payload.code.digests import digest, frozen
+from remote_executor.payload.code.names import (
+    OF_THE_MODULE,
+    found_by_name,
+    is_atom,
+    main_globals,
+    names,
+)
+from remote_executor.payload.code.origins import find_origin, is_environment
+from remote_executor.payload.pickles import keeper, plainly
+
+__all__ = ["Bundle", "Units"]
+
+_NO_IDENTITY = (str, bytes, tuple, frozenset, type, ModuleType, CodeType, BuiltinFunctionType, Enum)
+
+_NEVER = OF_THE_MODULE - {"__package__"}
+
+Make = Callable[[io.BytesIO, Any, Visit, Sequence[str]], Any]
+
+
+class _Unsent:
+    """Unpickles to a stand-in that says what is wrong when it is used."""
+
+    __slots__ = ("args",)
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.args = what, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return mains.Unsent, self.args
+
+
+class Unit:
+    """
+    Names of ``__main__``, pickled.
+
+    Attributes:
+        names: Most units have one.
+        body: The pickle of the tuple of their values.
+        buffers: Its large buffers, snapshots that nobody writes to.
+        visit: What was met.
+        captures: Tells whether it is outdated.
+        error: Why it cannot be pickled, or None.
+        serials: Those of functions and classes; 0 for data.
+        token: What a worker compares. It changes with that of the data that is referred to.
+    """
+
+    __slots__ = (
+        "body",
+        "buffers",
+        "captures",
+        "data",
+        "error",
+        "made",
+        "names",
+        "own_token",
+        "serials",
+        "stale",
+        "token",
+        "visit",
+    )
+
+    def __init__(self, of: tuple[str, ...]) -> None:
+        self.captures: Captures
+        self.names = of
+        self.body = b""
+        self.buffers: list[memoryview] = []
+        self.visit = Visit()
+        self.error: Exception | None = None
+        self.serials: tuple[int, ...] = ()
+        self.data = True
+        self.own_token = self.token = b""
+        self.stale = False
+        self.made = names.refreshed
+
+    def cost(self) -> int:
+        """Return what it takes to look whether it has changed: see captures.WATCHED."""
+        return len(self.body) + sum(map(len, self.buffers)) // 256
+
+    def entry(self) -> tuple[Any, ...]:
+        """Return what :func:`namespace.open_bundle` takes."""
+        body: Any = self.body
+        if len(body) > 32 * 1024:  # apart, so that it travels once whatever bundles have it
+            body = pickle.PickleBuffer(body)
+        views = [pickle.PickleBuffer(view.obj) for view in self.buffers]
+        return self.names, self.token, body, views, self.serials
+
+
+class Units:
+    """
+    The units of a process's ``__main__``, each made when it is needed first.
+
+    Args:
+        make: Makes the pickler.
+    """
+
+    def __init__(self, make: Make = WorkerPickler) -> None:
+        self._make = make
+        self._units: dict[str, Unit] = {}
+        self._main: dict[str, Any] = {}
+        self._sent: set[str] = set()
+
+    def forget(self, which: Iterable[str]) -> None:
+        """Have names pickled again when they are needed next."""
+        for name in which:
+            unit = self._units.get(name)
+            if unit is not None:
+                unit.stale = True
+
+    # ------------------------------------------------------------------------- one unit
+
+    def _unit(self, name: str, made: dict[str, Unit]) -> Unit:
+        unit = made.get(name)
+        if unit is not None:
+            return unit
+        unit = self._units.get(name)
+        if (
+            unit is None
+            or unit.stale
+            or unit.made < max(map(names.refreshed_at, unit.names))
+            or not unit.captures.hold(None)
+        ):
+            unit = self._pickle((name,))
+        made.update(dict.fromkeys(unit.names, unit))
+        return unit
+
+    def _pickle(self, of: tuple[str, ...]) -> Unit:
+        before = self._units.get(of[0])
+        unit = Unit(of)
+        values = tuple(self._main[name] for name in of)
+        unit.serials = tuple(serial(value) if is_defined(value) else 0 for value in values)
+        unit.data = not all(unit.serials)
+        origin = find_origin(of[0], values[0], self._main) if len(of) == 1 else None
+        if is_environment(values[0]):
+            origin = "os", "environ"
+        watched = False
+        try:
+            if origin is not None:
+                unit.body = pickle.dumps((Global(*origin, _copy_of(values[0])),), 5)
+            else:
+                self._dump(unit, values, before)
+                watched = True
+        except Exception as error:
+            # Without the frames, which would keep what it met alive.
+            unit.error = error.with_traceback(None)
+            unit.error.__context__ = None
+            unit.visit = Visit()
+        unit.captures = Captures(None, unit.visit, self._main)
+        for name, value in zip(of, values, strict=True):
+            if unit.error is not None:
+                unit.captures.add_unsent(name, value)
+            else:
+                loose = watched and unit.data and not (is_fixed(value) or is_atom(value))
+                unit.captures.add_global(name, value, unit.cost() if loose else 0)
+        unit.own_token = digest(unit.body, unit.buffers, 32)
+        for name in of:
+            self._units[name] = unit
+        return unit
+
+    def _dump(self, unit: Unit, values: tuple[Any, ...], before: Unit | None) -> None:
+        if unit.data and len(values) == 1 and (is_atom(values[0]) or found_by_name(values[0])):
+            plain = plainly(values)
+            if plain is not None:
+                unit.body = plain[0]
+                return
+        file = io.BytesIO()
+        views: list[memoryview] = []
+        pickler = self._make(file, keeper(views), unit.visit, unit.names)
+        pickler.dump(values)
+        unit.body = file.getvalue()
+        unit.buffers = frozen(views, before.buffers if before is not None else ())
+        memo = unit.visit.memo = pickler.memo.copy()
+        unit.visit.shared = frozenset(
+            key for key, (_, obj) in memo.items() if _has_identity(obj)
+        ).difference(map(id, values))
+
+    # ----------------------------------------------------------------- what is needed
+
+    def collect(self, visit: Visit, user: str) -> tuple[list[Unit], list[str]]:
+        """
+        Find all units that something needs.
+
+        Args:
+            visit: What its own pickle has met.
+            user: What it is, for errors.
+
+        Returns:
+            The units, each after those that its pickle refers to, and the names that are needed
+            and that ``__main__`` does not have.
+
+        Raises:
+            PayloadError: If it refers to what cannot be pickled.
+        """
+        main = main_globals()
+        if main is not self._main:
+            self._main = main
+            self._units.clear()
+        # Each is looked at once, so that what joins two of them stays.
+        made: dict[str, Unit] = {}
+        try:
+            while True:
+                found, absent, optional = self._reached(visit, made)
+                together = _to_join(found)
+                if not together:
+                    break
+                for of in together:
+                    made.update(dict.fromkeys(of, self._pickle(of)))
+        finally:
+            for unit in self._units.values():
+                unit.visit.memo = None
+        self._spoil(found)
+        for name, unit in found.items():
+            if unit.error is None or name in optional:
+                continue
+            if name in visit.references or any(unit.serials):
+                raise _named(name, user, unit.error)
+        self._stand_in(found)
+        ordered = _ordered(found)
+        _give_tokens(ordered, found)
+        self._sent.update(found)
+        return ordered, absent
+
+    def to_remove(self, absent: Iterable[str]) -> list[str]:
+        """Return which of the names that ``__main__`` does not have a worker may have from it."""
+        return [name for name in absent if name in self._sent or not hasattr(builtins, name)]
+
+    def _reached(
+        self, visit: Visit, made: dict[str, Unit]
+    ) -> tuple[dict[str, Unit], list[str], set[str]]:
+        """Return units by name, names that are not there, and names that may never be used."""
+        found: dict[str, Unit] = {}
+        absent: dict[str, None] = {}
+        todo = [*visit.references, *visit.names]
+        every = visit.all
+        seen: set[str] = set()
+        optional: set[str] = set()
+        while True:
+            if not todo:
+                rest = [*names.asked, *(self._all_names() if every else ())]
+                todo = [name for name in rest if name not in seen]
+                optional.update(todo)
+                if not todo:
+                    return found, list(absent), optional
+            name = todo.pop(0)
+            if name in seen or name in _NEVER:
+                seen.add(name)
+                continue
+            seen.add(name)
+            if name not in self._main:
+                absent[name] = None
+                continue
+            unit = self._unit(name, made)
+            found[name] = unit
+            todo += [*unit.visit.references, *unit.visit.names, *unit.names]
+            every = every or unit.visit.all
+
+    def _all_names(self) -> list[str]:
+        return [name for name in list(self._main) if name[:2] != "__"]
+
+    def _spoil(self, found: dict[str, Unit]) -> None:
+        """What refers to what cannot be pickled cannot be, either."""
+        changed = True
+        while changed:
+            changed = False
+            for unit in found.values():
+                if unit.error is None:
+                    for name in unit.visit.references:
+                        error = found[name].error
+                        if error is not None:
+                            unit.error = error
+                            unit.stale = changed = True
+                            break
+
+    def _stand_in(self, found: dict[str, Unit]) -> None:
+        for name, unit in found.items():
+            if unit.error is not None:
+                reason = str(unit.error) or type(unit.error).__name__
+                user = _user_of(name, found)
+                what = f"global {name!r}" + (f", which {user} uses," if user else "")
+                unit.body = pickle.dumps(tuple(_Unsent(what, reason) for _ in unit.names), 5)
+                unit.buffers = []
+                unit.serials = tuple(0 for _ in unit.names)
+                # The same for all that use it: what a worker has put in its place stays.
+                unit.own_token = b"unsent"
+
+
+class Bundle:
+    """Unpickles to something, once the names that it needs are bound."""
+
+    __slots__ = ("args",)
+
+    def __init__(
+        self,
+        body: bytes,
+        buffers: Sequence[memoryview],
+        units: Sequence[Unit],
+        absent: Sequence[str] = (),
+        fresh: Sequence[str] = (),
+    ) -> None:
+        views = [pickle.PickleBuffer(view.obj) for view in buffers]
+        self.args = body, views, [unit.entry() for unit in units], absent, fresh
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return namespace.open_bundle, self.args
+
+
+def _user_of(name: str, found: dict[str, Unit]) -> str:
+    for unit in found.values():
+        for function, _ in unit.visit.functions:
+            if name in function.__code__.co_names:
+                return f"{function.__qualname__}()"
+    return ""
+
+
+def _named(name: str, user: str, error: Exception) -> PayloadError:
+    if isinstance(error, PayloadError):
+        return error
+    made = PayloadError(
+        f"global {name!r}, which {user} refers to,", str(error) or type(error).__name__
+    )
+    made.__cause__ = error
+    return made
+
+
+def _copy_of(value: object) -> bytes | None:
+    """Return the pickle of plain data, for where a module cannot be imported."""
+    if is_environment(value):
+        return None
+    plain = plainly(value)
+    if plain is None or plain[1]:
+        return None
+    import pickletools
+
+    calls = any(
+        op.name in ("STACK_GLOBAL", "REDUCE", "BUILD") for op, *_ in pickletools.genops(plain[0])
+    )
+    return None if calls else plain[0]
+
+
+def _has_identity(obj: object) -> bool:
+    if isinstance(obj, _NO_IDENTITY):
+        return False
+    if type(obj) in (list, dict, set, bytearray, CellType):
+        return True
+    if isinstance(obj, FunctionType):
+        return not found_by_name(obj)
+    return type(obj).__hash__ in (None, object.__hash__)
+
+
+def _to_join(found: dict[str, Unit]) -> list[tuple[str, ...]]:
+    """Find units that are to be one: they share an object, or refer to each other in a circle."""
+    parent: dict[str, str] = {name: unit.names[0] for name, unit in found.items()}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    def join(one: str, other: str) -> bool:
+        one, other = root(one), root(other)
+        parent[other] = one
+        return one != other
+
+    joined = False
+    owner: dict[int, str] = {}
+    for unit in dict.fromkeys(found.values()):
+        for key in unit.visit.shared:
+            first = owner.setdefault(key, unit.names[0])
+            if first != unit.names[0]:
+                joined |= join(first, unit.names[0])
+    for circle in _circles(found):
+        for name in circle[1:]:
+            joined |= join(circle[0], name)
+    if not joined:
+        return []
+    groups: dict[str, list[str]] = {}
+    for name in found:
+        groups.setdefault(root(name), []).append(name)
+    known = {unit.names for unit in found.values()}
+    made = [tuple(sorted(group)) for group in groups.values()]
+    return [group for group in made if len(group) > 1 and group not in known]
+
+
+def _circles(found: dict[str, Unit]) -> list[list[str]]:
+    """Return the strongly connected parts with more than one name (Tarjan's way)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    circles: list[list[str]] = []
+    for start, unit in found.items():
+        if start in index:
+            continue
+        work: list[tuple[str, list[str]]] = [(start, list(unit.visit.references))]
+        index[start] = low[start] = len(index)
+        stack.append(start)
+        while work:
+            name, todo = work[-1]
+            if todo:
+                other = todo.pop()
+                if other not in found:
+                    continue
+                if other not in index:
+                    index[other] = low[other] = len(index)
+                    stack.append(other)
+                    work.append((other, list(found[other].visit.references)))
+                elif other in stack:
+                    low[name] = min(low[name], index[other])
+                continue
+            work.pop()
+            if work:
+                low[work[-1][0]] = min(low[work[-1][0]], low[name])
+            if low[name] == index[name]:
+                part = []
+                while True:
+                    part.append(stack.pop())
+                    if part[-1] == name:
+                        break
+                if len(part) > 1:
+                    circles.append(part)
+    return circles
+
+
+def _ordered(found: dict[str, Unit]) -> list[Unit]:
+    """Return units so that each comes after those that it refers to."""
+    done: dict[Unit, None] = {}
+    open_: set[Unit] = set()
+    for start in found.values():
+        work = [(start, [found[name] for name in start.visit.references if name in found])]
+        open_.add(start)
+        while work:
+            unit, todo = work[-1]
+            if todo:
+                other = todo.pop()
+                if other not in open_:
+                    open_.add(other)
+                    refs = [found[name] for name in other.visit.references if name in found]
+                    work.append((other, refs))
+                continue
+            work.pop()
+            done[unit] = None
+    return list(done)
+
+
+def _give_tokens(ordered: list[Unit], found: dict[str, Unit]) -> None:
+    for unit in ordered:
+        behind = []
+        for name in unit.visit.references:
+            other = found[name]
+            if other is not unit:
+                at = other.names.index(name)
+                behind.append(b"%d" % other.serials[at] if other.serials[at] else other.token)
+        behind += [b"%d" % number for number in unit.serials if number]
+        unit.token = unit.own_token
+        if behind and unit.error is None:
+            unit.token = digest(unit.own_token, behind)

@@ -1,0 +1,347 @@
+"""What names of the client's ``__main__`` mean in a worker: programs in two interpreters."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+from remote_executor.errors import PayloadError
+from remote_executor.payload.code import namespace
+from tests.support.payload_tasks import run_main
+
+IDENTITY = {
+    "a default": """
+        M = object()
+        def task(d=M, *, k=M): return d is M and k is M
+        with Worker() as worker: assert worker.call(task)
+        """,
+    "a default of a helper": """
+        M = [1]
+        def helper(d=M): return d is M
+        def task(): return helper()
+        with Worker() as worker: assert worker.call(task)
+        """,
+    "a captured variable": """
+        M = object()
+        def make():
+            m = M
+            return lambda: m is M
+        with Worker() as worker:
+            assert worker.call(make())
+            task = make()
+            assert worker.call(task)
+        """,
+    "containers and objects": """
+        class Service: pass
+        config = {"a": 1}
+        service = Service()
+        service.config = config
+        table = {"x": [config]}
+        pair = (config, 1)
+        def task():
+            config["a"] += 1
+            return service.config is config and table["x"][0] is config and pair[0] is config
+        with Worker() as worker:
+            assert worker.call(task)
+            config["a"] = 7
+            assert worker.call(task)
+            assert worker.call(lambda: service.config["a"]) == 8
+        """,
+    "functions as keys": """
+        def add(a, b): return a + b
+        NAMES = {add: "plus"}
+        TABLE = {"+": add}
+        def task(): return NAMES[add], TABLE["+"] is add
+        with Worker() as worker: assert worker.call(task) == ("plus", True)
+        """,
+    "classes in tables": """
+        class A: pass
+        class B(A): pass
+        KINDS = {A: "a", B: "b"}
+        def task(x): return KINDS[type(x)], type(x) is B
+        with Worker() as worker: assert worker.call(task, B()) == ("b", True)
+        """,
+    "two closures over one variable": """
+        def make():
+            count = 0
+            def put(x):
+                nonlocal count
+                count = x
+            def get(): return count
+            return put, get
+        put, get = make()
+        def task():
+            put(3)
+            return get()
+        with Worker() as worker: assert worker.call(task) == 3
+        """,
+    "closures given as arguments": """
+        def make():
+            count = 0
+            def put(x):
+                nonlocal count
+                count = x
+            def get(): return count
+            return put, get
+        def task(put, get):
+            put(3)
+            return get()
+        with Worker() as worker: assert worker.call(task, *make()) == 3
+        """,
+    "an unnamed list in two globals": """
+        def make():
+            shared = []
+            return [shared], {"s": shared}
+        one, other = make()
+        def first(): return len(one)
+        def task(): return one[0] is other["s"]
+        with Worker() as worker:
+            assert worker.call(first) == 1  # one of them is there already
+            assert worker.call(task)
+        """,
+    "globals that lead to each other": """
+        class Node: pass
+        a, b = Node(), Node()
+        a.next, b.next = b, a
+        def task(): return a.next is b and b.next is a
+        with Worker() as worker: assert worker.call(task)
+        """,
+    "a function in a circle with a table": """
+        TABLE = {}
+        def task(t=TABLE): return t is TABLE and TABLE["task"] is task
+        TABLE["task"] = task
+        with Worker() as worker: assert worker.call(task)
+        """,
+    "aliases": """
+        config = {"a": 1}
+        same = config
+        def f(): return 1
+        g = f
+        def task(): return same is config and g is f
+        with Worker() as worker: assert worker.call(task)
+        """,
+    "sentinels in classes": """
+        MISSING = object()
+        class Field:
+            default = MISSING
+            def get(self, d=MISSING): return d is MISSING and self.default is MISSING
+        def task(): return Field().get()
+        with Worker() as worker:
+            assert worker.call(task)
+            assert worker.call(Field().get)
+        """,
+    "a method and its object": """
+        class Box:
+            def same(self, other): return self is other
+        box = Box()
+        with Worker() as worker:
+            assert worker.whole(box.same, box)
+            import functools
+            assert worker.whole(functools.partial(Box.same, box), box)
+        """,
+}
+
+STALE = {
+    "attributes, defaults and code of a helper": """
+        def helper(x=1, *, k=1): return helper.level, x, k
+        helper.level = 1
+        def task(): return helper()
+        with Worker() as worker:
+            assert worker.call(task) == (1, 1, 1)
+            helper.level = 2
+            assert worker.call(task) == (2, 1, 1)
+            helper.__defaults__ = (2,)
+            assert worker.call(task) == (2, 2, 1)
+            helper.__kwdefaults__["k"] = 3
+            assert worker.call(task) == (2, 2, 3)
+            helper.__code__ = (lambda x=1, *, k=1: "code").__code__
+            assert worker.call(task) == "code"
+            del helper.level
+            assert worker.call(lambda: hasattr(helper, "level")) is False
+        """,
+    "a captured variable of a helper": """
+        def make():
+            level = 1
+            def helper(): return level
+            def put(x):
+                nonlocal level
+                level = x
+            return helper, put
+        helper, put = make()
+        def task(): return helper()
+        with Worker() as worker:
+            assert worker.call(task) == 1
+            put(2)
+            assert worker.call(task) == 2
+        """,
+    "class attributes": """
+        import array, collections
+        class Own: level = 1
+        class Config:
+            queue = collections.deque()
+            numbers = array.array("i", [1])
+            own = Own()
+            lists = ([1],)
+            extra = 1
+        def task(): return (len(Config.queue), sum(Config.numbers), Config.own.level,
+                            Config.lists[0][0], hasattr(Config, "extra"))
+        with Worker() as worker:
+            assert worker.call(task) == (0, 1, 1, 1, True)
+            Config.queue.append(1)
+            Config.numbers.append(2)
+            Config.own.level = 4
+            Config.lists[0][0] = 5
+            del Config.extra
+            assert worker.call(task) == (1, 3, 4, 5, False)
+        """,
+    "what refers to a value that has changed": """
+        class Service: pass
+        config = {"a": 1}
+        service = Service()
+        service.config = config
+        def task(): return service.config["a"]
+        with Worker() as worker:
+            assert worker.call(task) == 1
+            config["a"] = 2
+            assert worker.call(task) == 2
+        """,
+    "a name that is deleted": """
+        X = 1
+        def task():
+            try: return X
+            except NameError: return "no X"
+        with Worker() as worker:
+            assert worker.call(task) == 1
+            del X
+            assert worker.call(task) == "no X"
+            X = 2
+            assert worker.call(task) == 2
+        """,
+    "a built-in that is shadowed": """
+        def task(): return len([1])
+        with Worker() as worker:
+            assert worker.call(task) == 1
+            len = lambda x: "mine"
+            assert worker.call(task) == "mine"
+            del len
+            assert worker.call(task) == 1
+        """,
+    "a module made by hand": """
+        import types, sys
+        helpers = types.ModuleType("helpers")
+        sys.modules["helpers"] = helpers
+        exec("def f(): return LEVEL\\nLEVEL = 1", vars(helpers))
+        def task():
+            import helpers as again
+            return helpers.f(), again is helpers
+        with Worker() as worker:
+            assert worker.call(task) == (1, True)
+            helpers.LEVEL = 2
+            assert worker.call(task) == (2, True)
+        """,
+    "annotations, doc and bases": """
+        class A: who = "A"
+        class B: who = "B"
+        class C(A): x: int
+        def helper(x: int): "one"
+        def task(): return helper.__doc__, helper.__annotations__, C.who
+        with Worker() as worker:
+            assert worker.call(task) == ("one", {"x": int}, "A")
+            helper.__doc__ = "two"
+            helper.__annotations__["x"] = str
+            C.__bases__ = (B,)
+            assert worker.call(task) == ("two", {"x": str}, "B")
+        """,
+}
+
+SET_BACK = {
+    "a class attribute": """
+        class Config:
+            value = None
+            other = 1
+        def initialize(v): Config.value = v
+        def task(): return Config.value, Config.other
+        with Worker() as worker:
+            worker.call(initialize, 5)
+            assert worker.call(task) == (5, 1)
+            assert worker.call(lambda: Config.value) == 5
+            Config.other = 2
+            assert worker.call(task) == (5, 2)
+            Config.value = 6
+            assert worker.call(task) == (6, 2)
+        """,
+    "a dict in a class, an object, a default": """
+        class Config: data = {}
+        class Own: pass
+        own = Own()
+        def initialize():
+            Config.data["a"] = 1
+            own.level = 3
+        def collect(x, into=[]):
+            into.append(x)
+            return list(into)
+        def task(): return Config.data["a"], own.level
+        with Worker() as worker:
+            worker.call(initialize)
+            assert worker.call(task) == (1, 3)
+            assert worker.call(collect, 1) == [1]
+            assert worker.call(collect, 2) == [1, 2]
+        """,
+    "a method": """
+        class Config:
+            def get(self): return "home"
+        def initialize(): Config.get = lambda self: "worker"
+        def task(): return Config().get()
+        with Worker() as worker:
+            worker.call(initialize)
+            assert worker.call(task) == "worker"
+        """,
+}
+
+
+PROGRAMS = {**IDENTITY, **STALE, **SET_BACK}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_in_two_processes(name):
+    assert run_main(dedent(PROGRAMS[name])) == ""
+
+
+def test_a_module_of_the_client_that_is_not_here_is_named():
+    with pytest.raises(PayloadError, match=r"'x' of module 'no_such_module'"):
+        namespace.import_attribute("no_such_module", "x")
+    with pytest.raises(PayloadError, match="module 'no_such_module'"):
+        namespace.module_space("no_such_module", None)
+
+
+def test_plain_data_of_a_module_that_is_not_here_is_a_copy():
+    import pickle
+
+    assert namespace.import_attribute("no_such_module", "x", pickle.dumps([1])) == [1]
+    space = namespace.module_space("no_such_module", {"x": pickle.dumps(2)})
+    assert (space["x"], space["__name__"]) == (2, "no_such_module")
+    assert namespace.module_space("no_such_module", {}) is space
+
+
+def test_an_attribute_that_nobody_has_is_no_attribute(monkeypatch):
+    main = namespace.MainModule("__main__")
+    monkeypatch.setattr(namespace, "_ask", None)
+    with pytest.raises(AttributeError, match="module '__main__' has no attribute 'x'"):
+        main.x  # noqa: B018
+    asked = []
+    monkeypatch.setattr(namespace, "_ask", asked.append)
+    assert not hasattr(main, "x")
+    assert not hasattr(main, "__path__")
+    assert asked == ["x"]
+
+
+def test_a_pickle_that_looks_itself_up_is_refused():
+    import pickle
+
+    body = pickle.dumps((), 5)
+    opening = namespace._Opening([(("x",), b"t", body, [], (0,))])
+    opening._open.add("x")
+
+    with pytest.raises(PayloadError, match="looks itself up in __main__"):
+        opening.resolve("x")

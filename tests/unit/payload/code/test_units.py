@@ -1,0 +1,144 @@
+"""Names of ``__main__``, each pickled once a version."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+
+import pytest
+
+from remote_executor.errors import PayloadError
+from remote_executor.payload.by_value import Visit
+from remote_executor.payload.code.names import names
+from remote_executor.payload.code.units import Units
+
+
+class Counting:
+    made = 0
+
+    def __reduce__(self):
+        Counting.made += 1
+        return Counting, ()
+
+
+@pytest.fixture
+def main(monkeypatch):
+    module = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    return module
+
+
+def collect(units, *wanted, every=False):
+    names.look()
+    visit = Visit()
+    visit.names.update(dict.fromkeys(wanted))
+    visit.all = every
+    found, absent = units.collect(visit, "the test")
+    return {unit.names: unit for unit in found}, absent
+
+
+def test_a_name_brings_what_it_needs(main):
+    exec("a = {}\nb = [a]\ndef f(): return b, missing\ndef g(): pass", vars(main))
+    found, absent = collect(Units(), "f")
+
+    assert set(found) == {("f",), ("b",), ("a",)}
+    assert list(found).index(("a",)) < list(found).index(("b",))
+    assert absent == ["missing"]
+
+
+def test_a_value_is_pickled_once_a_version(main):
+    units = Units()
+    main.own, main.other = Counting(), [1]
+    Counting.made = 0
+    for _ in range(3):
+        collect(units, "own", "other")
+    main.other.append(2)
+    collect(units, "own", "other")
+
+    assert Counting.made == 1
+    main.own = Counting()
+    collect(units, "own")
+    assert Counting.made == 2
+
+
+def test_a_token_changes_with_what_is_behind(main):
+    units = Units()
+    main.a = {"x": 1}
+    main.b = [main.a]
+    before, _ = collect(units, "b")
+    main.a["x"] = 2
+    after, _ = collect(units, "b")
+
+    assert before["a",].token != after["a",].token
+    assert before["b",].own_token == after["b",].own_token
+    assert before["b",].token != after["b",].token
+
+
+def test_what_shares_an_object_is_one_unit(main):
+    shared = []
+    main.a, main.b, main.c = [shared], {"x": shared}, [1]
+    found, _ = collect(Units(), "a", "b", "c")
+
+    assert set(found) == {("a", "b"), ("c",)}
+
+
+def test_a_circle_is_one_unit(main):
+    main.a, main.b, main.c = [], [], []
+    main.a.append(main.b)
+    main.b.append(main.a)
+    main.c.append(main.a)
+    found, _ = collect(Units(), "c")
+
+    assert set(found) == {("a", "b"), ("c",)}
+
+
+def test_what_cannot_be_pickled_is_a_stand_in(main):
+    main.lock = threading.Lock()
+    main.holder = [main.lock]
+    found, _ = collect(Units(), "holder")
+
+    assert b"holder" in found["holder",].body
+    assert found["holder",].token == b"unsent"
+
+
+def test_code_that_cannot_be_pickled_is_refused(main):
+    main.lock = threading.Lock()
+    exec("def f(x=lock): pass\ndef g(): return globals()", vars(main))
+
+    with pytest.raises(PayloadError, match=r"global 'f'.*cannot pickle '_thread.lock'"):
+        collect(Units(), "f")
+    found, _ = collect(Units(), "g")  # which may never look at f
+    assert found["f",].token == b"unsent"
+
+
+def test_all_names_go_to_code_that_may_look_at_them(main):
+    exec("a = 1\nb = [2]\ndef f(n): return eval(n)", vars(main))
+    found, _ = collect(Units(), "f")
+
+    assert set(found) == {("a",), ("b",), ("f",)}
+
+
+def test_names_that_were_asked_for_go_along(main):
+    exec("a = 1\ndef f(): pass", vars(main))
+    names.look()
+    names.asked["a"] = None
+    found, _ = collect(Units(), "f")
+
+    assert set(found) == {("a",), ("f",)}
+
+
+def test_a_large_value_is_looked_at_again_when_that_is_asked_for(main):
+    units = Units()
+    main.large = list(range(10_000))
+    before, _ = collect(units, "large")
+    main.large[7] = -1
+    same, _ = collect(units, "large")
+    names.refresh(["large"])
+    after, _ = collect(units, "large")
+
+    assert same["large",] is before["large",]
+    assert after["large",].token != before["large",].token
+    main.large.append(1)
+    longer, _ = collect(units, "large")
+    assert longer["large",] is not after["large",]
