@@ -31,10 +31,10 @@ SECRET = b"a secret of this test only"
 
 
 def fail_under(parent: int, pause: float) -> int:
-    """Raise on one server, as if its disk was full; take some time on all others."""
+    """Take some time; raise on one server, as if its disk was full."""
+    time.sleep(pause)  # on both, so that either gets its share of the tasks
     if os.getppid() == parent:
         raise OSError(28, "No space left on device")
-    time.sleep(pause)
     return os.getppid()
 
 
