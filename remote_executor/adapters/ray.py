@@ -22,9 +22,10 @@ import threading
 import weakref
 from collections import deque
 from concurrent.futures import Executor, Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
+from remote_executor.net.interruptible import Event
 from remote_executor.payload.failures import decode_failure, encode_failure
 
 if TYPE_CHECKING:
@@ -75,13 +76,14 @@ class RayExecutor(Executor):
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         self._max_workers = max_workers
-        self._lock = threading.Lock()
         self._closed = False
+        self._over = Event()
+        """Set when the thread takes nothing more out of the inbox."""
         self._inbox: SimpleQueue[_Event] = SimpleQueue()
         remote = ray.remote(**{"max_retries": 0, **options})(_call)
         self._thread = threading.Thread(
             target=_manage,
-            args=(self._inbox, remote, max_workers + AHEAD),
+            args=(self._inbox, remote, max_workers + AHEAD, self._over),
             name="RayExecutor",
             daemon=True,
         )
@@ -115,10 +117,12 @@ class RayExecutor(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         future: Future[T] = Future()
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self._inbox.put(_Task(future, fn, args, kwargs))
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        # No lock: a __del__ may submit in the middle of this.
+        self._inbox.put(_Task(future, fn, args, kwargs))
+        if self._over.is_set():
+            _refuse(self._inbox)  # it was shut down meanwhile, and nobody looks in there any more
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -129,9 +133,8 @@ class RayExecutor(Executor):
             wait: Whether to return only when all tasks are done.
             cancel_futures: Whether to cancel those that were not given to Ray yet.
         """
-        with self._lock:
-            self._closed = True
-            self._inbox.put(_End(cancel_futures))
+        self._closed = True
+        self._inbox.put(_End(cancel_futures))
         if wait and threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -164,7 +167,7 @@ class _End(NamedTuple):
 _Event = _Task | _Done | _End
 
 
-def _manage(inbox: SimpleQueue[_Event], remote: Any, limit: int) -> None:
+def _manage(inbox: SimpleQueue[_Event], remote: Any, limit: int, over: Event) -> None:
     """Give tasks to Ray, at most ``limit`` at a time, and settle their futures, until the end."""
     waiting: deque[_Task] = deque()
     given: dict[Future[Any], Any] = {}  # with the references that keep the results alive
@@ -183,6 +186,19 @@ def _manage(inbox: SimpleQueue[_Event], remote: Any, limit: int) -> None:
         del event
         while waiting and len(given) < limit:
             _give(waiting.popleft(), given, inbox, remote)
+    over.set()
+    _refuse(inbox)
+
+
+def _refuse(inbox: SimpleQueue[_Event]) -> None:
+    """Cancel what came when it was too late."""
+    while True:
+        try:
+            event = inbox.get_nowait()
+        except Empty:
+            return
+        if isinstance(event, _Task):
+            _cancel(event.future)
 
 
 def _give(
