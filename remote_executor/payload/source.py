@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import CellType, CodeType, FunctionType
 from typing import Any, NamedTuple, NoReturn
 
@@ -279,6 +279,7 @@ def define(
     contents: list[tuple[CellType, Any]],
     named: tuple[Any, ...],
     tracker: str,
+    hooks: Sequence[tuple[Any, str]] = (),
 ) -> Any:
     """
     Run the statement that defines a class.
@@ -290,24 +291,27 @@ def define(
         contents: What of them it needs at once.
         named: The globals that it needs at once, for :func:`bind`.
         tracker: cloudpickle's id for the class.
+        hooks: What is not to run again: see :class:`rebuild.Silence`.
 
     Raises:
         CannotShip: If this Python does not know its syntax.
     """
     from remote_executor.payload.code.cloudpickle_inside import track
+    from remote_executor.payload.code.rebuild import Silence
 
     bind(space, named)
     _fill_cells(contents)
     code = compiled(recipe)
     name = recipe.after.rpartition(".")[2]
-    if recipe.path:
-        made = FunctionType(code, space, name, None, _closure(code, cells))()
-    else:
-        before = space.get(name, _EMPTY)
-        exec(code, space)
-        made = space.pop(name)
-        if before is not _EMPTY:
-            space[name] = before
+    with Silence(hooks, name):
+        if recipe.path:
+            made = FunctionType(code, space, name, None, _closure(code, cells))()
+        else:
+            before = space.get(name, _EMPTY)
+            exec(code, space)
+            made = space.pop(name)
+            if before is not _EMPTY:
+                space[name] = before
     return track(tracker, made)
 
 

@@ -1230,7 +1230,7 @@ def check():
         except Exception as error:
             found.append(type(error).__name__)
     item = Item(name="a", x="7", parent=Item(name="b"))
-    return found, repr(item), item.shout(), item.model_dump(), item._secret, Item.model_validate_json('{"name": "z"}').name, Item.model_json_schema()["$defs"].keys(), repr(Box[int](content="3")), repr(Root([1])), validated("3", item), repr(Data(a="3")), sorted(Item.model_fields), item == Item(name="a", x=7, parent=Item(name="b"))
+    return found, repr(item), item.shout(), item.model_dump(), item._secret, Item.model_validate_json('{"name": "z"}').name, Item.model_json_schema()["$defs"].keys(), repr(Box[int](content="3")), repr(Root([1])), validated("3", item), repr(Data(a="3")), SEEN, sorted(Item.model_fields), item == Item(name="a", x=7, parent=Item(name="b"))
 """,
     needs="pydantic",
 )
@@ -1247,10 +1247,16 @@ class User(msgspec.Struct, frozen=True, order=True, tag="user"):
         return self.name.upper()
 class Admin(User, kw_only=True, frozen=True):
     level: int = 1
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        DERIVED.append(cls.__name__)
+DERIVED = []
+class Root(Admin, kw_only=True, frozen=True):
+    key: int = 3
 Made = msgspec.defstruct("Made", [("x", int), ("y", int, 3)])
 def check():
     user = User("a")
-    return repr(user), user.shout(), msgspec.json.encode(user), msgspec.json.decode(b'{"type":"user","name":"b"}', type=User) == User("b"), User("a") < User("b"), hash(User("a", 1, ()) if False else 1), repr(Admin("x", level=3)), User.__struct_config__.frozen, User.__struct_fields__, User.__struct_defaults__[0]
+    return repr(user), user.shout(), msgspec.json.encode(user), msgspec.json.decode(b'{"type":"user","name":"b"}', type=User) == User("b"), User("a") < User("b"), hash(User("a", 1, ()) if False else 1), repr(Admin("x", level=3)), User.__struct_config__.frozen, User.__struct_fields__, User.__struct_defaults__[0], DERIVED, Root("r").key
 """,
     needs="msgspec",
 )

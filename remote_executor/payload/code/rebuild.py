@@ -75,6 +75,47 @@ def make_class(
     return track(tracker, made)
 
 
+class Silence:
+    """
+    Keeps hooks of the script from running while a class statement runs again.
+
+    What they did at the client is in what comes from there. A hook of a library that they hand on
+    to does run, as it would if they were not there.
+
+    Args:
+        hooks: Bases of the script, and the names of their hooks, such as ``__init_subclass__``.
+        name: The name of the class that is made.
+    """
+
+    def __init__(self, hooks: Sequence[tuple[Any, str]], name: str) -> None:
+        self._hooks = hooks
+        self._name = name
+        self._own: list[Any] = []
+
+    def __enter__(self) -> None:
+        for base, hook in self._hooks:
+            own = base.__dict__[hook]
+            self._own.append(own)
+            type.__setattr__(base, hook, self._silent(base, hook, own))
+
+    def __exit__(self, *_: object) -> None:
+        for (base, hook), own in zip(self._hooks, self._own, strict=False):
+            type.__setattr__(base, hook, own)
+
+    def _silent(self, base: Any, hook: str, own: Any) -> Any:
+        def silent(cls: type, /, **options: Any) -> None:
+            if cls.__name__ != self._name:  # another thread makes a class of its own
+                own.__get__(None, cls)(**options)
+                return
+            following = getattr(super(base, cls), hook)
+            try:
+                following(**options)
+            except TypeError:
+                following()  # the options were the script's own
+
+        return classmethod(silent)
+
+
 class _Quietly:
     """Keeps a base's ``__init_subclass__`` from running for a class that is made meanwhile."""
 

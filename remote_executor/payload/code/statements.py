@@ -69,7 +69,7 @@ def reduce_by_statement(pickler: Any, cls: Any) -> Reduced:
     patches = _patches(cls, found)
     description = {} if pickler.portable else describe(cls, attributes)
     state = there, rest, contents(found.cells.values()), attributes, patches, description
-    args = found.recipe, there, found.cells, soon, first, tracker_of(cls)
+    args = found.recipe, there, found.cells, soon, first, tracker_of(cls), _hooks(cls)
     return source.define, args, state, pickler.fill_statement
 
 
@@ -141,6 +141,16 @@ def _attributes(pickler: Any, cls: Any, found: Any) -> dict[str, Any]:
                 continue  # the class statement makes one there, as it did here
         attributes[name] = value
     return attributes
+
+
+def _hooks(cls: Any) -> list[tuple[Any, str]]:
+    """Return what the script's own bases do when a class is derived from them."""
+    return [
+        (base, name)
+        for base in cls.__mro__[1:]
+        for name in ("__init_subclass__", "__pydantic_init_subclass__")
+        if name in base.__dict__ and not goes_by_name(base)
+    ]
 
 
 def _is_within(function: FunctionType, found: Any) -> bool:
