@@ -14,7 +14,7 @@ import io
 import sys
 from collections.abc import Sequence
 from enum import Enum, EnumMeta
-from types import CellType, CodeType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 from remote_executor.errors import CannotShip
@@ -57,6 +57,7 @@ class _BySource:
     main: dict[str, Any]
     pythons: Pythons
     portable = True
+    _cells: set[int]
     _defined: set[type]
 
     def reducer_override(self, obj: Any) -> Any:
@@ -69,9 +70,6 @@ class _BySource:
             )
         if obj is EnumMeta:
             return getattr, (enum, "EnumMeta")  # its own name for itself is newer
-        if kind is CellType:
-            # What it holds comes later, since that may lead back here.
-            return source.make_cell, ()
         return super().reducer_override(obj)  # type: ignore[misc]
 
     # ---------------------------------------------------------------- functions
@@ -87,6 +85,7 @@ class _BySource:
         for implementation, version in self.pythons:
             check_syntax(recipe, implementation, version)
         cells = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
+        self._cells.update(map(id, cells.values()))
         wanted = facts(func.__code__).names
         named = self.met_function(func, wanted)
         # Submodules that it uses by way of their package are imported there by this.

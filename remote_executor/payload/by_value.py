@@ -37,6 +37,7 @@ from remote_executor.payload.code.definitions import (
     REDUCERS,
     reduce_accessor,
     reduce_class,
+    reduce_library,
     reduce_validated,
 )
 from remote_executor.payload.code.digests import digest, frozen, key_of
@@ -264,6 +265,8 @@ class _Pickler(cloudpickle_inside.Pickler):
             return self._lru_cache_reduce(obj)
         if is_dispatcher(obj) and not cloudpickle_inside.goes_by_name(obj):
             return self._dispatcher_reduce(obj)
+        if kind.__module__ == "ctypes" and kind.__name__ in ("CDLL", "PyDLL"):
+            return reduce_library(obj)
         validated = reduce_validated(obj) if kind is FunctionType else None
         if validated is not None:
             return validated

@@ -70,6 +70,12 @@ class Unsent:
     __getattr__ = __call__ = __iter__ = __next__ = __len__ = __bool__ = _refuse
     __getitem__ = __setitem__ = __delitem__ = __contains__ = _refuse
     __enter__ = __exit__ = __reduce_ex__ = _refuse
+    __bytes__ = __index__ = __int__ = __float__ = __complex__ = __fspath__ = _refuse
+    __str__ = __format__ = __hash__ = __reversed__ = __await__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _refuse
+    __rtruediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = __neg__ = _refuse
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = _refuse
 
     def __repr__(self) -> str:
         return f"<Unsent: {self._args[0]} cannot be pickled>"

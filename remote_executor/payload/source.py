@@ -208,11 +208,6 @@ def new_space(name: str, filename: str | None) -> dict[str, Any]:
     return {"__builtins__": builtins, "__name__": name, "__file__": filename}
 
 
-def make_cell() -> CellType:
-    """Make an empty cell, to be filled once what it holds is there."""
-    return CellType()
-
-
 def make_function(
     recipe: Recipe, space: dict[str, Any], cells: dict[str, CellType]
 ) -> FunctionType:

@@ -505,6 +505,20 @@ def check():
 """,
 )
 program(
+    "ctypes_libraries_and_callbacks",
+    """
+import ctypes
+lib = ctypes.CDLL(None)
+lib.labs.restype = ctypes.c_long
+lib.labs.argtypes = [ctypes.c_long]
+lib.atof.restype = ctypes.c_double
+Compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)
+def check():
+    compare = Compare(lambda a, b: a - b)
+    return lib.labs(-2**40), lib.atof(b"1.5"), compare(5, 3), lib.labs.argtypes == [ctypes.c_long], lib.abs(-1)
+""",
+)
+program(
     "descriptors_with_set_name",
     """
 CALLS = []

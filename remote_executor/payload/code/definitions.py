@@ -35,6 +35,7 @@ __all__ = [
     "library_base",
     "reduce_accessor",
     "reduce_class",
+    "reduce_library",
     "reduce_validated",
     "wrapped_functions",
 ]
@@ -161,9 +162,7 @@ def reduce_class(
         return _reduce_enum(cls, given, tracker, fill_part, portable)
     attributes = _attributes(cls, portable)
     if "_ctypes" in sys.modules and _is_of_ctypes(cls):
-        found = _reduce_layout(cls, given, attributes, tracker, fill_part)
-        if found is not None:
-            return found
+        return _reduce_layout(cls, given, attributes, tracker, fill_part)
     if is_namedtuple(cls):
         defaults = tuple(cls._field_defaults.values())
         args = cls.__name__, cls._fields, defaults, given, cls.__bases__, tracker
@@ -412,7 +411,7 @@ def _reduce_layout(
     attributes: dict[str, Any],
     tracker: str,
     fill_part: Callable[..., None],
-) -> Reduced | None:
+) -> Reduced:
     """Tell how to make a type of ctypes."""
     import ctypes
 
@@ -426,7 +425,9 @@ def _reduce_layout(
         if other is not cls and getattr(other, order) is cls:
             return getattr, (other, order), None, _FILL
     if not issubclass(cls, (ctypes.Structure, ctypes.Union)):
-        return None
+        if cls.__name__ == "CFunctionType" and cls._flags_ == vars(ctypes)["_FUNCFLAG_CDECL"]:
+            return ctypes.CFUNCTYPE, (cls._restype_, *cls._argtypes_), None, _FILL
+        raise TypeError(f"cannot pickle {cls.__qualname__!r}, a type of ctypes")
     for each in _OF_LAYOUTS:
         if each in attributes:
             given[each] = attributes.pop(each)
@@ -456,6 +457,19 @@ def reduce_accessor(obj: Any) -> tuple[Any, ...] | None:
                 state.pop(name, None)
             return rebuild.make_accessor, (kind, base, (obj.__func__,), state)
     return None
+
+
+def reduce_library(library: Any) -> tuple[Any, ...]:
+    """Tell how to load a library of ctypes, and what its functions take and return."""
+    functions = {}
+    for name, function in vars(library).items():
+        if isinstance(function, library._FuncPtr):
+            # None means that nothing was said, but for what it returns: there it means nothing.
+            held = {key: getattr(function, key, None) for key in ("argtypes", "errcheck")}
+            held = {key: value for key, value in held.items() if value is not None}
+            functions[name] = {**held, "restype": function.restype}
+    args = type(library), library._name
+    return rebuild.make_library, args, functions, None, None, rebuild.fill_library
 
 
 def reduce_validated(function: Any) -> tuple[Any, ...] | None:

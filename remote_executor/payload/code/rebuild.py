@@ -23,6 +23,7 @@ __all__ = [
     "describe",
     "fill_class",
     "fill_enum",
+    "fill_library",
     "fill_part",
     "fill_statement",
     "make_accessor",
@@ -30,6 +31,7 @@ __all__ = [
     "make_enum",
     "make_forward_reference",
     "make_layout",
+    "make_library",
     "make_lock",
     "make_namedtuple",
     "make_type_parameter",
@@ -151,6 +153,8 @@ def fill_part(cls: Any, attributes: dict[str, Any]) -> None:
     """
     held = cls.__dict__
     for name, value in attributes.items():
+        if name == "_fields_" and name in held and type(cls).__module__ == "_ctypes":
+            continue  # ctypes lets nobody change them
         if name not in held or held[name] is not value:
             _set(cls, name, value)
 
@@ -258,13 +262,15 @@ def describe(cls: Any, but: Iterable[str] = ()) -> dict[str, tuple[int, int]]:
         if name in but or (name[0] == "_" and name not in _TELLING):
             continue
         words[name] = f"{type(value).__qualname__} {_words_of(value)}"
-    try:
-        parameters = inspect.signature(cls).parameters.values()
-        words["its parameters"] = " ".join(
-            f"{each.name} {each.kind} {_words_of(each.default)}" for each in parameters
-        )
-    except (TypeError, ValueError):
-        pass
+    # What pydantic makes of its fields depends on whether all that they name is known by then.
+    if "__pydantic_fields__" not in cls.__dict__:
+        try:
+            parameters = inspect.signature(cls).parameters.values()
+            words["its parameters"] = " ".join(
+                f"{each.name} {each.kind} {_words_of(each.default)}" for each in parameters
+            )
+        except (TypeError, ValueError):
+            pass
     return {name: (len(text), sum(text.encode())) for name, text in words.items()}
 
 
@@ -344,6 +350,30 @@ def make_lock(name: str) -> Any:
         name: Of what makes it in ``threading``.
     """
     return getattr(sys.modules["threading"], name)()  # every process has loaded it
+
+
+def make_library(kind: Any, name: str | None) -> Any:
+    """
+    Load a library for ctypes.
+
+    Args:
+        kind: Its class.
+        name: Its name or path; None for what the process has loaded itself.
+    """
+    return kind(name)
+
+
+def fill_library(library: Any, functions: dict[str, dict[str, Any]]) -> None:
+    """
+    Say what the functions of a library take and return.
+
+    Args:
+        library: The library.
+        functions: By name, what was set on each.
+    """
+    for name, held in functions.items():
+        for attribute, value in held.items():
+            setattr(getattr(library, name), attribute, value)
 
 
 def make_validated(function: Any, config: Any, validate_return: bool) -> Any:

@@ -64,6 +64,7 @@ def reduce_by_statement(pickler: Any, cls: Any) -> Reduced:
         check_syntax(found.recipe, implementation, version)
     wanted = [name for name in found.names if name != cls.__name__]
     there, first, rest = pickler.statement_globals(space, wanted, found.at_once, cls)
+    pickler._cells.update(map(id, found.cells.values()))
     soon = contents(cell for name, cell in found.cells.items() if name in found.at_once)
     attributes = _attributes(pickler, cls, found)
     patches = _patches(cls, found)

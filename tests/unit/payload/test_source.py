@@ -6,6 +6,7 @@ import linecache
 import pickle
 import sys
 import traceback
+import types
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_captured_variables_and_names_are_what_they_were():
         before="__outer__.<locals>.f",
         after="make.<locals>.f",
     )
-    cell = source.make_cell()
+    cell = types.CellType()
     function = source.make_function(one, {}, {"x": cell})
     cell.cell_contents = 3
 
