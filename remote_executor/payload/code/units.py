@@ -456,10 +456,14 @@ def _circles(found: dict[str, Unit]) -> list[list[str]]:
 
 
 def _ordered(found: dict[str, Unit]) -> list[Unit]:
-    """Return units so that each comes after those that it refers to."""
+    """
+    Return units so that each comes after those that it refers to, and code before data.
+
+    To load data may call functions, which then find the globals that are code.
+    """
     done: dict[Unit, None] = {}
     open_: set[Unit] = set()
-    for start in found.values():
+    for start in sorted(found.values(), key=lambda unit: unit.data):
         work = [(start, [found[name] for name in start.visit.references if name in found])]
         open_.add(start)
         while work:

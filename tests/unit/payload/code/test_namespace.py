@@ -255,6 +255,18 @@ STALE = {
         """,
 }
 
+LOADING = {
+    "an object whose rebuilding names a class": """
+        class Handle:
+            def __init__(self, x): self.x = x
+            def __reduce__(self): return rebuild, (self.x,)
+        def rebuild(x): return Handle(x)
+        a_handle = Handle(5)
+        def task(): return a_handle.x, type(a_handle) is Handle
+        with Worker() as worker: assert worker.call(task) == (5, True)
+        """,
+}
+
 SET_BACK = {
     "a class attribute": """
         class Config:
@@ -300,7 +312,7 @@ SET_BACK = {
 }
 
 
-PROGRAMS = {**IDENTITY, **STALE, **SET_BACK}
+PROGRAMS = {**IDENTITY, **STALE, **LOADING, **SET_BACK}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
