@@ -1518,6 +1518,9 @@ class Supervisor:
                     for frame in frames
                     if frame.kind in (RESULT, FAILURE) and frame.id not in strange
                 ]
+            if self._rests and not client.pool.tasks:
+                # The last words of its last task: the client may leave once it has the result.
+                self._send_rests([each for each in self._rests if each.process in client.processes])
             pop = client.frames.pop
             for frame in frames:
                 task = pop(frame.id)
@@ -1655,8 +1658,12 @@ class Supervisor:
             )
 
     def _flush_rests(self, now: float) -> None:
-        rests, self._rests = self._rests, {}
-        for output in rests:
+        self._send_rests(list(self._rests))
+
+    def _send_rests(self, outputs: list[Output]) -> None:
+        """Pass on beginnings of lines whose ends have not come."""
+        for output in outputs:
+            self._rests.pop(output, None)
             rest = output.take_rest()
             if rest and output.fd >= 0:
                 self._send_output(self._clients[output.process.pool.session], output, rest)

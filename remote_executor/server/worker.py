@@ -459,6 +459,7 @@ class Worker:
         if buffers or len(body) > PIPED or micros > MOST_MICROS:
             self._send(RESULT, frame.id, body, buffers, micros)
         else:
+            _end_lines()
             with self._sending:
                 self._write(HEADER.pack(RESULT, 0, 0, micros, frame.id, len(body)) + body)
             if self._records:
@@ -520,6 +521,8 @@ class Worker:
         flags: int = 0,
     ) -> None:
         micros = min(micros, MOST_MICROS)
+        if kind in (RESULT, FAILURE):
+            _end_lines()
         frame = make_frame(kind, id, body, buffers, aux=micros, flags=flags)
         if AVAILABLE and kind == RESULT and sum(map(len, buffers)) >= WORTH:
             self._absorb()
@@ -853,9 +856,40 @@ def become_reaper() -> bool:
     return status == 0
 
 
+class _Text(io.TextIOWrapper):
+    """Standard output or error, which remembers that a task has written to it."""
+
+    written = False
+
+    def write(self, text: str, /) -> int:
+        self.written = True
+        return super().write(text)
+
+    def flush_written(self) -> None:
+        """Let go of the beginning of a line, if there is one, now that its task is over."""
+        self.written = False
+        try:
+            self.flush()
+        except (OSError, ValueError):  # the task has closed it, or its descriptor
+            pass
+
+
 def _text(fd: int) -> io.TextIOWrapper:
     raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
-    return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+    text = _Text(raw, "utf-8", "backslashreplace", line_buffering=True)
+    _texts.append(text)
+    return text
+
+
+_texts: list[_Text] = []
+"""Standard output and error of this worker."""
+
+
+def _end_lines() -> None:
+    """Write what a task has printed and not ended by a newline: before its result."""
+    for text in _texts:
+        if text.written:
+            text.flush_written()
 
 
 def _move_up(fd: int) -> int:

@@ -396,3 +396,16 @@ def test_coverage_of_what_runs_in_workers(run_script, tmp_path):
     found = json.loads((tmp_path / "coverage.json").read_text())["files"]["covered.py"]
 
     assert found["missing_lines"] == [5]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_the_last_words_of_a_task_without_a_newline_are_not_lost(capfd, stream):
+    for _ in range(5):
+        with FarmExecutor(1) as executor:
+            executor.submit(say_without_newline, stream, "the last words").result(LIMIT)
+        said = capfd.readouterr()
+        assert "the last words" in (said.out if stream == "stdout" else said.err)
+
+
+def say_without_newline(stream, words):
+    print(words, end="", file=getattr(sys, stream))
