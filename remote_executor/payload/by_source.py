@@ -88,17 +88,20 @@ class _BySource:
         self._cells.update(map(id, cells.values()))
         wanted = facts(func.__code__).names
         named = self.met_function(func, wanted)
-        # Submodules that it uses by way of their package are imported there by this.
-        values = (*named.values(), *(value for _, value in contents(cells.values())))
+        # Submodules that it uses by way of their package are imported there by this. Packages are
+        # also globals that come apart.
+        space = func.__globals__
+        values = [space[name] for name in wanted if name in space]
+        values += [value for _, value in contents(cells.values())]
         state = (
             dict(func.__dict__),
             _slots(func),
-            contents(cells.values()),
+            [(name, cell, value) for name in cells for cell, value in contents([cells[name]])],
             mains.main_name(func),
             ((), (), named),
             imported_submodules(func.__code__, values),
         )
-        make = recipe, self.new_space(func.__globals__, wanted), cells
+        make = recipe, self.new_space(space, wanted), cells
         args = self.identity(func), source.make_function, make
         return namespace.make_function, args, state, None, None, source.fill_function
 

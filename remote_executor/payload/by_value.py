@@ -31,7 +31,7 @@ from remote_executor.payload.captures import (
     method_by_dispatch,
 )
 from remote_executor.payload.code import cloudpickle_inside, namespace, rebuild
-from remote_executor.payload.code.calls import is_future
+from remote_executor.payload.code.calls import is_future, keeps_data
 from remote_executor.payload.code.cloudpickle_inside import tracker_of
 from remote_executor.payload.code.definitions import (
     REDUCERS,
@@ -347,8 +347,11 @@ class WorkerPickler(_Pickler):
         if name is None or name in self.own:
             return None
         kind = type(obj)
-        if not (self.data or kind is Need or kind in _BY_NAME or issubclass(kind, type)):
-            return None
+        if not self.data and kind is not Need:
+            if not (kind in _BY_NAME or issubclass(kind, type)):
+                return None
+            if kind is FunctionType and mains.main_name(obj) is None and keeps_data(obj):
+                return None  # what it has captured is copied with it
         self.visit.references[name] = None
         return name
 

@@ -236,15 +236,20 @@ def fill_function(function: FunctionType, state: tuple[Any, ...]) -> None:
 
     Args:
         function: As :func:`make_function` made it.
-        state: Its attributes, its properties, the captured values as ``(cell, value)``, the name
-            by which the client finds it in ``__main__`` or None, its globals (see :func:`bind`),
-            and modules, which are imported now.
+        state: Its attributes, its properties, the captured values as ``(name, cell, value)``, the
+            name by which the client finds it in ``__main__`` or None, its globals (see
+            :func:`bind`), and modules, which are imported now.
     """
     attributes, slots, contents, home, named, _ = state
     function.__dict__.update(attributes)
     for name, value in slots.items():
         setattr(function, name, value)
-    _fill_cells(contents)
+    # One that is filled again has captured variables of its own.
+    own = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
+    for name, cell, value in contents:
+        cell.cell_contents = value
+        if name in own:
+            own[name].cell_contents = value
     if home is not None:
         mains.arrived[function] = home
     bind(function.__globals__, named)

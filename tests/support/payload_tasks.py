@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+from remote_executor.client.foreign import Foreign
 from remote_executor.payload import failures, mains, pickles
 from remote_executor.payload.functions import PURE, FunctionCache, FunctionTable, in_one_piece
 
@@ -187,8 +189,11 @@ class Worker:
             stdout=subprocess.PIPE,
         )
 
+    def pack(self, function, call):
+        return self.cache.pack(function, call)
+
     def call(self, function, *args, **kwargs):
-        encoded, body, buffers = self.cache.pack(function, (args, kwargs))
+        encoded, body, buffers = self.pack(function, (args, kwargs))
         if encoded.key not in self.numbers:
             number = self.numbers[encoded.key] = len(self.numbers)
             flags = PURE if encoded.pure else 0
@@ -218,11 +223,39 @@ class Worker:
         self.process.wait(30)
 
 
-def run_main(script):
-    """Run a script as the ``__main__`` of a new interpreter; return its output."""
+class OtherWorker(Worker):
+    """As Worker, but what is called goes as if to another Python."""
+
+    PYTHONS = (("cpython", (3, 10)),)
+
+    def pack(self, function, call):
+        encoded, body, buffers = super().pack(function, call)
+        form = Foreign(self.PYTHONS, True).form(
+            self.cache, function, encoded, "call", call, body, buffers
+        )
+        if isinstance(form, Exception):
+            raise form
+        return form or (encoded, body, buffers)
+
+
+def run_main(script, folder=None):
+    """
+    Run a script as the ``__main__`` of a new interpreter; return its output.
+
+    Args:
+        script: The script.
+        folder: Where to put it, if its text is to be found; what is there can be imported.
+    """
+    how = ["-c", HEAD + script]
+    path = [str(ROOT)]
+    if folder is not None:
+        path.append(str(folder))
+        how = [str(folder / "program.py")]
+        (folder / "program.py").write_text(HEAD + script, "utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", HEAD + script],
+        [sys.executable, "-W", "error", *how],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
         timeout=50,
@@ -234,6 +267,6 @@ def run_main(script):
 
 
 HEAD = """
-from tests.support.payload_tasks import Worker
+from tests.support.payload_tasks import OtherWorker, Worker
 from tests.support import payload_tasks
 """

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from remote_executor.payload.by_value import Visit, WorkerPickler
 
-__all__ = ["ArgumentPickler", "ResultPickler", "is_future"]
+__all__ = ["ArgumentPickler", "ResultPickler", "is_future", "keeps_data"]
 
 LRU_CACHE = type(functools.lru_cache(lambda: None))
 
@@ -108,7 +108,7 @@ def home_in_main(obj: Any) -> str | None:
     return home if found is obj else None
 
 
-def _keeps_data(obj: Any) -> bool:
+def keeps_data(obj: Any) -> bool:
     """Whether a function has captured what may be an argument, too."""
     from remote_executor.payload.captures import is_fixed
 
@@ -153,7 +153,7 @@ class ArgumentPickler(pickle.Pickler):
                 return NotImplemented
             names.look()
             name = names.name_of(obj)
-            if name is not None and not _keeps_data(obj):
+            if name is not None and not keeps_data(obj):
                 from remote_executor.payload.code import namespace
 
                 self.names[name] = None

@@ -171,7 +171,12 @@ def reduce_class(
             for name, value in attributes.items()
             if not _is_of_namedtuple(cls, name, value)
         }
-        return rebuild.make_namedtuple, args, (_parts(cls, rest, fill_part), None, ()), _FILL
+        return (
+            rebuild.make_namedtuple,
+            args,
+            (_parts(cls, rest, fill_part), tuple(cls.__dict__), False, ()),
+            _FILL,
+        )
     names = [name for name in attributes if name not in ("__new__", *given)]
     for name in ("__orig_bases__", "__doc__"):
         if name in attributes:
@@ -182,8 +187,12 @@ def reduce_class(
     if slots is not None:
         given["__slots__"] = slots
     args = type(cls), cls.__bases__, given, names, _hook(cls), tracker
-    held = None if portable else tuple(cls.__dict__)
-    state = _parts(cls, attributes, fill_part), held, _registered(cls)
+    state = (
+        _parts(cls, attributes, fill_part),
+        tuple(cls.__dict__),
+        not portable,
+        _registered(cls),
+    )
     return rebuild.make_class, args, state, _FILL
 
 
@@ -438,7 +447,12 @@ def _reduce_layout(
         if type(value).__name__ != "CField" and each not in given
     }
     args = name, cls.__bases__, given, tracker
-    return rebuild.make_layout, args, (_parts(cls, {**fields, **rest}, fill_part), None, ()), _FILL
+    return (
+        rebuild.make_layout,
+        args,
+        (_parts(cls, {**fields, **rest}, fill_part), tuple(cls.__dict__), False, ()),
+        _FILL,
+    )
 
 
 # ------------------------------------------------------------------ what classes hold

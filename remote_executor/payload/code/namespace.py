@@ -318,14 +318,14 @@ def fill_class(cls: type, state: tuple[Any, ...]) -> None:
         if cls in mains.arrived:
             _filled.add(cls)
         return
-    _, names, registered = rest
+    _, names, _, registered = rest
     before = _sent.get(cls, {})
-    for name in () if names is None else before.keys() - names:
+    for name in before.keys() - names:
         # What a task has added stays.
         del before[name]
         if name in cls.__dict__:
             type.__delattr__(cls, name)
-    fill(cls, (None, None, registered))
+    fill(cls, (None, names, False, registered))
 
 
 def _is_same(one: object, other: object) -> bool:

@@ -174,10 +174,10 @@ def fill_class(cls: Any, state: tuple[Any, ...]) -> None:
     Args:
         cls: The class.
         state: Its parts, which were set when they were loaded; the names that it has at the
-            client, None if others may be there; the classes that are registered with it.
+            client; whether it may have no others; the classes that are registered with it.
     """
-    _, names, registered = state
-    if names is not None:
+    _, names, only, registered = state
+    if only:
         for name in cls.__dict__.keys() - names - MACHINE_MADE:
             type.__delattr__(cls, name)
     for each in registered:

@@ -50,6 +50,9 @@ _NO_IDENTITY = (str, bytes, tuple, frozenset, type, ModuleType, CodeType, Builti
 
 _NEVER = OF_THE_MODULE - {"__package__"}
 
+_sent: set[str] = set()
+"""Names that some worker may have, in whatever form for whatever Python they went."""
+
 Make = Callable[[io.BytesIO, Any, Visit, Sequence[str]], Any]
 
 
@@ -133,7 +136,6 @@ class Units:
         self._make = make
         self._units: dict[str, Unit] = {}
         self._main: dict[str, Any] = {}
-        self._sent: set[str] = set()
 
     def forget(self, which: Iterable[str]) -> None:
         """Have names pickled again when they are needed next."""
@@ -252,12 +254,12 @@ class Units:
         self._stand_in(found)
         ordered = _ordered(found)
         _give_tokens(ordered, found)
-        self._sent.update(found)
+        _sent.update(found)
         return ordered, absent
 
     def to_remove(self, absent: Iterable[str]) -> list[str]:
         """Return which of the names that ``__main__`` does not have a worker may have from it."""
-        return [name for name in absent if name in self._sent or not hasattr(builtins, name)]
+        return [name for name in absent if name in _sent or not hasattr(builtins, name)]
 
     def _reached(
         self, visit: Visit, made: dict[str, Unit]

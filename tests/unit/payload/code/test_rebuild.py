@@ -37,7 +37,7 @@ def test_what_is_no_more_there_goes_and_what_was_registered_is():
     made = make(meta=abc.ABCMeta, names=["old", "new"], tracker="4")
     rebuild.fill_part(made, {"old": 1, "new": 2})
 
-    rebuild.fill_class(made, ((), ["new", *vars(object)], [int]))
+    rebuild.fill_class(made, ((), ["new", *vars(object)], True, [int]))
 
     assert "old" not in vars(made)
     assert made.new == 2
