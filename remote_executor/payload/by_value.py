@@ -462,9 +462,15 @@ class WorkerPickler(_Pickler):
             alias = reduce_alias(obj)
             if alias is not None:
                 return alias
+        elif kind is CellType and self.own and id(obj) not in self._cells:
+            # A name has it, or what a name has: there it is a variable of its own, or that of the
+            # function that comes with it.
+            return cloudpickle_inside.make_cell, (), _contents(obj), None, None, rebuild.fill_cell
         elif id(obj) in self._own_ids:
             reduced = super().reducer_override(obj)
-            return _reduce_own(obj) if reduced is NotImplemented else reduced
+            if reduced is NotImplemented and kind not in self.dispatch_table:
+                return _reduce_own(obj)
+            return reduced
         return super().reducer_override(obj)
 
     def _inner(self, obj: Any) -> tuple[Any, ...] | None:
@@ -585,8 +591,6 @@ def reduce_alias(obj: Any) -> tuple[Any, ...] | None:
 def _reduce_own(obj: Any) -> Any:
     """Return how to make an object, also if its own way is to name itself."""
     kind = type(obj)
-    if kind in copyreg.dispatch_table:
-        return NotImplemented
     if kind.__name__ == "curry" and kind.__module__.partition(".")[0] in ("toolz", "cytoolz"):
         return namespace.make_curry, (kind, obj.func, obj.args, obj.keywords)
     reduced = obj.__reduce_ex__(5)

@@ -45,6 +45,10 @@ def blame(obj: object, what: str, dump: Callable[[object], object]) -> str:
             seen.add(id(part))
             try:
                 dump(part)
+            except RecursionError:  # all the way down, so the outermost says most
+                path.append(words)
+                where, parts = part, iter(())
+                break
             except Exception:
                 path.append(words)
                 where = part

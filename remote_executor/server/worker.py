@@ -856,32 +856,36 @@ def become_reaper() -> bool:
     return status == 0
 
 
-class _Text(io.TextIOWrapper):
-    """Standard output or error, which remembers that a task has written to it."""
+class _Watched:
+    """Remembers that a task has written to standard output or error, which stay what they are."""
 
-    written = False
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self.written = False
+        self._write = text.write
+        self._flush = text.flush
+        text.write = self.write  # type: ignore[method-assign]
 
     def write(self, text: str, /) -> int:
         self.written = True
-        return super().write(text)
+        return self._write(text)
 
     def flush_written(self) -> None:
         """Let go of the beginning of a line, if there is one, now that its task is over."""
         self.written = False
         try:
-            self.flush()
+            self._flush()
         except (OSError, ValueError):  # the task has closed it, or its descriptor
             pass
 
 
 def _text(fd: int) -> io.TextIOWrapper:
     raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
-    text = _Text(raw, "utf-8", "backslashreplace", line_buffering=True)
-    _texts.append(text)
+    text = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+    _texts.append(_Watched(text))
     return text
 
 
-_texts: list[_Text] = []
+_texts: list[_Watched] = []
 """Standard output and error of this worker."""
 
 

@@ -398,6 +398,15 @@ def test_coverage_of_what_runs_in_workers(run_script, tmp_path):
     assert found["missing_lines"] == [5]
 
 
+def test_the_streams_of_a_task_are_of_the_usual_type(farm):
+    assert farm.submit(types_of_streams).result(LIMIT) == ["TextIOWrapper"] * 3
+    assert farm.submit(getattr, sys, "stdout").result(LIMIT) is sys.stdout
+
+
+def types_of_streams():
+    return [type(each).__name__ for each in (sys.stdin, sys.stdout, sys.stderr)]
+
+
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_the_last_words_of_a_task_without_a_newline_are_not_lost(capfd, stream):
     for _ in range(5):

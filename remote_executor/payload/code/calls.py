@@ -51,10 +51,14 @@ _SPECIAL = frozenset(
         CellType,
         GetSetDescriptorType,
         MappingProxyType,
-        classmethod,
-        staticmethod,
-        property,
-        typing.TypeVar,
+        functools.cached_property,
+        functools.singledispatchmethod,
+        typing.ForwardRef,
+        *(
+            getattr(typing, name)
+            for name in ("ParamSpec", "TypeAliasType", "TypeVar", "TypeVarTuple")
+            if hasattr(typing, name)
+        ),
         weakref.WeakSet,
         type({}.keys()),
         type({}.values()),
@@ -69,10 +73,25 @@ _SPECIAL = frozenset(
 """Types of which the plain pickler would make something else, or nothing."""
 
 
-_FIELD = "_FIELD_BASE"
-"""The type of the marks of ``dataclasses``, which is not imported for that."""
+_BY_TYPE_NAME = frozenset(
+    {
+        "CDLL",
+        "PyDLL",
+        "_FIELD_BASE",
+        "_HAS_DEFAULT_FACTORY_CLASS",
+        "_KW_ONLY_TYPE",
+        "_MISSING_TYPE",
+    }
+)
+"""More of these, of ``ctypes`` and ``dataclasses``, which are not imported for that."""
+
+_WITH_SUBCLASSES = (type, property, classmethod, staticmethod)
 
 _USUAL: Any = object.__reduce__
+
+
+def _is_special(kind: type) -> bool:
+    return kind in _SPECIAL or issubclass(kind, _WITH_SUBCLASSES) or kind.__name__ in _BY_TYPE_NAME
 
 
 def is_future(obj: object) -> str:
@@ -135,7 +154,7 @@ class ArgumentPickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """Look at what may be code. The pickler calls this, but not for plain data."""
         kind = type(obj)
-        if kind in _SPECIAL or issubclass(kind, type) or kind.__name__ == _FIELD:
+        if _is_special(kind):
             return self._special(obj, kind)
         if kind.__reduce__ is _USUAL:
             reason = is_future(obj)
@@ -183,7 +202,7 @@ class ResultPickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """Look at what may be code. The pickler calls this, but not for plain data."""
         kind = type(obj)
-        if kind in _SPECIAL or issubclass(kind, type) or kind.__name__ == _FIELD:
+        if _is_special(kind):
             if found_by_name(obj) and not _by_value_modules():
                 return NotImplemented
             if self._deep is None:

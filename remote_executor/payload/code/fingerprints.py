@@ -21,7 +21,7 @@ __all__ = ["Print", "fingerprint"]
 
 LRU_CACHE = type(functools.lru_cache(lambda: None))
 
-_BY_IDENTITY = (FunctionType, type, ModuleType, BuiltinFunctionType, property, CellType, LRU_CACHE)
+_BY_IDENTITY = (FunctionType, type, ModuleType, BuiltinFunctionType, property, LRU_CACHE)
 _OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")
 _HEAP = 1 << 9
 _OUT_OF_BAND = 1024
@@ -44,6 +44,11 @@ class _Pickler(pickle.Pickler):
                 return _one, attribute
         if isinstance(obj, _BY_IDENTITY) or kind.__module__ in ("_thread", "_io"):
             return _one, (id(obj),)
+        if kind is CellType:
+            try:
+                return _one, (id(obj), obj.cell_contents)
+            except ValueError:  # not assigned yet
+                return _one, (id(obj),)
         if kind is MethodType:
             return _one, (id(obj.__func__), obj.__self__)
         if kind.__flags__ & _HEAP and _is_of_a_program(kind):

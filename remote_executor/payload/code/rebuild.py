@@ -17,10 +17,12 @@ from __future__ import annotations
 import abc
 import sys
 from collections.abc import Iterable, Sequence
+from types import CellType
 from typing import Any
 
 __all__ = [
     "describe",
+    "fill_cell",
     "fill_class",
     "fill_enum",
     "fill_library",
@@ -43,6 +45,18 @@ _QUIET = "__made_by_remote_executor__"
 
 MACHINE_MADE = frozenset({"__dict__", "__weakref__", "_abc_impl"})
 """What a class gets by itself, and nobody can give it."""
+
+
+def fill_cell(cell: CellType, contents: tuple[object, ...]) -> None:
+    """
+    Assign a captured variable that came by itself.
+
+    Args:
+        cell: The variable.
+        contents: What it holds; nothing if it was not assigned yet.
+    """
+    for value in contents:
+        cell.cell_contents = value
 
 
 def make_class(

@@ -249,7 +249,9 @@ class Units:
         for name, unit in found.items():
             if unit.error is None or name in optional:
                 continue
-            if name in visit.references or any(unit.serials):
+            # A code object is for eval() and exec(), which would call a stand-in no code object.
+            is_code = type(self._main.get(name)) is CodeType
+            if name in visit.references or any(unit.serials) or is_code:
                 raise _named(name, user, unit.error)
         self._stand_in(found)
         ordered = _ordered(found)

@@ -150,3 +150,12 @@ def test_a_deep_object_does_not_hold_the_search_up():
         deep = [deep]
 
     assert words(((deep,), {})).count("[0]") == 7
+
+
+def test_what_is_nested_too_deep_is_named_by_its_outermost_part():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    said = words(((1, {"a": deep}), {}))
+
+    assert said.startswith("argument 2 (a dict) cannot be pickled: maximum recursion depth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import pickle
 import subprocess
 import sys
@@ -110,12 +111,52 @@ PROGRAMS = {
             x, odd = worker.call(task, Odd(3))
             assert x == 3 and type(odd) is Odd
         """,
+    "what a local class among arguments or results holds": """
+        import dataclasses, functools, typing
+        class Kept(property): mark = 7
+        def make():
+            @dataclasses.dataclass
+            class Local:
+                x: int
+                @functools.cached_property
+                def twice(self): return 2 * self.x
+                @functools.singledispatchmethod
+                def of(self, y): return "object"
+                @of.register
+                def _(self, y: int): return "int"
+                @Kept
+                def half(self): return self.x / 2
+                parameter = typing.ParamSpec("P")
+                later = typing.ForwardRef("int")
+            return Local(6)
+        def task(o):
+            field, = dataclasses.fields(o)
+            kept = type(o).__dict__["half"]
+            assert field.default is field.default_factory is dataclasses.MISSING
+            return o.twice, o.of(1), o.of("a"), o.half, kept.mark, o.parameter.__name__, o.later
+        found = 12, "int", "object", 3.0, 7, "P", typing.ForwardRef("int")
+        with Worker() as worker:
+            assert worker.call(task, make()) == found
+            assert task(worker.call(make)) == found
+        """,
 }
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_in_two_processes(name):
     assert run_main(dedent(PROGRAMS[name])) == ""
+
+
+@pytest.mark.parametrize("dump", [dump, dump_result])
+def test_a_library_of_ctypes_is_loaded_and_not_copied(dump):
+    library = ctypes.CDLL(None)
+    library.abs.argtypes = [ctypes.c_int]
+
+    found = load(*dump({"it": library}))["it"]
+
+    assert found is not library
+    assert found.abs(-3) == 3
+    assert found.abs.argtypes == [ctypes.c_int]
 
 
 def test_data_needs_nothing_else():

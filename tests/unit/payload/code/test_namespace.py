@@ -312,7 +312,53 @@ SET_BACK = {
 }
 
 
-PROGRAMS = {**IDENTITY, **STALE, **LOADING, **SET_BACK}
+CONVERSIONS = {
+    "views, proxies, code, streams and accessors that names have": """
+        import functools, sys, types
+        table = {"a": 1}
+        keys, proxy = table.keys(), types.MappingProxyType(table)
+        code = compile("x + 1", "<expr>", "eval")
+        out = sys.stderr
+        p, s, c = property(lambda self: 5), staticmethod(len), functools.cached_property(id)
+        made = types.FunctionType(compile("lambda x: x + 5", "<m>", "eval").co_consts[0], globals())
+        class A: pass
+        A.p, A.s = p, s
+        def task():
+            table["b"] = 2
+            assert out is sys.stderr and type(c) is functools.cached_property
+            kinds = type(keys).__name__, type(proxy).__name__
+            return kinds, list(keys), proxy["b"], eval(code, {"x": 2}), A().p, A.s([1]), made(1)
+        with Worker() as worker:
+            expected = ("dict_keys", "mappingproxy"), ["a", "b"], 2, 3, 5, 1, 6
+            assert worker.call(task) == expected
+        """,
+    "a captured variable that a name has is that of its functions": """
+        def make():
+            x, unset = 1, 0
+            def get(): return x, unset
+            def put(value):
+                nonlocal x
+                x = value
+            del unset
+            return get, put
+        get, put = make()
+        cell = get.__closure__[1]
+        cells = get.__closure__
+        lone = (lambda y: lambda: y)(4).__closure__[0]
+        def task():
+            put(cell.cell_contents + 1)
+            try:
+                cells[0].cell_contents
+            except ValueError:
+                return cell.cell_contents, cells[1] is cell, lone.cell_contents
+        with Worker() as worker:
+            assert worker.call(task) == (2, True, 4)
+            lone.cell_contents = 9
+            assert worker.call(task)[2] == 9
+        """,
+}
+
+PROGRAMS = {**CONVERSIONS, **IDENTITY, **STALE, **LOADING, **SET_BACK}
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
