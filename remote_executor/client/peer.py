@@ -800,15 +800,19 @@ class Peer:
         if stream is None or link is None:
             return True
         outbox = link.outbox
+        step = Step.LINK
         try:
             while outbox.size:
-                count = stream.send(outbox.chunk())
+                step = Step.WRAP  # by our own mechanism: the other end has no part in it
+                chunk = outbox.chunk()
+                step = Step.LINK
+                count = stream.send(chunk)
                 if not count:
                     break
                 outbox.sent(count)
-        except (AuthenticationFailed, OSError) as exc:  # the first: it cannot be wrapped
-            trouble = exc
-            self._loop.post(lambda: self._broken(stream, trouble))
+        except (AuthenticationFailed, OSError) as exc:
+            trouble, where = exc, step
+            self._loop.post(lambda: self._broken(stream, trouble, where))
             return True
         return not outbox.size
 
@@ -821,12 +825,12 @@ class Peer:
             self._wants_write = wanted
             self._loop.want(self.stream.fileno(), write=wanted)
 
-    def _broken(self, stream: Stream, exc: Exception) -> None:
+    def _broken(self, stream: Stream, exc: Exception, step: Step) -> None:
         if self.stream is stream and not isinstance(exc, AuthenticationFailed):
             # The peer may have said why before it closed: read that first.
             self._readable()
         if self.stream is stream:
-            self._failed(exc, Step.LINK)
+            self._failed(exc, step)
 
     def _drop_link(self, now: float) -> None:
         if self.stream is not None:

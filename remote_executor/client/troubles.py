@@ -16,6 +16,7 @@ The only place where that is decided. What follows from it (another try, or the 
                  that says so itself                                    all the rest
     LINK         OSError                                                refusals, mismatches, words
                                                                         that are not ours
+    WRAP                                                                all: this end cannot go on
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Step(enum.Enum):
     AUTH = "cannot prove who we are"
     LAUNCH = "no server can be started"
     LINK = "the connection broke"
+    WRAP = "what is to be sent cannot be wrapped"
 
 
 RESOLVER_AWAY = (socket.EAI_AGAIN, socket.EAI_MEMORY, socket.EAI_SYSTEM)
@@ -102,6 +104,8 @@ def trouble_of(exc: BaseException, step: Step, server: str) -> Failure:
         Whether it lasts, the words, and the error to raise if it is final. The exception is that
         error's ``__cause__``, or the error itself.
     """
+    if step is Step.WRAP and isinstance(exc, FarmError):
+        return Failure(Lasts.OURS, str(exc), exc)
     if isinstance(exc, FarmError):
         return _ours(exc, server)
     words = f"{exc}" or type(exc).__name__

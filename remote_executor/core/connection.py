@@ -21,6 +21,7 @@ failure:
 - The same from a server that *has* served this client is final only when the grace is over. Until
   then whoever answers at the address may be somebody else: a proxy that says 503, another program
   that has the port for a moment, a resolver that is away.
+- What this end itself cannot do (its mechanism does not wrap what is to be sent) is final at once.
 - A name that nobody knows counts as lasting; but where the user has said how long to wait for
   servers, the name is asked for that long, since it may be on its way into the name service.
 
@@ -122,6 +123,7 @@ class Lasts(enum.Enum):
     NO = "it may pass by itself"
     NAME = "nobody knows the name, yet"
     YES = "it lasts"
+    OURS = "we ourselves cannot go on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,6 +433,8 @@ class Connection:
             return lasts or self.failures >= MOST_STARTS
         if failure.lasts is Lasts.NO:
             return False
+        if failure.lasts is Lasts.OURS:
+            return True  # no other server's words: the next try would end in the same way
         if self.grace_ends is not None:
             return now >= self.grace_ends
         if failure.lasts is Lasts.NAME and self._patience is not None:

@@ -401,8 +401,10 @@ def serve_configured(config: dict[str, Any]) -> int:
     try:
         auth = tls = None
         if config["security"] is not None:
+            from remote_executor.payload.mains import prepare_main
             from remote_executor.payload.pickles import load
 
+            prepare_main()  # for classes of the program's own __main__
             # The user's own objects, found where the user's code finds them.
             own, sys.path[:] = sys.path[:], config["sys_path"]
             auth, tls = load(config["security"].encode("latin-1"))
