@@ -22,14 +22,16 @@ def keep(block):
     import builtins
 
     kept = builtins.__dict__.setdefault("kept_segments", {})
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            if "memfd:remote_executor" in os.readlink(f"/proc/self/fd/{name}"):
-                inode = os.stat(f"/proc/self/fd/{name}").st_ino
-                if inode not in kept:
-                    kept[inode] = os.dup(int(name))
-        except OSError:
-            pass
+    # What is mapped needs no descriptor of its own.
+    for folder in ("/proc/self/fd", "/proc/self/map_files"):
+        for name in os.listdir(folder):
+            try:
+                if "memfd:remote_executor" in os.readlink(f"{folder}/{name}"):
+                    inode = os.stat(f"{folder}/{name}").st_ino
+                    if inode not in kept:
+                        kept[inode] = os.open(f"{folder}/{name}", os.O_RDONLY)
+            except OSError:
+                pass
     return os.getppid(), len(block), set(kept)
 
 

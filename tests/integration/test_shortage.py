@@ -120,10 +120,14 @@ def test_workers_that_end_before_they_are_ready_are_told_with_their_last_words(s
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
-        "import os\n"
-        "def refuse(*args, **kwargs):\n"
-        "    raise OSError(24, 'no more of that')\n"
-        "os.dup2 = refuse\n",
+        # For workers alone: what forks them needs it, too.
+        "import os, sys\n"
+        "real = os.dup2\n"
+        "def dup2(*args, **kwargs):\n"
+        "    if sys._getframe(1).f_globals['__name__'] == 'remote_executor.server.worker':\n"
+        "        raise OSError(24, 'no more of that')\n"
+        "    return real(*args, **kwargs)\n"
+        "os.dup2 = dup2\n",
         encoding="utf-8",
     )
     path = os.pathsep.join([str(folder), str(ROOT)])

@@ -17,6 +17,7 @@ from tests.support import tenants
 from tests.support.certificates import Authority
 from tests.support.faults import end_process, free_port
 from tests.support.scale import scaled
+from tests.support.tools import missing
 from tests.support.waiting import wait_until
 
 from .conftest import environment
@@ -47,6 +48,10 @@ def serve_as():
             for path in (folder, token):
                 os.chown(path, NOBODY, NOBODY)
             who = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+            try:
+                subprocess.run([sys.executable, "-c", ""], check=True, **who)
+            except PermissionError:
+                missing("a Python in a folder that other users can enter", "chmod o+x")
         env = environment(REMOTE_EXECUTOR_TOKEN_FILE=str(token), HOME=str(folder), **env)
         started.append(subprocess.Popen(line, cwd=folder, env=env, start_new_session=True, **who))
         wait_until(lambda: ping(address, timeout=scaled(5), tls=tls), 30)
