@@ -56,6 +56,8 @@ class Hostile:
         fields = {"grace": rng.choice([0.0, 0.05, 0.2])}
         if rng.random() < 0.3:
             fields[rng.choice(NAMES)] = rng.choice(ODD_VALUES)
+        if fields["grace"] == 1e308:
+            fields["grace"] = 0.2  # it would be granted, and the session stay
         try:
             client = remote(self.address, self.token, attach=False)
         except (OSError, EOFError, FarmError):
