@@ -103,6 +103,8 @@ OUTPUT_SECONDS = 0.05
 STDERR_CHARACTERS = 2000
 LONGEST_TIMEOUT = 1e8
 LONGEST_GRACE = 1e7
+MOST_SESSION_ID = 128
+"""Characters; ours have 32."""
 ZYGOTE_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 """What the control socket says if there is nobody at its other end; all else may pass."""
 
@@ -769,6 +771,8 @@ class Supervisor:
             frame.body, session=str, received=int, resume=bool, grace=number, workers=int
         )
         id = fields["session"]
+        if not (id.isascii() and id.isprintable() and 0 < len(id) <= MOST_SESSION_ID):
+            raise RemoteProtocolError("the id of a session cannot be that")
         client = self._sessions.get(id)
         principal = connection.principal()
         if client is not None and client.principal != principal:

@@ -17,12 +17,20 @@ import time
 
 import pytest
 
+from remote_executor import server_status
 from remote_executor.net.tokens import load_token
 from remote_executor.payload.pickles import dump, load
 from remote_executor.server.serve import start_server
 from remote_executor.server.worker import Worker
 from remote_executor.wire.frames import make_frame
-from remote_executor.wire.messages import Flag, Kind, decode_fields, decode_ids, encode_ids
+from remote_executor.wire.messages import (
+    Flag,
+    Kind,
+    decode_fields,
+    decode_ids,
+    encode_fields,
+    encode_ids,
+)
 from tests.support import tasks
 from tests.support.hand import embedded, remote
 from tests.support.leaks import marked_processes
@@ -788,6 +796,20 @@ def test_a_session_ends_when_its_grace_is_over(server):
         client.attach(resume=False)
         assert client.run(tasks.pid) != worker
         client.goodbye()
+
+
+@pytest.mark.parametrize("id", ["", "\udc80", "x" * 1000, "a\nb"])
+def test_a_session_of_an_odd_id_is_never_made(server, id):
+    """Of one that was made by half, nobody would ever see the end."""
+    client = remote(server.address, load_token(), attach=False)
+    fields = {**client.fields, "session": id, "resume": False, "received": 0}
+    client.put(Kind.ATTACH, body=encode_fields(fields))
+    client.sock.settimeout(scaled(10))
+    while client.sock.recv(65536):
+        pass
+    client.sock.close()
+
+    assert server_status(server.address)["sessions"] == []
 
 
 def test_two_sessions_share_the_slots(server):
