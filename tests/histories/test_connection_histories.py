@@ -210,6 +210,8 @@ class ConnectionHistory(RuleBasedStateMachine):
             lasts = failure.lasts is Lasts.YES and not self.core.served
             self.may_refuse = lasts or self.failed_in_a_row + 1 >= MOST_STARTS
             self.may_lose = True
+        elif failure.lasts is Lasts.OURS:
+            self.may_refuse = self.may_lose = True
         elif failure.lasts is not Lasts.NO and not self.is_served_within_the_grace():
             over = self.now >= self.begun + (self.patience or 0.0)
             self.may_refuse = self.core.served or not patient or over
@@ -218,6 +220,8 @@ class ConnectionHistory(RuleBasedStateMachine):
         self.act(self.core.failed(failure, self.now))
         if failure.lasts is Lasts.NO and not self.own:
             assert self.core.state is ConnectionState.WAITING
+        if failure.lasts is Lasts.OURS and not self.own:
+            assert self.core.state is ConnectionState.REFUSED
         if self.own and self.failed_in_a_row >= MOST_STARTS:
             assert self.core.state is ConnectionState.REFUSED
 
