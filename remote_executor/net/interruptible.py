@@ -18,7 +18,9 @@ Gates, to wait
     A gate is a lock of which nobody is the owner: whoever waits makes one, closed, and puts it
     where :meth:`Gates.open` finds it. An interrupted waiter leaves a gate that is opened once and
     thrown away. To change something and to open the gates is one call into C, so that there is no
-    change of which nobody is told.
+    change of which nobody is told. The main thread waits in slices: a signal that comes between
+    CPython's last look for signals and the system call is only noted, and does not end the call,
+    so that its handler would run when the wait is over, which may be never.
 
 Turns, to be the only one
     A turn is a *generator* that runs what is to be done; the first in the queue that still runs has
@@ -36,6 +38,7 @@ also run within :func:`at_once`.
 
 from __future__ import annotations
 
+import threading
 import time
 from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident, start_new_thread
 from collections import deque
@@ -44,13 +47,19 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Generator
     from types import GeneratorType
 
 __all__ = ["Event", "Gates", "Turns", "at_once", "start_thread"]
 
 T = TypeVar("T")
+
+FIRST_SLICE = 0.05
+"""Seconds for which the main thread waits before it looks for signals. The next slice is twice as
+long, and so on: it is the beginning of a wait that a signal may have missed."""
+
+LAST_SLICE = 1.0
+"""No slice is longer than twice that: to wake that seldom costs nothing."""
 
 LOOK_SECONDS = 0.05
 """How often somebody who waits for a turn looks whether it was left by an interrupt."""
@@ -91,20 +100,22 @@ class Gates:
         Returns:
             Whether it holds.
         """
+        is_main = get_ident() == threading.main_thread().ident
+        longest = FIRST_SLICE if is_main else TIMEOUT_MAX
         while not ready():
             gate = allocate_lock()
             gate.acquire()
             self._closed.append(gate)
             try:
                 # Once more, now that whoever changes it would find the gate.
-                if ready():
-                    break
-                if until is None:
-                    gate.acquire()
-                else:
-                    left = until - time.monotonic()
-                    if left <= 0 or not gate.acquire(True, min(left, TIMEOUT_MAX)):
-                        return bool(ready())
+                while not ready():
+                    left = TIMEOUT_MAX if until is None else until - time.monotonic()
+                    if left <= 0:
+                        return False
+                    if gate.acquire(True, min(left, longest, TIMEOUT_MAX)):
+                        break
+                    if longest <= LAST_SLICE:
+                        longest *= 2
             finally:
                 try:
                     self._closed.remove(gate)
