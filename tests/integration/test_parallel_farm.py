@@ -316,8 +316,14 @@ def test_a_worker_may_have_a_farm_of_its_own(own):
 
 def test_cognates_in_a_pools_only_worker():
     """C49, P20: submitted to the pool itself, not by a kernel."""
-    with futures.ThreadPoolExecutor(1) as pool, make_kernel(pool):
-        assert pool.submit(pmap, abs, [-1, 2]).result(LIMIT) == [1, 2]
+    with futures.ThreadPoolExecutor(1) as pool:
+        make_kernel(pool)  # the process's: a thread of the pool is in no block of ours
+        try:
+            assert pool.submit(pmap, abs, [-1, 2]).result(LIMIT) == [1, 2]
+        finally:
+            end_kernel()
+        with make_kernel(pool), pytest.raises(NoKernelError):
+            pool.submit(pmap, abs, [-1, 2]).result(LIMIT)
         assert pool.submit(pmap, abs, [-1, 2], executor=pool).result(LIMIT) == [1, 2]
     with futures.ProcessPoolExecutor(1) as pool, make_kernel(pool):
         with pytest.raises(NoKernelError):

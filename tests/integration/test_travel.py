@@ -234,11 +234,11 @@ def make(*_):
 def test_a_library_of_another_version_at_the_other_end(tmp_path, monkeypatch):
     """K21: the one future concerned gets RemoteError, with both versions in its text."""
     for folder, version, extra in (("ours", "2.0", "Circle"), ("theirs", "1.0", "Square")):
-        place = tmp_path / folder
+        place = tmp_path / folder / "site-packages"
         (place / f"shapes_of_a_test-{version}.dist-info").mkdir(parents=True)
         (place / "shapes_of_a_test.py").write_text(LIBRARY.format(extra=extra))
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "theirs")}
-    monkeypatch.syspath_prepend(tmp_path / "ours")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "theirs" / "site-packages")}
+    monkeypatch.syspath_prepend(tmp_path / "ours" / "site-packages")
     import shapes_of_a_test as shapes
 
     versions = "shapes-of-a-test is 2.0 here and 1.0 on unix:"

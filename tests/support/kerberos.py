@@ -120,11 +120,6 @@ class Realm:
         )
         assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
 
-    @property
-    def is_running(self) -> bool:
-        """Whether there is a KDC."""
-        return self._process.poll() is None
-
     def stop(self) -> None:
         """End the KDC."""
         self._process.terminate()
