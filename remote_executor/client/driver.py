@@ -464,6 +464,11 @@ class Driver:
             self._evict()
         if self._freed:
             self._forget_freed()
+        if self._to_pack:
+            # Before what waits there: servers are to have something to do while callbacks run.
+            packs = [(self._pack, each) for each in reversed(self._to_pack)]
+            self._to_pack.clear()
+            self._deliveries.extendleft(packs)
         for peer in self._peers:
             if peer.link is not None and peer.link.outbox.size:
                 peer.flush()
@@ -651,50 +656,47 @@ class Driver:
         frame.set_segment(segment)
         peer.lent[task.id] = segment
 
-    def _pack(self) -> None:
-        """Pickle batches and copy large buffers, without the mutex, and send what is ready."""
-        while self._to_pack:
-            tasks, self._to_pack = self._to_pack, []
-            for task, _ in tasks:
-                server = task.server
-                try:
-                    if task.body is None:
-                        task.body, task.buffers = dump(task.items)
-                        self.find_shared(task)
-                    abroad = server is not None and server.key.foreign
-                    if abroad and task.abroad is None and _holds_code(task):
-                        task.abroad = self._make_abroad(task)
-                    shares = server is not None and server.key.segments
-                    if abroad and isinstance(task.abroad, tuple):
-                        shares = shares and task.abroad[2] is task.buffers
-                    if server is not None and shares and sum(map(len, task.buffers)) >= WORTH:
-                        task.segment = INLINE
-                        # Each holds a descriptor, and the program wants some, too.
-                        if len(server.key.lent) < max(MOST_LENT, 2 * server.slots):
-                            task.segment = server.key.pool.lend(task.buffers) or INLINE
-                except BaseException as exc:
-                    with self.mutex:
-                        mine = self.scheduler.drop(task)
-                    if mine:  # else it was killed or cancelled by what its pickling called
-                        self._deliver_error(task, exc)
-            with self.mutex:
-                self._busy = True
-                try:
-                    self._send_packed(tasks)
-                    self._drive(time.monotonic())
-                finally:
-                    self._busy = False
+    def _pack(self, task: Task, attempt: int) -> None:
+        """
+        Pickle a batch or copy large buffers, and have it sent.
 
-    def _send_packed(self, tasks: list[tuple[Task, int]]) -> None:
-        for task, attempt in tasks:
+        That takes as long as the user's data and ``__reduce__`` want, so it is done as callbacks
+        are: without the mutex, and another thread may be on duty when it is over.
+        """
+        server = task.server
+        if server is None or not _is_under_way(task, attempt):
+            return
+        try:
             if task.body is None:
-                continue
-            size = len(task.body) + sum(map(len, task.buffers))
-            self.scheduler.packed(task, size)
-            # User code ran meanwhile: it may have been cancelled, and then has another id.
-            if task.id == attempt and task.state is TaskState.SENT:
-                assert task.server is not None
-                self._send(task.server, [task])
+                task.body, task.buffers = dump(task.items)
+                self.find_shared(task)
+            abroad = server.key.foreign
+            if abroad and task.abroad is None and _holds_code(task):
+                task.abroad = self._make_abroad(task)
+            shares = server.key.segments
+            if abroad and isinstance(task.abroad, tuple):
+                shares = shares and task.abroad[2] is task.buffers
+            if shares and sum(map(len, task.buffers)) >= WORTH:
+                task.segment = INLINE
+                # Each holds a descriptor, and the program wants some, too.
+                if len(server.key.lent) < max(MOST_LENT, 2 * server.slots):
+                    task.segment = server.key.pool.lend(task.buffers) or INLINE
+        except BaseException as exc:
+            with self.mutex:
+                mine = self.scheduler.drop(task)
+            if mine:  # else it was killed or cancelled by what its pickling called
+                self._deliver_error(task, exc)
+        self.loop.post(partial(self._send_packed, task, attempt))
+
+    def _send_packed(self, task: Task, attempt: int) -> None:
+        if task.body is None:
+            return
+        size = len(task.body) + sum(map(len, task.buffers))
+        self.scheduler.packed(task, size)
+        # User code ran meanwhile: it may have been cancelled, and then has another id.
+        if _is_under_way(task, attempt):
+            assert task.server is not None
+            self._send(task.server, [task])
 
     def _send_asks(self) -> None:
         asks, self.scheduler.asks = self.scheduler.asks, []
@@ -812,7 +814,7 @@ class Driver:
             self._duty.offer(me)
 
     def _round(self, timeout: float | None) -> None:
-        """Wait, read, decide, write, pickle. Deliveries are left for later."""
+        """Wait, read, decide, write. Deliveries, and what is to be pickled, are left for later."""
         ready = self.loop.poll(0.0 if self._deliveries else timeout, self.inbox)
         with self.mutex:
             self._busy = True
@@ -821,8 +823,6 @@ class Driver:
                 self._settle(self.loop.now)
             finally:
                 self._busy = False
-        if self._to_pack:
-            self._pack()
 
     def _park(self) -> bool:
         """
@@ -1328,6 +1328,22 @@ class Driver:
         self.ask(lambda: self._end_cancel(task, event), None)
         return future.cancelled()
 
+    def cancel_all(self, tasks: list[Task]) -> None:
+        """Cancel those that have not begun, without waiting for what servers say."""
+
+        def cancel() -> None:
+            self._empty_inbox()
+            sent = []
+            for task in tasks:
+                if self.scheduler.drop(task):
+                    self._deliver_cancel(task)
+                elif task.server is not None and task.server.key.attached:
+                    sent.append(task)
+            self.scheduler.ask_back(sent)
+
+        if not self.closed:
+            self.loop.post(cancel)
+
     def _begin_cancel(self, task: Task, event: Event) -> bool | None:
         """Return True if it is done, False if a server was asked, None if it cannot be."""
         self._drive(time.monotonic())
@@ -1625,6 +1641,11 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
     Kind.BROKEN: Driver._on_broken,
     Kind.WANT: Driver._on_want,
 }
+
+
+def _is_under_way(task: Task, attempt: int) -> bool:
+    """Tell whether a task is still to be sent where it was to be sent."""
+    return task.id == attempt and task.state is TaskState.SENT
 
 
 def _holds_code(task: Task) -> bool:

@@ -339,6 +339,27 @@ class _Face(Executor):
 
     # ------------------------------------------------------------------- killing
 
+    def cancel_all(self, futures: Iterable[Future[Any]]) -> None:
+        """
+        Cancel those of many tasks that have not begun, and do not wait for that.
+
+        As ``cancel()`` of each, which returns once its server has answered. Those that cannot be
+        cancelled any more go on; see :meth:`kill`.
+
+        Args:
+            futures: Some that this executor or a view of it returned.
+
+        Raises:
+            ValueError: If one is not of this executor.
+        """
+        self._driver.cancel_all([task for task in map(self._task_of, futures) if task is not None])
+
+    def _task_of(self, future: Future[Any]) -> Task | None:
+        """Return a future's task; None if it is done."""
+        if not isinstance(future, FarmFuture) or future._driver not in (self._driver, None):
+            raise ValueError(f"{future!r} is not a future of this executor")
+        return None if future.done() else future._task
+
     def kill(self, future: Future[Any]) -> bool:
         """
         Stop a task, also while it runs, by ending its worker. Other tasks are not affected.
@@ -352,12 +373,8 @@ class _Face(Executor):
         Raises:
             ValueError: If the future is not one of this executor.
         """
-        if not isinstance(future, FarmFuture) or future._driver not in (self._driver, None):
-            raise ValueError(f"{future!r} is not a future of this executor")
-        task = future._task
-        if task is None or future.done():
-            return False
-        return self._driver.kill([task]) > 0
+        task = self._task_of(future)
+        return task is not None and self._driver.kill([task]) > 0
 
     def kill_tasks(self, category: Any, dry_run: bool = False) -> int:
         """

@@ -44,13 +44,15 @@ from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident, start_new_t
 from collections import deque
 from functools import partial
 from itertools import chain
+from queue import Empty
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
+    from queue import SimpleQueue
     from types import GeneratorType
 
-__all__ = ["Event", "Gates", "Turns", "at_once", "start_thread"]
+__all__ = ["Event", "Gates", "Turns", "at_once", "slices", "start_thread", "take"]
 
 T = TypeVar("T")
 
@@ -78,6 +80,50 @@ def at_once(*steps: partial[Any]) -> None:
     deque(map(_call, steps), maxlen=0)
 
 
+def slices(until: float | None) -> Iterator[float]:
+    """
+    Yield for how many seconds to wait at a time, as long as there is time left.
+
+    For whoever waits in C, to be interrupted by all signals: between two slices CPython looks for
+    them. Only the main thread needs that, all others wait in one piece.
+
+    Args:
+        until: Monotonic seconds at which the time is over; None for never.
+    """
+    is_main = get_ident() == threading.main_thread().ident
+    longest = FIRST_SLICE if is_main else TIMEOUT_MAX
+    while True:
+        left = TIMEOUT_MAX if until is None else min(until - time.monotonic(), TIMEOUT_MAX)
+        if left <= 0:
+            return
+        yield min(left, longest)
+        if longest <= LAST_SLICE:
+            longest *= 2
+
+
+def take(source: SimpleQueue[T], until: float | None) -> T | None:
+    """
+    Wait for what a queue brings.
+
+    Args:
+        source: The queue. None is nothing that it brings.
+        until: Monotonic seconds at which to give up; None for never.
+
+    Returns:
+        What came; None if nothing came in time.
+    """
+    try:
+        return source.get(False)
+    except Empty:
+        pass
+    for seconds in slices(until):
+        try:
+            return source.get(True, seconds)
+        except Empty:
+            continue
+    return None
+
+
 class Gates:
     """Threads that wait for something to change. Any thread may wait and open."""
 
@@ -100,22 +146,17 @@ class Gates:
         Returns:
             Whether it holds.
         """
-        is_main = get_ident() == threading.main_thread().ident
-        longest = FIRST_SLICE if is_main else TIMEOUT_MAX
         while not ready():
             gate = allocate_lock()
             gate.acquire()
             self._closed.append(gate)
             try:
-                # Once more, now that whoever changes it would find the gate.
-                while not ready():
-                    left = TIMEOUT_MAX if until is None else until - time.monotonic()
-                    if left <= 0:
-                        return False
-                    if gate.acquire(True, min(left, longest, TIMEOUT_MAX)):
+                for seconds in slices(until):
+                    # Once more, now that whoever changes it would find the gate.
+                    if ready() or gate.acquire(True, seconds):
                         break
-                    if longest <= LAST_SLICE:
-                        longest *= 2
+                else:
+                    return bool(ready())
             finally:
                 try:
                     self._closed.remove(gate)

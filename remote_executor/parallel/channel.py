@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 from remote_executor.client.futures import SafeFuture
 from remote_executor.client.waits import check_may_wait
-from remote_executor.net.interruptible import Gates, Turns
+from remote_executor.net.interruptible import Gates, Turns, slices
 from remote_executor.parallel.kernel import SERIAL, kernel_of
 from remote_executor.parallel.parts import count_of
 from remote_executor.parallel.timers import Timer, after
@@ -237,13 +237,32 @@ class Channel:
 
     def _get(self, timeout: float | None) -> Future[Any]:
         """
+        Wait for the next future that is done, and take it out.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            Empty: None came.
+        """
+        if timeout == 0:
+            return self._take(0)
+        for seconds in slices(None if timeout is None else time.monotonic() + timeout):
+            try:
+                return self._take(seconds)
+            except Empty:
+                continue
+        raise Empty
+
+    def _take(self, timeout: float) -> Future[Any]:
+        """
         Take out the next future that is done.
 
         To wait, to take it out of one place and out of the other is one call into C: a ^C comes
         before or after it. If it comes after, what was taken is put back.
 
         Args:
-            timeout: Seconds to wait at most; None for as long as it takes.
+            timeout: Seconds to wait at most.
 
         Raises:
             Empty: None came.

@@ -67,6 +67,9 @@ class Farm(Protocol):
     def options(self, **options: Any) -> Executor:
         """Return an executor that gives its tasks these options: priority, category."""
 
+    def cancel_all(self, futures: Iterable[Future[Any]]) -> None:
+        """Cancel those that have not begun; do not wait for that."""
+
     def kill(self, future: Future[Any]) -> bool:
         """Stop one task, also while it runs."""
 

@@ -26,7 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from remote_executor.client.waits import check_may_wait
-from remote_executor.net.interruptible import Turns, at_once
+from remote_executor.net.interruptible import Turns, at_once, take
 from remote_executor.parallel.kernel import SERIAL, Kernel, kernel_of
 from remote_executor.parallel.parts import deadline_of
 from remote_executor.parallel.promises import raise_kept
@@ -319,11 +319,9 @@ class Ptree:
 
     def _next(self, until: float | None) -> _Node | None:
         """Wait for a computation and settle its node; None if nobody waits for it any more."""
-        left = None if until is None else max(0.0, until - time.monotonic())
-        try:
-            future = self._done.get(timeout=left)
-        except queue.Empty:
-            raise TimeoutError(f"{len(self._running)} nodes were not computed in time") from None
+        future = take(self._done, until)
+        if future is None:
+            raise TimeoutError(f"{len(self._running)} nodes were not computed in time")
         node = self._running.pop(future, None)
         if node is None:
             return None

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import queue
 import sys
-import time
 from concurrent.futures import Future, TimeoutError
 from typing import TYPE_CHECKING, Any, final
 
 from remote_executor.client.waits import check_may_wait
+from remote_executor.net.interruptible import take
 from remote_executor.parallel.parts import deadline_of
 from remote_executor.parallel.timers import after
 
@@ -142,19 +142,13 @@ class Work:
 
     def _next(self) -> tuple[int, Future[Any]]:
         """Wait for the next task that is done and let go of it."""
-        left = None if self._until is None else max(0.0, self._until - time.monotonic())
-        try:
-            future = self._done.get(timeout=left)
-        except queue.Empty:
-            raise TimeoutError(
-                f"{len(self._futures)} of {self._count} parts were not done in time"
-            ) from None
+        future = take(self._done, self._until)
+        if future is None:
+            raise TimeoutError(f"{len(self._futures)} of {self._count} parts were not done in time")
         return self._futures.pop(future), future
 
     def _cancel(self, above: int) -> None:
-        for future, index in list(self._futures.items()):
-            if index > above:
-                future.cancel()
+        cancel_all(self._kernel, [each for each, index in self._futures.items() if index > above])
 
     # ------------------------------------------------------------------------- stopping
 
@@ -165,10 +159,11 @@ class Work:
         Args:
             kill: Whether to stop what runs, too, if the executor can and it does not end soon.
         """
-        running = [future for future in self._futures if not future.cancel()]
+        unwanted = list(self._futures)
         self._futures.clear()
+        cancel_all(self._kernel, unwanted)
         if kill:
-            stop_all(self._kernel, running)
+            stop_all(self._kernel, unwanted)
 
     def __enter__(self) -> Work:
         return self
@@ -186,6 +181,15 @@ class Work:
 
 def _failed(future: Future[Any]) -> bool:
     return future.cancelled() or future.exception() is not None
+
+
+def cancel_all(kernel: Kernel, futures: list[Future[Any]]) -> None:
+    """Cancel those that have not begun. A farm needs not be asked for each of them."""
+    if kernel.farm is not None:
+        kernel.farm.cancel_all(futures)
+    else:
+        for future in futures:
+            future.cancel()
 
 
 def stop_all(kernel: Kernel, running: list[Future[Any]]) -> None:

@@ -165,21 +165,32 @@ def make_slow():
     return Slow()
 
 
-@pytest.fixture(params=["callback", "unpickling"])
+class SlowItem:
+    """Waits when it is pickled at the client."""
+
+    def __reduce__(self):
+        return int, (_wait_for_go(),)
+
+
+@pytest.fixture(params=["callback", "unpickling", "pickling"])
 def held_up(request, ex):
     """Return a function that holds up the thread that brings results, and what ends that."""
     Slow.go.clear()
     Slow.begun.clear()
+    maps = []
 
     def hold_up():
         if request.param == "callback":
             ex.submit(tasks.nap, 0.05).add_done_callback(lambda _: _wait_for_go())
+        elif request.param == "pickling":
+            maps.append(ex.map(int, [SlowItem()]))
         else:
             ex.submit(make_slow).add_done_callback(lambda _: None)
         assert Slow.begun.wait(LIMIT)
 
     yield hold_up
     Slow.go.set()
+    assert [list(each) for each in maps] in ([], [[1]])
 
 
 def test_while_one_is_held_up_all_else_goes_on(ex, held_up):

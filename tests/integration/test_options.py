@@ -249,6 +249,24 @@ def test_kill_a_future_that_waits(farm, hold, tmp_path):
     assert "9" not in path.read_text().split()
 
 
+def test_many_are_cancelled_at_once(farm, hold, tmp_path):
+    """What waits at the client, and what waits at a server already; what runs goes on."""
+    hold()
+    waiting = [farm.submit(tasks.append, tmp_path / "ran", str(i)) for i in range(500)]
+    farm.cancel_all(waiting)
+    running = farm.submit(tasks.square, 3)
+
+    assert futures.wait(waiting, LIMIT).not_done == set()
+    hold.release()
+    assert all(future.cancelled() for future in waiting)
+    assert running.result(LIMIT) == 9
+    farm.cancel_all([*waiting, running])  # it is over, and stays as it is
+    assert running.result() == 9
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(ValueError, match="not a future of this executor"):
+        farm.cancel_all([futures.Future()])
+
+
 def test_kill_a_future_of_another_executor(farm):
     with pytest.raises(ValueError, match="future"):
         farm.kill(futures.Future())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Held"]
 
@@ -55,6 +58,11 @@ class Held(Executor):
     def options(self, **options: Any) -> Held:
         """Return itself: priorities mean nothing here."""
         return self
+
+    def cancel_all(self, futures: Iterable[Future[Any]]) -> None:
+        """Cancel what was not run."""
+        for future in futures:
+            future.cancel()
 
     def kill(self, future: Future[Any]) -> bool:
         """Remember who was to be killed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 import time
@@ -11,7 +12,7 @@ from functools import partial
 import pytest
 
 from remote_executor.net import interruptible
-from remote_executor.net.interruptible import Event, Gates, Turns, at_once, start_thread
+from remote_executor.net.interruptible import Event, Gates, Turns, at_once, start_thread, take
 from tests.support.scale import scaled
 from tests.support.waiting import wait_until
 
@@ -170,11 +171,31 @@ def test_a_signal_that_is_noted_later_is_heard_within_two_seconds(noted, monkeyp
     assert len(looks) < 20
 
 
+def test_a_queue_is_waited_for_in_slices_too(noted):
+    class Noticing(queue.SimpleQueue):
+        def get(self, block=True, timeout=None):
+            began.append(block)
+            return super().get(block, timeout)
+
+    began, source = [], Noticing()
+    thread = noted(lambda: True in began)
+    with pytest.raises(NotedError):
+        take(source, None)
+    thread.join()
+    assert take(source, time.monotonic()) is None
+    source.put(1)
+    assert take(source, time.monotonic() - 1) == 1, "what is there is taken, however late it is"
+    thread, got = beside(take, source, soon())
+    source.put(2)
+    thread.join()
+    assert got == [2]
+
+
 def test_other_threads_wait_without_slices():
     gates, looks, there = Gates(), [], []
     thread, got = beside(gates.wait, lambda: looks.append(1) or there)
     wait_until(lambda: len(looks) == 2)
-    time.sleep(3 * interruptible.FIRST_SLICE)  # nothing is to happen meanwhile
+    thread.join(3 * interruptible.FIRST_SLICE)
     assert len(looks) == 2
     gates.open(partial(there.append, 1))
     thread.join()

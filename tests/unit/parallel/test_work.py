@@ -31,6 +31,10 @@ class ByHand(Executor):
     def options(self, **options):
         return self
 
+    def cancel_all(self, futures):
+        for future in futures:
+            future.cancel()
+
     def kill(self, future):
         self.killed.append(future)
         return True
