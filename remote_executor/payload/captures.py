@@ -9,20 +9,19 @@ microseconds, to look whether these values are still the same costs less than on
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterable, Sequence
 from enum import Enum
-from functools import partial
-from itertools import repeat
 from operator import attrgetter, is_, itemgetter
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple, cast
 
 from remote_executor.payload.code.digests import same_bytes
-from remote_executor.payload.code.fingerprints import Print, fingerprint
-from remote_executor.payload.code.steps import named_steps
+from remote_executor.payload.code.fingerprints import fingerprint
+from remote_executor.payload.code.steps import IS_CPYTHON, named_steps
+from remote_executor.payload.code.watch import Bound, Watch, holders_in
 
 __all__ = [
     "Captures",
@@ -50,9 +49,7 @@ _DISPATCHER = cast("FunctionType", functools.singledispatch(lambda _: None)).__c
 
 
 class _Mark(Enum):
-    MISSING = 1
-    EMPTY = 2
-    SELF = 3
+    EMPTY = 1
 
 
 class Facts(NamedTuple):
@@ -160,7 +157,7 @@ def method_by_dispatch(value: object) -> tuple[Any, str] | None:
 def is_fixed(value: object) -> bool:
     """Tell whether a value can only change by being replaced."""
     kind = type(value)
-    if kind in _ATOMS or is_code(value) or isinstance(value, Enum):
+    if kind in _ATOMS or is_code(value) or issubclass(kind, Enum):
         return True
     if kind is BuiltinFunctionType:
         return isinstance(value.__self__, (ModuleType, NoneType, type))  # type: ignore[attr-defined]
@@ -175,9 +172,9 @@ class Captures:
     """
     The values that pickles were made from, and whether they are still the same.
 
-    Values that can only be replaced are compared by identity. All others, such as lists and
-    arrays, are *loose*: what is in them is compared with what was in them. Of large globals only
-    the identity and the length are, as :data:`WATCHED` bounds the cost.
+    Values that can only be replaced are compared by identity. Of all others, such as lists and
+    arrays, what is in them is compared with what was in them. Of large globals only the identity
+    and the length are, as :data:`WATCHED` bounds the cost.
 
     Attributes:
         pure: Whether a worker may rebuild the function once and call it again and again, as calls
@@ -185,28 +182,30 @@ class Captures:
     """
 
     __slots__ = (
-        "_bases",
-        "_cells",
-        "_functions",
+        "_absent",
+        "_bound",
+        "_bounds",
+        "_content",
         "_large",
-        "_loose",
         "_main",
-        "_main_names",
         "_main_values",
-        "_members",
         "_more",
-        "_names",
+        "_opaque",
         "_own",
         "_print",
+        "_self_cells",
+        "_sizes",
+        "_spaces",
         "_unsent",
         "_values",
-        "cost",
+        "_watch",
+        "_watched",
         "pure",
     )
 
     def __init__(self, root: object, visit: Any, main: dict[str, Any]) -> None:
         """
-        Take note of what was pickled.
+        Take note of what was pickled. Call :meth:`seal` when all is noted.
 
         Args:
             root: What was pickled, if that is a function or class. It is not kept alive.
@@ -215,22 +214,20 @@ class Captures:
             main: The globals of ``__main__``.
         """
         self.pure = True
-        self.cost = 0
         self._main = main
-        self._main_names: list[str] = []
-        self._main_values: list[object] = []
-        self._names: list[tuple[Mapping[str, Any], str, object]] = []
-        self._cells: list[tuple[CellType, object]] = []
-        self._own: _Facets | None = None
-        self._functions: list[tuple[Any, _Facets]] = []
-        # Attributes of classes, and what is registered with dispatchers.
-        self._members: list[tuple[Mapping[Any, object], list[object]]] = []
-        self._bases: list[tuple[type, tuple[type, ...]]] = []
-        self._loose: list[Callable[[], object]] = []
-        self._values: list[tuple[Callable[[], object], int]] = []
-        self._large: list[tuple[Callable[[], object], int]] = []
+        self._main_values: dict[str, object] = {}
+        self._absent: dict[str, None] = {}
+        self._own: tuple[tuple[Any, ...], int] | None = None
+        self._self_cells: list[CellType] = []
+        # By the id of other globals than those of __main__: the globals, names, absent names.
+        self._spaces: dict[int, tuple[dict[str, Any], dict[str, object], dict[str, None]]] = {}
+        # What holds other objects: functions, classes, cells, their dicts.
+        self._watched: list[object] = []
+        # Values that may change in place, and the bytes that it takes to look at each.
+        self._values: list[tuple[object, int]] = []
+        self._content: list[object] = []
         # By id, for these (locks, executors) are nothing to keep alive.
-        self._unsent: list[tuple[dict[str, Any], str, int, type]] = []
+        self._unsent: list[tuple[str, int, type]] = []
         for function, named in visit.functions:
             # What the standard library put around a function, such as a dataclass's __repr__,
             # keeps no state that is the program's.
@@ -240,15 +237,10 @@ class Captures:
         for cls in visit.classes:
             self._note_class(cls)
         for dispatcher in visit.dispatchers:
-            self._members.append((dispatcher.registry, list(dispatcher.registry.values())))
-            for cls, registered in dispatcher.registry.items():
-                if not is_fixed(registered):
-                    self._add_loose(partial(dispatcher.registry.get, cls))
+            self._watched.append(_behind(dispatcher.registry))
+            self._note_content(dispatcher.registry.values())
         for module in visit.modules:
-            self._members.append((module.__dict__, list(module.__dict__.values())))
-            self._add_loose(partial(_data_of_module, module))
-        self._print: Print | None = None
-        self._settle()
+            self._note_members(vars(module))
 
     def add_global(self, name: str, value: object, cost: int) -> None:
         """
@@ -259,74 +251,75 @@ class Captures:
             value: What it is bound to.
             cost: Bytes to pickle if its content is to be compared; 0 if only it can be replaced.
         """
-        self._main_names.append(name)
-        self._main_values.append(value)
+        self._main_values[name] = value
         if cost:
-            fetch = partial(self._main.get, name)
-            if cost > WATCHED:
-                self._large.append((fetch, _length(value)))
-            else:
-                self._values.append((fetch, cost))
-        self._settle()
+            self._values.append((value, cost))
 
     def add_unsent(self, name: str, value: object) -> None:
         """Take note of a global of ``__main__`` that cannot be pickled."""
-        self._unsent.append((self._main, name, id(value), type(value)))
-        self._settle()
+        self._unsent.append((name, id(value), type(value)))
 
     def add_absent(self, name: str) -> None:
         """Take note of a global that ``__main__`` does not have."""
-        self._main_names.append(name)
-        self._main_values.append(_Mark.MISSING)
+        self._absent[name] = None
 
-    def joined(self, others: Sequence[Captures]) -> Captures:
+    def seal(self, others: Sequence[Captures] = ()) -> Captures:
         """
-        Return this one together with those of the globals that it needs, to be compared as one.
+        Take note of what is in all that was noted: from now on :meth:`hold` compares with it.
 
         Args:
-            others: Those of the globals. What is in them is compared up to :data:`WATCHED`, the
-                smallest first.
-        """
-        made = copy(self)
-        for slot in ("_main_names", "_main_values", "_names", "_cells", "_functions", "_members",
-                     "_bases", "_large", "_unsent"):  # fmt: skip
-            setattr(made, slot, list(getattr(self, slot)))
-        values = list(self._values)
-        for other in others:
-            made._main_names += other._main_names
-            made._main_values += other._main_values
-            made._names += other._names
-            made._cells += other._cells
-            made._functions += other._functions
-            made._members += other._members
-            made._bases += other._bases
-            made._unsent += other._unsent
-            made._large += other._large
-            values += other._values
-            # Attributes of classes and functions: they are few, and as small as values.
-            values += [(fetch, _cost_of(fetch())) for fetch in other._loose]
-        left = WATCHED
-        made._values = []
-        for fetch, cost in sorted(values, key=_second):
-            left -= cost
-            if left >= 0:
-                made._values.append((fetch, cost))
-            else:
-                made._large.append((fetch, _length(fetch())))
-        made._settle()
-        return made
+            others: Those of the globals that it needs, to be compared as one with it. What is in
+                values of theirs is compared up to :data:`WATCHED`, the smallest first.
 
-    def _settle(self) -> None:
-        fetches = [*self._loose, *(fetch for fetch, _ in self._values)]
+        Returns:
+            Itself.
+        """
+        watched = list(self._watched)
+        values = [] if others else self._values
+        for other in others:
+            watched += other._watched
+            self._main_values.update(other._main_values)
+            self._unsent += other._unsent
+            for space, found, absent in other._spaces.values():
+                self._note_space(space, found, absent)
+            values += other._values
+            values += [(value, _cost_of(value)) for value in other._content]
+        opaque: list[object] = []
+        large: list[Any] = []
+        left = WATCHED
+        for value, cost in sorted(values, key=itemgetter(1)):
+            holders = holders_in(value, is_fixed) if cost <= left else None
+            left -= cost if holders is not None else cost + OPAQUE
+            if holders is not None:
+                watched += holders
+            elif left >= 0:
+                opaque.append(value)
+            else:
+                large.append(value)
+        for value in self._content:
+            holders = holders_in(value, is_fixed)
+            if holders is not None:
+                watched += holders
+            else:
+                opaque.append(value)
+        self._bound = Bound(self._main, self._main_values, self._absent)
+        self._bounds = [Bound(*each) for each in self._spaces.values()]
+        self._watch = Watch(watched) if watched else None
+        self._print = fingerprint(opaque) if opaque else None
+        self._opaque = opaque
+        self._large = [value for value in large if _has_length(value)]
+        self._sizes = list(map(len, self._large))
         self._more = bool(
-            self._cells
-            or self._functions
-            or self._members
-            or fetches
-            or self._unsent
-            or self._large
+            watched or opaque or self._large or self._bounds or self._unsent or self._self_cells
         )
-        self._print = fingerprint([fetch() for fetch in fetches]) if fetches else None
+        return self
+
+    def _note_space(
+        self, space: dict[str, Any], found: dict[str, object], absent: Iterable[str]
+    ) -> None:
+        noted = self._spaces.setdefault(id(space), (space, {}, {}))
+        noted[1].update(found)
+        noted[2].update(dict.fromkeys(absent))
 
     def _note_globals(
         self, function: FunctionType, named: dict[str, Any], main: dict[str, Any]
@@ -339,62 +332,57 @@ class Captures:
             return
         if known.writes_globals:
             self.pure = False
-        for name, value in named.items():
-            if is_fixed(value):
-                self._names.append((space, name, value))
-            else:
-                self._loose.append(partial(space.get, name))
-                self.pure = False
-        for name in known.names:
-            if name not in space:
-                self._names.append((space, name, _Mark.MISSING))
+        self._note_space(space, named, (name for name in known.names if name not in space))
+        self._note_content(named.values())
 
     def _note_own(self, function: FunctionType, root: object) -> None:
         for cell in function.__closure__ or ():
             value = _contents(cell)
             if value is root:
-                self._cells.append((cell, _Mark.SELF))
-            elif is_fixed(value):
-                self._cells.append((cell, value))
+                self._self_cells.append(cell)
             else:
-                self._add_loose(partial(_contents, cell))
-        defaults = function.__defaults__
-        reference = weakref.ref(function)
-        if not is_fixed(defaults):
-            self._add_loose(partial(_defaults, reference))
-        noted = _annotations(function)
-        if noted:
-            self._members.append((noted, list(noted.values())))
-        for space in (function.__kwdefaults__ or {}, function.__dict__):
-            for name, value in space.items():
-                if is_fixed(value):
-                    self._names.append((space, name, value))
-                else:
-                    self._add_loose(partial(space.get, name))
-        own = _facets(function), len(function.__dict__)
+                self._watched.append(cell)
+                self._note_content((value,))
+        self._note_content((function.__defaults__,))
+        for space in (function.__kwdefaults__, function.__dict__):
+            if space:
+                self._note_members(space)
+        self._note_annotations(function)
         if function is root:
-            self._own = own
+            self._own = _facets(function), len(function.__dict__)
         else:
-            self._functions.append((reference, own))
+            self._watched += [function, function.__dict__]
+
+    def _note_annotations(self, obj: object) -> None:
+        noted = _annotations(obj)
+        if noted:
+            self._watched.append(noted)
+
+    def _note_members(self, members: dict[Any, Any]) -> None:
+        self._watched.append(members)
+        self._note_content(members.values())
+
+    def _note_content(self, values: Iterable[object]) -> None:
+        """Take note of what may change in place."""
+        loose = [value for value in values if not is_fixed(value)]
+        if loose:
+            self._content += loose
+            self.pure = False
 
     def _note_class(self, cls: type) -> None:
-        self._members.append((cls.__dict__, list(cls.__dict__.values())))
-        self._bases.append((cls, cls.__bases__))
-        for noted in map(_annotations, (cls, *cls.__dict__.values())):
-            if noted:
-                self._members.append((noted, list(noted.values())))
+        self._watched.append(_behind(cls.__dict__))
+        if cls.__bases__ != (object,):  # Python has no others put in the place of that
+            self._watched.append(cls)
+        for each in (cls, *cls.__dict__.values()):
+            self._note_annotations(each)
         if issubclass(cls, Enum):
-            for member in cls:
-                self._members.append((vars(member), list(vars(member).values())))
+            self._watched += map(vars, cls)
             return
-        for name, value in cls.__dict__.items():
-            of_python = name[:2] == "__" or name in ("_field_defaults", "_abc_impl")
-            if not of_python and not is_fixed(value) and not hasattr(type(value), "__get__"):
-                self._add_loose(partial(cls.__dict__.get, name))
-
-    def _add_loose(self, fetch: Callable[[], object]) -> None:
-        self._loose.append(fetch)
-        self.pure = False
+        self._note_content(
+            value
+            for name, value in cls.__dict__.items()
+            if name[:2] != "__" and name not in _OF_PYTHON and not hasattr(type(value), "__get__")
+        )
 
     def hold(self, root: Any) -> bool:
         """
@@ -408,50 +396,29 @@ class Captures:
             facets, size = self._own
             if len(root.__dict__) != size or not all(map(is_, _facets(root), facets)):
                 return False
-        if self._main_names and not all(
-            map(is_, map(self._main.get, self._main_names, repeat(_MISSING)), self._main_values)
-        ):
+        if not self._bound.holds():
             return False
-        for space, name, value in self._names:
-            if space.get(name, _MISSING) is not value:
-                return False
         return not self._more or self._rest_holds(root)
 
     def _rest_holds(self, root: object) -> bool:
-        for cell, value in self._cells:
-            found = _contents(cell)
-            if found is not value and (value is not _Mark.SELF or found is not root):
+        if self._watch is not None and not self._watch.holds():
+            return False
+        for bound in self._bounds:
+            if not bound.holds():
                 return False
-        for reference, (facets, size) in self._functions:
-            function = reference()
-            if (
-                function is None
-                or len(function.__dict__) != size
-                or not all(map(is_, _facets(function), facets))
-            ):
+        for cell in self._self_cells:
+            if _contents(cell) is not root:
                 return False
-        for members, values in self._members:
-            if len(values) != len(members) or not all(map(is_, values, members.values())):
-                return False
-        for cls, bases in self._bases:
-            if cls.__bases__ is not bases:
-                return False
-        for space, name, identity, kind in self._unsent:
-            found = space.get(name)
+        for name, identity, kind in self._unsent:
+            found = self._main.get(name)
             if id(found) != identity or type(found) is not kind:
                 return False
-        for fetch, length in self._large:
-            if _length(fetch()) != length:
-                return False
-        return self._print is None or self._print.holds(
-            [fetch() for fetch in self._loose] + [fetch() for fetch, _ in self._values]
-        )
+        if self._large and list(map(len, self._large)) != self._sizes:
+            return False
+        return self._print is None or self._print.holds(self._opaque)
 
 
-_MISSING = _Mark.MISSING
-
-
-_Facets = tuple[tuple[Any, ...], int]
+_OF_PYTHON = ("_field_defaults", "_abc_impl")
 
 _facets = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__name__", "__doc__")
 
@@ -462,22 +429,21 @@ Bytes of pickle (and 256 times as many of arrays) up to which changes in place o
 To pickle and compare 4 KB takes 20 to 40 µs, and so does to compare an array of 1 MB.
 """
 
-_second = itemgetter(1)
+OPAQUE = 192
+"""So many bytes more counts a value that must be pickled to be compared, which takes 2 to 4 µs."""
 
 
-def _length(value: object) -> int:
-    try:
-        return len(value) if type(value).__module__ == "builtins" else -1  # type: ignore[arg-type]
-    except TypeError:
-        return -1
+def _has_length(value: object) -> bool:
+    return type(value).__module__ == "builtins" and hasattr(type(value), "__len__")
 
 
 def _cost_of(value: object) -> int:
     return fingerprint([value]).cost
 
 
-def _data_of_module(module: ModuleType) -> list[object]:
-    return [value for value in list(module.__dict__.values()) if not is_fixed(value)]
+def _behind(proxy: Any) -> Any:
+    """Return the dict of a class, which shows a read-only view of it."""
+    return gc.get_referents(proxy)[0] if IS_CPYTHON else proxy
 
 
 def _is_of_python(function: FunctionType) -> bool:
@@ -496,8 +462,3 @@ def _contents(cell: CellType) -> object:
         return cell.cell_contents
     except ValueError:  # not assigned yet
         return _Mark.EMPTY
-
-
-def _defaults(reference: Callable[[], Any]) -> object:
-    function = reference()
-    return None if function is None else function.__defaults__

@@ -199,6 +199,10 @@ class Encoded:
         """Take note of the function, which is not kept alive, and of what it captured."""
         self._origin = reference, captures
 
+    def is_like(self, other: Encoded) -> bool:
+        """Tell whether another is the same again."""
+        return self.key == other.key and self.pure == other.pure and self.extra == other.extra
+
     def made_late(self, pythons: Pythons) -> Encoded | PayloadError | None:
         """
         Pickle the function for other versions of Python, some time after :meth:`encode` did.
@@ -340,6 +344,8 @@ class FunctionCache:
             encoded, captures = _encode_by_value(function, extra, pool)
             if captures is None:
                 return encoded
+            if before is not None and before.encoded.is_like(encoded):
+                encoded = before.encoded
         self._keep(function, key, _Entry(encoded, captures))
         return encoded
 

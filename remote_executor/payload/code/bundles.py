@@ -112,7 +112,7 @@ def function_bundle(
     for each in absent:
         captures.add_absent(each)
     fresh = [] if captures.pure else _fresh(visit, found, main)
-    whole = captures.joined([unit.captures for unit in found])
+    whole = captures.seal([unit.captures for unit in found])
     snapshots = frozen(views, pool)
     absent = of.to_remove(absent)
     if not found and not absent:

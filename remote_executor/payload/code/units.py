@@ -189,6 +189,7 @@ class Units:
             else:
                 loose = watched and unit.data and not (is_fixed(value) or is_atom(value))
                 unit.captures.add_global(name, value, unit.cost() if loose else 0)
+        unit.captures.seal()
         unit.own_token = digest(unit.body, unit.buffers, 32)
         for name in of:
             self._units[name] = unit

@@ -1,0 +1,291 @@
+"""
+Whether objects still hold the very same objects, at the speed of C.
+
+A submit looks whether anything that its function reaches has changed since it was pickled: code,
+defaults and attributes of functions, attributes of classes, what is in lists, dicts and instances.
+To compare these one by one in Python costs 0.5 to 4 µs each, and a script may have hundreds. The
+garbage collector knows at once what each object refers to (``gc.get_referents``: 60 ns for a
+function). If these are the same objects in the same order as before, nothing has changed. Arrays
+and other objects that keep data out of its sight are *opaque*: :mod:`.fingerprints` looks at them.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import struct
+import weakref
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import attrgetter, is_, itemgetter
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    FunctionType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
+from typing import Any
+
+from remote_executor.payload.code.steps import IS_CPYTHON
+
+__all__ = ["Bound", "Watch", "holders_in"]
+
+_MANY = 256
+"""From so many objects on it pays to compare their addresses at once: 0.3 µs and 0.5 ns each."""
+
+_MOST = 20_000
+"""So many objects in a value are looked at one by one: from there on to pickle it is as fast."""
+
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, range})
+_CONTAINERS = (list, dict, set, deque, defaultdict, functools.partial, SimpleNamespace)
+_UNCHANGING = (tuple, frozenset, MethodType)
+_BY_IDENTITY = (BuiltinFunctionType, ModuleType, property)
+_IMMUTABLE = frozenset(
+    {
+        ("datetime", "date"),
+        ("datetime", "datetime"),
+        ("datetime", "time"),
+        ("datetime", "timedelta"),
+        ("datetime", "timezone"),
+        ("decimal", "Decimal"),
+        ("re", "Pattern"),
+        ("zoneinfo", "ZoneInfo"),
+    }
+)
+"""Types written in C whose values never change, by module and name."""
+
+_HEAP = 1 << 9
+
+_facets = attrgetter(
+    "__code__", "__defaults__", "__kwdefaults__", "__name__", "__doc__", "__dict__"
+)
+
+
+def _read_addresses() -> Callable[[tuple[object, ...]], bytes] | None:
+    """Return what gives the addresses of the objects in a tuple as bytes, if that can be had."""
+    try:
+        from ctypes import string_at
+    except ImportError:  # a Python that was built without
+        return None
+    start, width = tuple.__basicsize__, tuple.__itemsize__
+
+    def read(objects: tuple[object, ...]) -> bytes:
+        return string_at(id(objects) + start, len(objects) * width)
+
+    probe = (object(), None, object())
+    return read if read(probe) == struct.pack("3P", *map(id, probe)) else None
+
+
+_addresses: list[Callable[[tuple[object, ...]], bytes] | None] = []
+
+
+class _Same:
+    """Tells whether objects are the very same as some that it keeps."""
+
+    __slots__ = ("_bytes", "_objects")
+
+    def __init__(self, objects: Iterable[object]) -> None:
+        self._objects = tuple(objects)
+        self._bytes = b""
+        if len(self._objects) >= _MANY and IS_CPYTHON:
+            if not _addresses:
+                _addresses.append(_read_addresses())
+            read = _addresses[0]
+            if read is not None:
+                self._bytes = read(self._objects)
+
+    def as_in(self, objects: Sequence[object]) -> bool:
+        if self._bytes:
+            read: Any = _addresses[0]
+            # A tuple of its own: nobody else changes it while its memory is read.
+            return bool(read(tuple(objects)) == self._bytes)
+        return len(objects) == len(self._objects) and all(map(is_, objects, self._objects))
+
+
+class Bound:
+    """
+    Names of a namespace, and what they are bound to.
+
+    Args:
+        space: The namespace.
+        found: What names were bound to. These objects are kept alive.
+        absent: Names that it did not have.
+    """
+
+    __slots__ = ("_absent", "_get", "_same", "_space")
+
+    def __init__(
+        self, space: dict[str, Any], found: dict[str, object], absent: Iterable[str]
+    ) -> None:
+        self._space = space
+        self._absent = frozenset(absent)
+        # One name would be got without a tuple around it.
+        names = [*found, *found][: max(2, len(found))]
+        self._get: Any = itemgetter(*names) if found else None
+        self._same = _Same(map(found.__getitem__, names))
+
+    def holds(self) -> bool:
+        """Tell whether all names are bound to the same objects."""
+        if self._get is not None:
+            try:
+                found = self._get(self._space)
+            except KeyError:
+                return False
+            if not self._same.as_in(found):
+                return False
+        return not self._absent or self._space.keys().isdisjoint(self._absent)
+
+
+class Watch:
+    """
+    Tells whether some objects hold the same objects as when it was made.
+
+    Args:
+        holders: Functions, classes, cells, dicts, and what :func:`holders_in` has found. They, and
+            what they hold, are kept alive.
+    """
+
+    __slots__ = ("_holders", "_keyed", "_same")
+
+    def __init__(self, holders: Iterable[object]) -> None:
+        self._holders = list({id(each): each for each in holders}.values())
+        # Neither isinstance() nor iteration: a class may have ways of its own for these.
+        dicts: Any = (each for each in self._holders if issubclass(type(each), dict))
+        keys = [dict.keys(each) for each in dicts]
+        self._keyed = [each for each in keys if _keys_tell(each)]
+        self._same = _Same(self._look())
+
+    def holds(self) -> bool:
+        """Tell whether nothing has changed."""
+        try:
+            return self._same.as_in(self._look())
+        except RuntimeError:  # another thread changes a dict just now
+            return False
+
+    def _look(self) -> list[object]:
+        held: list[object]
+        held = gc.get_referents(*self._holders) if IS_CPYTHON else _referents(self._holders)
+        if self._keyed:
+            held.extend(chain.from_iterable(self._keyed))
+        return held
+
+
+def _keys_tell(keys: Any) -> bool:
+    """
+    Whether the same values in the same order may have other keys.
+
+    A new key comes last. So it is seen by its value in the dict of a class, which ends with what
+    the class statement itself has put there.
+    """
+    last = next(reversed(keys), None)
+    return not (last is None or (isinstance(last, str) and last[:2] == "__" == last[-2:]))
+
+
+def _referents(holders: Iterable[object]) -> list[object]:
+    """Return what is looked at on PyPy, whose collector does not see all attributes."""
+    held: list[object] = []
+    for each in holders:
+        if isinstance(each, (dict, MappingProxyType)):
+            held += [*each, *each.values()]
+        elif isinstance(each, FunctionType):
+            held += _facets(each)
+        elif isinstance(each, CellType):
+            held += gc.get_referents(each)
+        elif isinstance(each, type):
+            held += each.__bases__
+    return held
+
+
+def holders_in(value: object, is_fixed: Callable[[object], bool]) -> list[object] | None:
+    """
+    Find what holds the content of a value, for a :class:`Watch`.
+
+    Args:
+        value: Anything.
+        is_fixed: Tells what can change only by being replaced.
+
+    Returns:
+        The lists, dicts, instances in it; None if something in it is opaque.
+    """
+    holders: list[object] = []
+    seen: dict[int, object] = {}
+    todo = [value]
+    left = _MOST
+    while todo:
+        obj = todo.pop()
+        kind = type(obj)
+        if id(obj) in seen or is_fixed(obj) or _is_leaf(kind):
+            continue
+        seen[id(obj)] = obj
+        inside = gc.get_referents(obj)
+        if kind not in _UNCHANGING:
+            if not IS_CPYTHON or not (kind in _CONTAINERS or kind is CellType or _is_plain(kind)):
+                return None
+            holders.append(obj)
+            if kind not in _CONTAINERS:
+                inside += _attributes(obj)
+        left -= len(inside)
+        if left < 0:
+            return None
+        if not _ATOMS.issuperset(map(type, inside)):
+            todo += inside
+    return holders
+
+
+def _attributes(obj: object) -> tuple[object, ...]:
+    """Return the dict of an instance: a Python may keep attributes apart until it is asked for."""
+    try:
+        return (object.__getattribute__(obj, "__dict__"),)
+    except AttributeError:
+        return ()
+
+
+def _is_leaf(kind: type) -> bool:
+    return (
+        kind is object
+        or issubclass(kind, _BY_IDENTITY)
+        or kind.__module__ in ("_thread", "_io")
+        or (kind.__module__, kind.__name__) in _IMMUTABLE
+    )
+
+
+_plain: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+
+
+def _is_plain(kind: type) -> bool:
+    """
+    Tell classes written in Python, whose instances hold attributes, slots, and items at most.
+
+    A class written in C has data of its own in its instances, so these are larger than those of a
+    class in Python with the same slots.
+    """
+    found = _plain.get(kind)
+    if found is None:
+        found = _plain[kind] = _has_python_size(kind)
+    return found
+
+
+def _has_python_size(kind: Any) -> bool:
+    base = next(each for each in kind.__mro__ if not each.__flags__ & _HEAP)
+    if not kind.__flags__ & _HEAP or base not in (object, *_CONTAINERS, *_UNCHANGING):
+        return False
+    if OrderedDict in kind.__mro__:  # its order is out of sight
+        return False
+    slots = [f"slot{number}" for number in range(sum(map(_count_slots, kind.__mro__)))]
+    slots += [
+        name
+        for name, offset in (("__dict__", "__dictoffset__"), ("__weakref__", "__weakrefoffset__"))
+        if getattr(kind, offset) and not getattr(base, offset)
+    ]
+    return bool(type("Like", (base,), {"__slots__": slots}).__basicsize__ == kind.__basicsize__)
+
+
+def _count_slots(kind: type) -> int:
+    if not kind.__flags__ & _HEAP:
+        return 0
+    return sum(type(value) is MemberDescriptorType for value in vars(kind).values())
