@@ -14,14 +14,14 @@ import sys
 import weakref
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from operator import attrgetter, is_, itemgetter
+from operator import attrgetter, itemgetter
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple, cast
 
 from remote_executor.payload.code.digests import same_bytes
 from remote_executor.payload.code.fingerprints import fingerprint
 from remote_executor.payload.code.steps import IS_CPYTHON, named_steps
-from remote_executor.payload.code.watch import Bound, Watch, holders_in
+from remote_executor.payload.code.watch import Watch, holders_in
 
 __all__ = [
     "Captures",
@@ -183,8 +183,6 @@ class Captures:
 
     __slots__ = (
         "_absent",
-        "_bound",
-        "_bounds",
         "_content",
         "_large",
         "_main",
@@ -217,7 +215,8 @@ class Captures:
         self._main = main
         self._main_values: dict[str, object] = {}
         self._absent: dict[str, None] = {}
-        self._own: tuple[tuple[Any, ...], int] | None = None
+        # Of the root itself: what it is made of, and how many attributes it has.
+        self._own: tuple[Any, ...] | None = None
         self._self_cells: list[CellType] = []
         # By the id of other globals than those of __main__: the globals, names, absent names.
         self._spaces: dict[int, tuple[dict[str, Any], dict[str, object], dict[str, None]]] = {}
@@ -302,16 +301,14 @@ class Captures:
                 watched += holders
             else:
                 opaque.append(value)
-        self._bound = Bound(self._main, self._main_values, self._absent)
-        self._bounds = [Bound(*each) for each in self._spaces.values()]
-        self._watch = Watch(watched) if watched else None
+        spaces = [(self._main, self._main_values, self._absent), *self._spaces.values()]
+        watch = Watch(watched, spaces)
+        self._watch = None if watch.empty else watch
         self._print = fingerprint(opaque) if opaque else None
         self._opaque = opaque
         self._large = [value for value in large if _has_length(value)]
         self._sizes = list(map(len, self._large))
-        self._more = bool(
-            watched or opaque or self._large or self._bounds or self._unsent or self._self_cells
-        )
+        self._more = bool(opaque or self._large or self._unsent or self._self_cells)
         return self
 
     def _note_space(
@@ -349,7 +346,7 @@ class Captures:
                 self._note_members(space)
         self._note_annotations(function)
         if function is root:
-            self._own = _facets(function), len(function.__dict__)
+            self._own = *_facets(function), len(function.__dict__)
         else:
             self._watched += [function, function.__dict__]
 
@@ -391,21 +388,21 @@ class Captures:
         Args:
             root: What was pickled.
         """
-        # The order is that of how often there is such a thing, for this is a hot path.
-        if self._own is not None:
-            facets, size = self._own
-            if len(root.__dict__) != size or not all(map(is_, _facets(root), facets)):
-                return False
-        if not self._bound.holds():
+        # A hot path. To compare five attributes by name takes half as long as in a loop.
+        own = self._own
+        if own is not None and (
+            root.__code__ is not own[0]
+            or root.__defaults__ is not own[1]
+            or root.__kwdefaults__ is not own[2]
+            or root.__name__ is not own[3]
+            or root.__doc__ is not own[4]
+            or len(root.__dict__) != own[5]
+        ):
             return False
-        return not self._more or self._rest_holds(root)
+        watch = self._watch
+        return (watch is None or watch.holds()) and (not self._more or self._rest_holds(root))
 
     def _rest_holds(self, root: object) -> bool:
-        if self._watch is not None and not self._watch.holds():
-            return False
-        for bound in self._bounds:
-            if not bound.holds():
-                return False
         for cell in self._self_cells:
             if _contents(cell) is not root:
                 return False
@@ -418,9 +415,9 @@ class Captures:
         return self._print is None or self._print.holds(self._opaque)
 
 
-_OF_PYTHON = ("_field_defaults", "_abc_impl")
-
 _facets = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__name__", "__doc__")
+
+_OF_PYTHON = ("_field_defaults", "_abc_impl")
 
 WATCHED = 4096
 """

@@ -12,11 +12,11 @@ and other objects that keep data out of its sight are *opaque*: :mod:`.fingerpri
 from __future__ import annotations
 
 import functools
-import gc
 import struct
 import weakref
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView
+from gc import get_referents
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from types import (
@@ -33,7 +33,7 @@ from typing import Any
 
 from remote_executor.payload.code.steps import IS_CPYTHON
 
-__all__ = ["Bound", "Watch", "holders_in"]
+__all__ = ["Watch", "holders_in"]
 
 _MANY = 256
 """From so many objects on it pays to compare their addresses at once: 0.3 µs and 0.5 ns each."""
@@ -84,95 +84,99 @@ def _read_addresses() -> Callable[[tuple[object, ...]], bytes] | None:
 _addresses: list[Callable[[tuple[object, ...]], bytes] | None] = []
 
 
-class _Same:
-    """Tells whether objects are the very same as some that it keeps."""
+class Watch:
+    """
+    Tells whether objects hold, and names are bound to, the same objects as when it was made.
 
-    __slots__ = ("_bytes", "_objects")
+    What it has seen is kept alive.
 
-    def __init__(self, objects: Iterable[object]) -> None:
-        self._objects = tuple(objects)
+    Args:
+        holders: Functions, classes, cells, dicts, and what :func:`holders_in` has found.
+        spaces: Namespaces, with what names of each were bound to, and names that it did not have.
+
+    Attributes:
+        empty: Whether there is nothing to look at.
+    """
+
+    __slots__ = ("_absent", "_bytes", "_count", "_holders", "_keyed", "_named", "_seen", "empty")
+
+    def __init__(
+        self,
+        holders: Iterable[object],
+        spaces: Iterable[tuple[dict[str, Any], dict[str, object], Iterable[str]]] = (),
+    ) -> None:
+        self._holders = list({id(each): each for each in holders}.values())
+        # Neither isinstance() nor iteration: a class may have ways of its own for these.
+        dicts: Any = (each for each in self._holders if issubclass(type(each), dict))
+        self._keyed: list[Iterable[Any]] = [dict.keys(each) for each in dicts]
+        self._keyed = [each for each in self._keyed if _keys_tell(each)]
+        self._named: list[tuple[Any, dict[str, Any]]] = []
+        self._absent: list[tuple[KeysView[str], frozenset[str]]] = []
+        seen = self._look()
+        for space, found, absent in spaces:
+            if found:
+                # One name would be got without a tuple around it.
+                names = [*found, *found][: max(2, len(found))]
+                self._named.append((itemgetter(*names), space))
+                seen += map(found.__getitem__, names)
+            if absent:
+                self._absent.append((space.keys(), frozenset(absent)))
+        if len(self._keyed) > _FEW:
+            self._keyed = [_Chained(self._keyed)]
+        self.empty = not (self._holders or self._named or self._absent)
+        self._seen = tuple(seen)
+        self._count = len(seen)
         self._bytes = b""
-        if len(self._objects) >= _MANY and IS_CPYTHON:
+        if self._count >= _MANY and IS_CPYTHON:
             if not _addresses:
                 _addresses.append(_read_addresses())
             read = _addresses[0]
             if read is not None:
-                self._bytes = read(self._objects)
-
-    def as_in(self, objects: Sequence[object]) -> bool:
-        if self._bytes:
-            read: Any = _addresses[0]
-            # A tuple of its own: nobody else changes it while its memory is read.
-            return bool(read(tuple(objects)) == self._bytes)
-        return len(objects) == len(self._objects) and all(map(is_, objects, self._objects))
-
-
-class Bound:
-    """
-    Names of a namespace, and what they are bound to.
-
-    Args:
-        space: The namespace.
-        found: What names were bound to. These objects are kept alive.
-        absent: Names that it did not have.
-    """
-
-    __slots__ = ("_absent", "_get", "_same", "_space")
-
-    def __init__(
-        self, space: dict[str, Any], found: dict[str, object], absent: Iterable[str]
-    ) -> None:
-        self._space = space
-        self._absent = frozenset(absent)
-        # One name would be got without a tuple around it.
-        names = [*found, *found][: max(2, len(found))]
-        self._get: Any = itemgetter(*names) if found else None
-        self._same = _Same(map(found.__getitem__, names))
-
-    def holds(self) -> bool:
-        """Tell whether all names are bound to the same objects."""
-        if self._get is not None:
-            try:
-                found = self._get(self._space)
-            except KeyError:
-                return False
-            if not self._same.as_in(found):
-                return False
-        return not self._absent or self._space.keys().isdisjoint(self._absent)
-
-
-class Watch:
-    """
-    Tells whether some objects hold the same objects as when it was made.
-
-    Args:
-        holders: Functions, classes, cells, dicts, and what :func:`holders_in` has found. They, and
-            what they hold, are kept alive.
-    """
-
-    __slots__ = ("_holders", "_keyed", "_same")
-
-    def __init__(self, holders: Iterable[object]) -> None:
-        self._holders = list({id(each): each for each in holders}.values())
-        # Neither isinstance() nor iteration: a class may have ways of its own for these.
-        dicts: Any = (each for each in self._holders if issubclass(type(each), dict))
-        keys = [dict.keys(each) for each in dicts]
-        self._keyed = [each for each in keys if _keys_tell(each)]
-        self._same = _Same(self._look())
+                self._bytes = read(self._seen)
 
     def holds(self) -> bool:
         """Tell whether nothing has changed."""
-        try:
-            return self._same.as_in(self._look())
-        except RuntimeError:  # another thread changes a dict just now
+        try:  # as _look() does: a hot path
+            held: Any = get_referents(*self._holders) if IS_CPYTHON else _referents(self._holders)
+            for keys in self._keyed:
+                held += keys
+            for get, space in self._named:
+                held += get(space)
+        except (KeyError, RuntimeError):  # gone, or another thread changes a dict just now
             return False
+        if self._bytes:
+            read: Any = _addresses[0]
+            # A tuple of its own: nobody else changes it while its memory is read.
+            if read(tuple(held)) != self._bytes:
+                return False
+        elif len(held) != self._count or not all(map(is_, held, self._seen)):
+            return False
+        for names, absent in self._absent:  # noqa: SIM110 - a generator costs more
+            if not names.isdisjoint(absent):
+                return False
+        return True
 
     def _look(self) -> list[object]:
-        held: list[object]
-        held = gc.get_referents(*self._holders) if IS_CPYTHON else _referents(self._holders)
-        if self._keyed:
-            held.extend(chain.from_iterable(self._keyed))
-        return held
+        held: Any = get_referents(*self._holders) if IS_CPYTHON else _referents(self._holders)
+        for keys in self._keyed:
+            held += keys
+        return list(held)
+
+
+class _Chained:
+    """The keys of many dicts, one after the other."""
+
+    __slots__ = ("_views",)
+
+    def __init__(self, views: list[Iterable[Any]]) -> None:
+        self._views = views
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self._views)
+
+
+_FEW = 8
+"""From so many dicts on it pays to have their keys in one go."""
 
 
 def _keys_tell(keys: Any) -> bool:
@@ -195,7 +199,7 @@ def _referents(holders: Iterable[object]) -> list[object]:
         elif isinstance(each, FunctionType):
             held += _facets(each)
         elif isinstance(each, CellType):
-            held += gc.get_referents(each)
+            held += get_referents(each)
         elif isinstance(each, type):
             held += each.__bases__
     return held
@@ -222,7 +226,7 @@ def holders_in(value: object, is_fixed: Callable[[object], bool]) -> list[object
         if id(obj) in seen or is_fixed(obj) or _is_leaf(kind):
             continue
         seen[id(obj)] = obj
-        inside = gc.get_referents(obj)
+        inside = get_referents(obj)
         if kind not in _UNCHANGING:
             if not IS_CPYTHON or not (kind in _CONTAINERS or kind is CellType or _is_plain(kind)):
                 return None

@@ -13,14 +13,16 @@ import random
 import re
 import sys
 import types
+import weakref
 
 import numpy as np
 import pytest
 
 from remote_executor.payload.captures import is_fixed
 from remote_executor.payload.code import watch
-from remote_executor.payload.code.watch import Bound, Watch, holders_in
+from remote_executor.payload.code.watch import Watch, holders_in
 from remote_executor.payload.functions import FunctionCache
+from tests.support.words import without_address
 
 #: With few objects these are compared one by one, with many by their addresses.
 FEW_AND_MANY = pytest.mark.parametrize("more", [0, 1, 2, 300])
@@ -68,12 +70,12 @@ class OwnDate(datetime.date):
 @pytest.mark.parametrize(
     ("before", "after"),
     [(1, True), (1, 1.0), (1, 2), ([], []), ((1,), (True,)), (Never(), Never()), (np.ones(2), 1)],
-    ids=repr,
+    ids=without_address,
 )
 def test_a_name_that_is_bound_to_an_equal_object_is_bound_anew(more, before, after):
     space = {f"n{number}": object() for number in range(more)}
     space["name"] = before
-    bound = Bound(space, dict(space), ())
+    bound = Watch((), [(space, dict(space), ())])
 
     assert bound.holds()
     space["unrelated"] = 1
@@ -88,7 +90,7 @@ def test_a_name_that_is_bound_to_an_equal_object_is_bound_anew(more, before, aft
 
 def test_a_name_that_was_absent_is_seen_once_it_is_there():
     space = {}
-    bound = Bound(space, {}, ["len"])
+    bound = Watch((), [(space, {}, ["len"])])
 
     assert bound.holds()
     space["len"] = len
@@ -142,6 +144,23 @@ def test_each_change_of_a_function_shows(change, more):
     assert watched.holds()
     change(function)
     assert not watched.holds()
+
+
+@pytest.mark.parametrize("change", FUNCTION_CHANGES.values(), ids=list(FUNCTION_CHANGES))
+def test_each_change_of_what_is_submitted_shows_though_it_is_not_kept_alive(change):
+    cache = FunctionCache()
+    function = some_function()
+    encoded = cache.encode(function)
+
+    assert cache.encode(function) is encoded
+    before = dict(cache._entries)
+    change(function)
+    cache.encode(function)
+    assert dict(cache._entries) != before
+    gone = weakref.ref(function)
+    del function, before
+    gc.collect()
+    assert gone() is None
 
 
 def some_class():
