@@ -20,6 +20,7 @@ Every error that the library raises, in one tree.
     ├── InitializerFailed             also a BrokenProcessPool: the initializer raised
     ├── ServerLost                    also a BrokenExecutor: no tries were left for the task
     ├── NoServerError                 also a BrokenExecutor: there is no server to run tasks
+    ├── ServersMissing                also a RuntimeError: all servers are wanted, and some are away
     ├── TaskKilled                    also a BrokenExecutor: the task was stopped by request
     ├── TaskTimeout                   also a concurrent.futures.TimeoutError
     ├── RemoteModuleNotFound          also a ModuleNotFoundError: a server lacks what we have

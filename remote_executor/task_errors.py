@@ -8,7 +8,7 @@ The tree is drawn in :mod:`remote_executor.errors`. They are apart because they 
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +27,7 @@ __all__ = [
     "RemoteError",
     "RemoteModuleNotFound",
     "ServerLost",
+    "ServersMissing",
     "TaskKilled",
     "TaskTimeout",
     "UnsupportedError",
@@ -147,6 +148,30 @@ class NoServerError(FarmError, BrokenExecutor):
     def __str__(self) -> str:
         tried = ", ".join(self.addresses) or "no address is known"
         return f"no server ({tried}): {self.reason}"
+
+
+class ServersMissing(FarmError, RuntimeError):
+    """
+    Something wants all servers of a farm, and some of them do not serve.
+
+    Attributes:
+        servers: The addresses of those, and why each does not serve.
+        reason: What is not done therefore, in words.
+    """
+
+    def __init__(self, servers: Mapping[str, str], reason: str) -> None:
+        self.servers = dict(servers)
+        self.reason = reason
+        super().__init__(self.servers, reason)
+
+    def __str__(self) -> str:
+        missing = "; ".join(
+            f"{printable(name)}: {printable(why)}" for name, why in self.servers.items()
+        )
+        return (
+            f"{self.reason}, since not all servers serve ({missing}): start them, or "
+            'remove_server(address), or broadcast(..., missing="skip")'
+        )
 
 
 class TaskKilled(FarmError, BrokenExecutor):

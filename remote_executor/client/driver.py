@@ -21,6 +21,7 @@ it runs. The mutex is the I/O thread's own; user code never runs while it is hel
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -90,9 +91,10 @@ from remote_executor.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from remote_executor.client.foreign import Foreign, Form
+    from remote_executor.client.setups import Setup
     from remote_executor.client.shares import Blob, Shares
     from remote_executor.core.known import Function
     from remote_executor.net.security import TLSLike
@@ -143,8 +145,7 @@ class Settings:
         self,
         *,
         config: dict[str, Any],
-        setup: tuple[bytes, Sequence[Any]] | None,
-        setup_abroad: tuple[bytes, Sequence[Any]] | PayloadError | None = None,
+        setup: Setup | None,
         retries: int,
         grace: float,
         connect_timeout: float | None,
@@ -156,8 +157,7 @@ class Settings:
     ) -> None:
         self.config = config
         self.setup = setup
-        self.setup_abroad = setup_abroad
-        """The same for servers of another Python, or why it cannot be sent there."""
+        """The initializer."""
         self.retries = retries
         self.grace = grace
         self.connect_timeout = connect_timeout
@@ -213,6 +213,12 @@ class Driver:
         self._to_pack: list[tuple[Task, int]] = []
         self._broadcasts: list[tuple[int, Callable[[], None]]] = []
         """What pins tasks to workers, once nothing of a higher priority waits."""
+        self._setups: dict[int, Setup] = {}
+        """What each worker does before its first task, in this order."""
+        if settings.setup is not None:
+            self._setups[settings.setup.number] = settings.setup
+        self.setup_numbers = itertools.count(1)
+        """Of broadcasts that are kept; the initializer is 0."""
         self._mappings = Mappings()
         self._release_at = 0.0
         self._cancel_pending = False
@@ -317,6 +323,10 @@ class Driver:
             f"this executor belongs to process {self._pid}, which forked this one "
             f"({os.getpid()}): make a new FarmExecutor here"
         )
+
+    def is_embedded(self) -> bool:
+        """Whether its only server is one of its own, with as many slots as it was told."""
+        return all(isinstance(peer.way, Embedded) for peer in self._peers)
 
     def in_io_thread(self) -> bool:
         """Whether the caller is a callback that an I/O thread of this executor runs."""
@@ -920,27 +930,52 @@ class Driver:
         if peer.foreign:
             alias_renamed()
         self._compare(peer)
-        setup: tuple[bytes, Sequence[Any]] | PayloadError | None = self.settings.setup
-        if peer.foreign and self.settings.setup_abroad is not None:
-            setup = self.settings.setup_abroad
-        if isinstance(setup, PayloadError):
-            error = setup
-            if isinstance(error, CannotShip):
-                error = error.between(python_words(), python_words(*cast("Any", peer.python)))
-            self.loop.post(lambda: peer.refuse(error))
-            return
+        frames = []
+        for setup in self._setups.values():
+            frame = self._setup_frame(peer, setup)
+            if isinstance(frame, PayloadError):
+                self.loop.post(partial(peer.refuse, frame))
+                return
+            frames.append(frame)
         if self.claims is not None:
             self.claims.look()
             peer.claimed = {}
             self._tell_claims(peer, peer.session)
-        if setup is not None:
-            body, buffers = setup
-            peer.session.send(make_frame(Kind.SETUP, 0, body, buffers))
+        if self._reloads_seen and self.settings.modules:
+            # What was reloaded here may be older there: a server may have it by ``--preload``.
+            body = encode_fields({"modules": reloads.names[: self._reloads_seen]})
+            peer.session.send(make_frame(Kind.RELOAD, 0, body))
+        peer.session.send_all(frames)
         server.name = peer.name
         self.scheduler.server_up(server, fields["slots"])
         self._warned = False
         self.up.open()
         log.debug("= %s is up with %d slots", peer.name, fields["slots"])
+
+    def _setup_frame(self, peer: Peer, setup: Setup) -> Frame | PayloadError:
+        """Return what has a server's workers do a setup, or why it cannot be sent there."""
+        made = setup.abroad if peer.foreign and setup.abroad is not None else setup.here
+        if isinstance(made, PayloadError):
+            if isinstance(made, CannotShip):
+                return made.between(python_words(), python_words(*cast("Any", peer.python)))
+            return made
+        body, buffers = made
+        return make_frame(Kind.SETUP, 0, body, buffers, aux=setup.number)
+
+    def keep(self, setup: Setup) -> None:
+        """Have all workers that come from now on do a setup, those of servers to come as well."""
+
+        def keep() -> None:
+            self._setups = dict(sorted({**self._setups, setup.number: setup}.items()))
+            for peer, server in self._peers.items():
+                if server.up and peer.session is not None:
+                    frame = self._setup_frame(peer, setup)
+                    if isinstance(frame, PayloadError):
+                        self.loop.post(partial(self._leave_out, peer, peer.session, frame))
+                    else:
+                        peer.session.send(frame)
+
+        self.ask(keep, None, limit=None)
 
     def libraries(self) -> list[tuple[str, dict[str, str]]]:
         """Return the names of servers and the versions of their libraries. Any thread may ask."""
@@ -970,6 +1005,10 @@ class Driver:
         self._fail_lost()
         if not self.scheduler.slots():
             self._expect_servers(self.loop.now)
+        self.up.open()
+
+    def peer_failed(self, peer: Peer) -> None:
+        """A try has failed, which some wait for. See :class:`~peer.Owner`."""
         self.up.open()
 
     def peer_refused(self, peer: Peer, error: FarmError) -> None:
@@ -1163,7 +1202,7 @@ class Driver:
 
     def _on_broken(self, peer: Peer, server: Server, frame: Frame) -> None:
         host = printable(peer.fields.get("host", peer.name))
-        error = of_broken(peer.name, host, frame, self.settings.setup is not None)
+        error = of_broken(peer.name, host, frame, bool(self._setups))
         session = peer.session
         # Later: its frames are being read, and the link ends with this.
         self.loop.post(lambda: self._leave_out(peer, session, error))

@@ -16,14 +16,18 @@ import weakref
 from concurrent.futures import Executor, Future, TimeoutError
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
+from remote_executor.client.broadcasts import broadcast
 from remote_executor.client.current import AsKernel
 from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
 from remote_executor.client.peer import BLOB_CACHE, Embedded, PeerState, Remote, Way
+from remote_executor.client.presence import count_slots, wait_for_all
 from remote_executor.client.refusals import anew
 from remote_executor.client.reloads import reloads
+from remote_executor.client.setups import make_setup
 from remote_executor.client.status import FarmStatus, ServerStatus
+from remote_executor.core.roll_call import RollCall
 from remote_executor.core.scheduler import Feed, Task, TaskState
 from remote_executor.cores import usable_cores
 from remote_executor.errors import PayloadError
@@ -35,8 +39,8 @@ from remote_executor.options import Options, TaskOptions
 from remote_executor.payload.code.names import main_globals, names
 from remote_executor.payload.functions import CODE, FunctionCache, in_one_piece
 from remote_executor.payload.modules import Modules
-from remote_executor.payload.pickles import dump, holds_code
 from remote_executor.printable import printable
+from remote_executor.task_errors import ServersMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -414,91 +418,88 @@ class _Face(Executor):
                 for task in list(server.inflight.values())
                 if task.state is TaskState.BEGUN
             ]
-            running += here + [None] * (server.slots - len(here))
+            if server.up:
+                running += here + [None] * (server.slots - len(here))
         return running
 
-    def broadcast(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
+    def broadcast(
+        self,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        missing: str = "error",
+        keep: bool = False,
+        **kwargs: Any,
+    ) -> list[T]:
         """
         Run ``fn(*args, **kwargs)`` exactly once in each worker of each server, and wait for all.
 
-        State that it leaves in a worker is there for later tasks; a worker that is replaced has
-        lost it (use an initializer for that). Comes from lparallel's broadcast-task. It has the
-        view's options: ``timeout`` and ``name`` are each call's, and with a low priority it begins
-        when nothing more urgent waits.
+        As the first call, too: it waits until each address has answered or failed once. State that
+        it leaves in a worker is there for later tasks. With ``keep=True`` it is for ever: workers
+        that join later, or take the place of others, do it before their first task, after the
+        initializer and in the order in which broadcasts were given. Comes from lparallel's
+        broadcast-task. It has the view's options: ``timeout`` and ``name`` are each call's, and
+        with a low priority it begins when nothing more urgent waits.
 
         Args:
-            fn: Any callable.
+            fn: Any callable. For arguments named ``missing`` or ``keep`` use ``functools.partial``.
             args: Its positional arguments.
+            missing: What to do if a server does not serve. "error": wait for it for the executor's
+                ``connect_timeout``, counted from its first try or its loss, or without that until
+                a try has failed; then it is an error, and nothing has run. "skip": run it in the
+                others; a warning in the log says where it has not.
+            keep: Whether later workers do it, too. If one fails at that, its server is left out as
+                if an initializer had failed.
             kwargs: Its keyword arguments.
 
         Returns:
             The results, one a worker.
 
         Raises:
-            Exception: The first error, in order of the workers, after all have finished.
+            ServersMissing: If a server does not serve: which and why.
+            Exception: The first error, in order of the workers, after all have finished. Then it is
+                not kept.
             TypeError: If ``fn`` is not callable.
+            ValueError: If ``missing`` is another word.
             RuntimeError: After a shutdown, or in a done-callback, which cannot wait.
         """
         self._check_open()
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
-        driver = self._driver
-        driver.check_may_wait()
-        options = self._options
-        call: Any = args, kwargs
-        name = options.name or getattr(fn, "__qualname__", None)
-        if type(fn) not in CODE or getattr(fn, "__closure__", None):
-            fn, call = in_one_piece(fn, call)
-        encoded, body, buffers = self._cache.pack(fn, call)
-        generation = names.generation
-        foreign = driver.foreign
-        abroad = None
-        if foreign is not None:
-            abroad = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
-        self.wait_for_workers(1, None)
-        futures: list[FarmFuture[T]] = []
+        return broadcast(
+            self._driver, self._cache, self._options, fn, args, kwargs, missing, bool(keep)
+        )
 
-        def pin_all() -> None:
-            for _, server in driver.peers():
-                if not server.up:
-                    continue
-                for index in range(server.slots):
-                    future: FarmFuture[T] = FarmFuture()
-                    task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
-                    task.abroad = abroad
-                    task.pinned = index
-                    task.generation = generation
-                    task.retries = 0
-                    task.size = len(body)
-                    task.priority = options.level
-                    task.timeout = options.timeout
-                    task.category = options.category
-                    task.name = name
-                    driver.find_shared(task)
-                    future._driver, future._task = driver, task
-                    driver.pin(server, task)
-                    futures.append(future)
-
-        driver.broadcast(options.level, pin_all)
-        _wait(list(futures))
-        return [future.result() for future in futures]
-
-    def wait_for_workers(self, n: int = 1, timeout: float | None = None) -> None:
+    def wait_for_workers(self, n: int | None = None, timeout: float | None = None) -> None:
         """
-        Wait until the servers that are up have at least ``n`` slots together.
+        Wait until all servers serve, or those that do have at least ``n`` slots together.
 
         Args:
-            n: How many slots.
-            timeout: Seconds; None for as long as it takes.
+            n: How many slots; None for those of all servers.
+            timeout: Seconds; None for as long as it takes, but for all servers at most the
+                executor's ``connect_timeout``.
 
         Raises:
             TimeoutError: If they are not there in time.
+            ServersMissing: If ``n`` is None and a server is left out, or the executor's
+                ``connect_timeout`` is over: which and why.
             BrokenExecutor: If they never will be.
             RuntimeError: After a shutdown, or in a done-callback that would have to wait.
         """
         self._check_open()
         driver = self._driver
         until = None if timeout is None else time.monotonic() + timeout
+        if n is None:
+            patience = driver.settings.connect_timeout if timeout is None else None
+            call = RollCall(patience, obstinate=True)
+            found = wait_for_all(driver, call, until)
+            missing = call.missing(found)
+            if missing and not call.is_settled(found, time.monotonic()):
+                words = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+                raise TimeoutError(f"not all servers serve within {timeout:g} s ({words})")
+            if missing:
+                raise ServersMissing(missing, "not all workers can be waited for")
+            return
         enough = driver.wait_for_change(lambda: driver.scheduler.slots() >= n, until)
         if driver.scheduler.slots() >= n:
             return
@@ -507,6 +508,25 @@ class _Face(Executor):
         if not enough:
             raise TimeoutError(f"{driver.scheduler.slots()} of {n} workers within {timeout:g} s")
         raise RuntimeError(AFTER_SHUTDOWN)
+
+    def count_workers(self) -> int:
+        """
+        Return how many tasks the farm runs at a time.
+
+        Right after the start it waits until each address has answered or failed once, for three
+        seconds at most. In a done-callback and after a shutdown, when there is nothing to wait for,
+        it is what is known by then.
+        """
+        driver = self._driver
+        if not (self._closed or driver.in_io_thread() or driver.is_embedded()):
+            with contextlib.suppress(RuntimeError):  # it has ended, or is broken: submit says so
+                self._check_open()
+                count_slots(driver)
+        return self._max_workers
+
+    @property
+    def _max_workers(self) -> int:
+        raise NotImplementedError
 
     # ------------------------------------------------------------ for parallel
 
@@ -670,9 +690,6 @@ class FarmExecutor(_Face):
         self._closed = False
         self._cache = FunctionCache()
         self._slots = max_workers or usable_cores()
-        setup = None
-        if initializer is not None:
-            setup = dump((initializer, tuple(initargs)))
         check_depth()
         auth, tls = auth_of(auth), tls_of(tls)
         served = Modules(modules)
@@ -682,9 +699,10 @@ class FarmExecutor(_Face):
         embedded = isinstance(ways[0], Embedded)
         if embedded:
             python_command()  # an error now, and not when the first task is submitted
-        setup_abroad = None
-        if setup is not None and not embedded and holds_code(setup[0]):
-            setup_abroad = _setup_abroad((initializer, tuple(initargs)))
+        setup = None
+        if initializer is not None:
+            call = initializer, tuple(initargs)
+            setup = make_setup(0, call, "initializer", elsewhere=not embedded)
         settings = Settings(
             config={
                 "workers": max_workers or 0,
@@ -700,7 +718,6 @@ class FarmExecutor(_Face):
                 "depth": depth() + 1,
             },
             setup=setup,
-            setup_abroad=setup_abroad,
             retries=retries,
             grace=session_grace,
             connect_timeout=connect_timeout,
@@ -1006,15 +1023,6 @@ class FarmExecutor(_Face):
             sent=len(driver.scheduler.tasks),
             functions=len(driver.functions),
         )
-
-
-def _setup_abroad(setup: Any) -> tuple[bytes, Sequence[Any]] | PayloadError:
-    from remote_executor.payload.by_source import dump_abroad
-
-    try:
-        return dump_abroad(setup, "initializer", ())
-    except PayloadError as error:
-        return error
 
 
 def _ways(

@@ -111,6 +111,9 @@ class Owner(Protocol):
     def peer_lost(self, peer: Peer, reason: str) -> None:
         """The session is gone with all that was under way in it."""
 
+    def peer_failed(self, peer: Peer) -> None:
+        """A try has failed, or the link was cut; it may be tried again."""
+
     def peer_refused(self, peer: Peer, error: FarmError) -> None:
         """There is no use in trying again."""
 
@@ -417,6 +420,8 @@ class Peer:
         """What the session's workers were told of our own modules; see ``modules.claims``."""
         self.error: FarmError | None = None
         """Why it is left out, if it is."""
+        self.away_since: float | None = None
+        """Since when there is no session, in monotonic seconds; None before it is tried."""
         self.last_words = ""
         """The last that the server itself has said when it would not have us."""
         self.done = 0
@@ -496,7 +501,7 @@ class Peer:
 
     def connect(self) -> None:
         """Begin to connect."""
-        now = time.monotonic()
+        self.away_since = now = time.monotonic()
         self._act(self.core.start(now), now)
 
     def _act(self, actions: list[Action], now: float) -> None:
@@ -510,8 +515,10 @@ class Peer:
                 self._use(action.resumed)
             elif isinstance(action, Drop):
                 self._drop_link(now)
+                self._owner.peer_failed(self)
             elif isinstance(action, Lose):
                 self.session = None
+                self.away_since = now
                 self._owner.peer_lost(self, action.reason)
             else:
                 self._refuse(action)

@@ -39,7 +39,8 @@ def of_broken(name: str, host: str, frame: Frame, initializer: bool) -> FarmErro
     if stage != "start" and initializer:
         cause = decode_failure(summary, pickled)
         log.critical("Exception in initializer on %s:", host, exc_info=cause)
-        error = InitializerFailed(host, repr(cause))
+        kept = " (what was broadcast with keep=True has raised it)" if frame.id else ""
+        error = InitializerFailed(host, repr(cause) + kept)
         error.__cause__ = cause
         return error
     if stage != "start":

@@ -18,8 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["call_in_dask", "runs_here", "worker_count"]
 
 
-def worker_count(executor: Executor) -> int:
-    """Return how many tasks an executor runs at a time, as far as it tells."""
+def worker_count(executor: Executor, *, wait: bool = True) -> int:
+    """
+    Return how many tasks an executor runs at a time, as far as it tells.
+
+    Args:
+        executor: Any executor.
+        wait: Whether to wait for servers of a farm that have not answered yet.
+    """
+    count_workers = getattr(executor, "count_workers", None)
+    if wait and callable(count_workers):
+        return int(count_workers())
     for name in ("_max_workers", "num_workers"):
         count = getattr(executor, name, None)
         if isinstance(count, int) and count > 0:

@@ -114,7 +114,8 @@ class Kernel:
 
     def __repr__(self) -> str:
         state = "finishing " if self.finishing else "ended " if self.ended else ""
-        return f"<Kernel {self.name!r} {state}workers={self.worker_count} on {self.executor!r}>"
+        workers = worker_count(self.executor, wait=False)
+        return f"<Kernel {self.name!r} {state}workers={workers} on {self.executor!r}>"
 
     def __enter__(self) -> Kernel:
         take_back(self)
@@ -429,19 +430,30 @@ def task_categories_running() -> list[Any]:
     return _farm("tell what runs", _kernel_to_ask()).task_categories_running()
 
 
-def broadcast_task(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T]:
+def broadcast_task(
+    fn: Callable[..., T],
+    /,
+    *args: Any,
+    missing: str = "error",
+    keep: bool = False,
+    **kwargs: Any,
+) -> list[T]:
     """
     Run ``fn(*args, **kwargs)`` exactly once in each worker, and wait for all.
 
     Args:
-        fn: Any callable.
+        fn: Any callable. For arguments named ``missing`` or ``keep`` use ``functools.partial``.
         args: Its positional arguments.
+        missing: "error" or "skip": what to do if a server of a farm does not serve; see
+            ``FarmExecutor.broadcast``.
+        keep: Whether workers that come later do it, too, before their first task.
         kwargs: Its keyword arguments.
 
     Returns:
         The results, one a worker.
 
     Raises:
+        ServersMissing: If a server does not serve and is not to be skipped.
         Exception: The first error, in order of the workers, after all have finished.
         TypeError: If ``fn`` is not callable.
         NoKernelError: If there is no kernel.
@@ -450,4 +462,7 @@ def broadcast_task(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> list[T
     kernel = check_kernel()
     farm = _farm("broadcast", kernel)
     view = kernel.view()
-    return (view if isinstance(view, Farm) else farm).broadcast(fn, *args, **kwargs)
+    options = {} if missing == "error" else {"missing": missing}
+    if keep:
+        options["keep"] = True  # type: ignore[assignment]
+    return (view if isinstance(view, Farm) else farm).broadcast(fn, *args, **options, **kwargs)

@@ -158,7 +158,8 @@ class ClientSession:
         frames: TASK frames of unsettled tasks.
         blobs: BLOB frames by number: functions and shared objects.
         needs: The numbers of the shared objects that an unsettled task refers to, by id.
-        setup: The SETUP frame.
+        setups: The SETUP frames, in the order in which workers do them.
+        reloaded: RELOAD frames: what the zygote was told to preload may be older than that.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
         place: What its client says when it comes back.
@@ -184,7 +185,8 @@ class ClientSession:
         "pool",
         "principal",
         "processes",
-        "setup",
+        "reloaded",
+        "setups",
         "sharing",
         "starts",
         "timeouts",
@@ -212,7 +214,8 @@ class ClientSession:
         self.options: dict[int, dict[str, Any]] = {}
         self.timeouts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
-        self.setup: Frame | None = None
+        self.setups: dict[int, Frame] = {}
+        self.reloaded: list[Frame] = []
         self.processes: dict[WorkerProcess, None] = {}
         self.paused_answers: dict[WorkerProcess, None] = {}
         self.paused_outputs: dict[Output, None] = {}
@@ -1110,7 +1113,10 @@ class Supervisor:
         elif kind == Kind.KILL:
             self._kill_task(client, frame.id, "killed")
         elif kind == Kind.SETUP:
-            client.setup = frame
+            client.setups = dict(sorted({**client.setups, frame.aux: frame}.items()))
+            for process in client.processes:
+                process.put(frame)
+                self._unflushed_workers[process] = None
         elif kind == Kind.RELEASE:
             if frame.aux == AGAIN:
                 self._result_again(client, frame.id)
@@ -1124,6 +1130,8 @@ class Supervisor:
             fields = decode_fields(frame.body, modules=list)
             if "own" in fields:
                 client.config["own"] = decode_fields(frame.body, own=list, found=list)
+            if fields["modules"]:
+                client.reloaded.append(frame)
             for process in client.processes:
                 process.put(frame)
                 self._unflushed_workers[process] = None
@@ -1323,7 +1331,7 @@ class Supervisor:
         config = {
             "start": self._number,
             "index": worker.index,
-            "initializer": client.setup is not None,
+            "setups": len(client.setups),
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
             "argv": client.config.get("argv"),
@@ -1356,8 +1364,8 @@ class Supervisor:
         worker.shell = process
         self._processes[process.number] = process
         client.processes[process] = None
-        if client.setup is not None:
-            process.put(client.setup)
+        for frame in (*client.reloaded, *client.setups.values()):
+            process.put(frame)
             self._unflushed_workers[process] = None
         if sent < len(line):
             try:
@@ -1568,7 +1576,7 @@ class Supervisor:
     def _failed_start(self, client: ClientSession, failure: FailedStart) -> None:
         """A worker of a session did not start: try again later, or tell the client."""
         self.log("warning", f"! a worker for {client.pool.name} did not start: {failure.reason}")
-        initializer = client.setup is not None
+        initializer = bool(client.setups)
         others = sum(process.started for process in client.processes)
         what = client.starts.failed(failure, initializer, others, self.loop.now)
         if isinstance(what, GiveUp):

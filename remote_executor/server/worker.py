@@ -48,7 +48,7 @@ from remote_executor.net.segments import (
 )
 from remote_executor.net.streams import receive_with_fds, send_with_fd
 from remote_executor.net.vectors import write_some
-from remote_executor.payload import shared
+from remote_executor.payload import setups, shared
 from remote_executor.payload.code import namespace
 from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.failures import encode_failure
@@ -213,21 +213,38 @@ class Worker:
 
     # ------------------------------------------------------------------- the loop
 
-    def set_up(self) -> bool:
-        """Run the initializer, which is the first that comes. Return whether it went well."""
-        while True:
+    def set_up(self, count: int) -> bool:
+        """
+        Do the setups that come first: the initializer, and broadcasts that are kept.
+
+        Args:
+            count: How many there are.
+
+        Returns:
+            Whether all went well.
+        """
+        while count:
             while not self._frames:
                 self._receive()
             frame = self._frames.popleft()
-            if frame.kind == SETUP:
-                break
-            self._other(frame)
+            if frame.kind != SETUP:
+                self._other(frame)
+                continue
+            if not self._set_up(frame):
+                return False
+            count -= 1
+        return True
+
+    def _set_up(self, frame: Frame) -> bool:
+        """Do one setup, unless it was done as a task. Return whether it went well."""
+        if setups.is_done(frame.aux):
+            return True
         try:
             function, args = load(frame.body, frame.buffers)
             function(*args)
         except BaseException as exc:
             summary, pickled = encode_failure(exc, 1, socket.gethostname)
-            self._send(Kind.BROKEN, 0, summary, (pickled,))
+            self._send(Kind.BROKEN, frame.aux, summary, (pickled,))
             return False
         return True
 
@@ -384,6 +401,11 @@ class Worker:
                 self._send_again(frame.id, lent)
             elif lent is not None:
                 self._segments.back(lent.segment)
+        elif kind == SETUP:
+            # A broadcast that is kept, given while this worker was there: as a rule it is done.
+            if not self._set_up(frame):
+                _end()
+                os._exit(1)
         elif kind == RELOAD:
             fields = decode_fields(frame.body, modules=list)
             if "own" in fields and self.finder is not None:
@@ -737,7 +759,7 @@ def run(
     Be a worker until the token pipe is closed. Called in a process just forked.
 
     Args:
-        config: "index", "initializer", "sys_path", "cwd", "argv", "modules", "log_level",
+        config: "index", "setups", "sys_path", "cwd", "argv", "modules", "log_level",
             "client": see the supervisor.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
@@ -768,7 +790,7 @@ def run(
         if isinstance(level, int):
             OnImport("logging", lambda: _send_logs(worker, level))
         status = 1
-        if not config["initializer"] or worker.set_up():
+        if worker.set_up(config["setups"]):
             worker.say_ready()
             worker.serve()
             status = 0

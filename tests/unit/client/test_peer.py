@@ -37,6 +37,9 @@ class Owner:
     def peer_lost(self, peer, reason):
         self.told.append("lost")
 
+    def peer_failed(self, peer):
+        pass
+
     def peer_refused(self, peer, error):
         self.told.append(error)
 

@@ -95,6 +95,9 @@ class Owner:
     def peer_lost(self, peer, reason):
         pass
 
+    def peer_failed(self, peer):
+        pass
+
     def peer_refused(self, peer, error):
         self.refused.append(error)
 

@@ -307,7 +307,7 @@ def test_the_initializer(desk):
     box.clear()
     body, buffers = dump((fill, (1, 2)))
     desk.send(Kind.SETUP, 0, body, buffers)
-    assert desk.worker.set_up()
+    assert desk.worker.set_up(1)
     desk.worker.say_ready()
     (frame,) = desk.frames()
     assert (frame.kind, frame.id) == (Kind.READY, os.getpid())
@@ -319,7 +319,7 @@ def test_an_initializer_that_fails(desk, function):
     body, buffers = dump((function, (1, 0) if function is operator.truediv else (1,)))
     desk.blob(1, operator.neg)
     desk.send(Kind.SETUP, 0, body, buffers)
-    assert not desk.worker.set_up()
+    assert not desk.worker.set_up(1)
     (frame,) = desk.frames()
     assert frame.kind == Kind.BROKEN
     assert decode_fields(frame.body)["type"] in ("ZeroDivisionError", "SystemExit")
