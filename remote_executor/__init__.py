@@ -87,6 +87,7 @@ __all__ = [
     "parse_address",
     "ping",
     "server_status",
+    "server_worker_index",
     "start_local_servers",
     "start_remote_servers",
     "start_server",
@@ -114,6 +115,7 @@ _WHERE = {
     "Shared": "payload.shared",
     "ServerHandle": "server.serve",
     "start_server": "server.serve",
+    "server_worker_index": "server.worker",
     "worker_index": "server.worker",
     "SSHHost": "launch.hosts",
     "deftask": "payload.finder",
@@ -215,7 +217,7 @@ if TYPE_CHECKING:
     from remote_executor.payload.shared import Shared
     from remote_executor.payload.source import deftask_source
     from remote_executor.server.serve import ServerHandle, start_server
-    from remote_executor.server.worker import worker_index
+    from remote_executor.server.worker import server_worker_index, worker_index
     from remote_executor.task_errors import (
         CycleError,
         InitializerFailed,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["PRIORITIES", "Options", "TaskOptions"]
+__all__ = ["PRIORITIES", "Options", "TaskOptions", "check_grace"]
 
 PRIORITIES = {"high": 1, "normal": 0, "low": -1}
 
@@ -24,6 +24,7 @@ class TaskOptions(TypedDict, total=False):
     priority: int | str
     category: Hashable
     timeout: float | None
+    grace: float | None
     retries: int | None
     name: str | None
 
@@ -37,6 +38,8 @@ class Options:
         priority: "high", "normal", "low", or any int; higher goes first.
         category: Any hashable value; see ``FarmExecutor.kill_tasks``.
         timeout: Seconds a task may run on its worker before it is stopped; None for no limit.
+        grace: Seconds that a task has to end by itself, once it was killed or its timeout is over,
+            before its worker is ended; 0 for none, None for half a second.
         retries: How many more times a task is tried after a server was lost with it; None means
             what the executor was made with.
         name: What to call the tasks in errors and output.
@@ -45,6 +48,7 @@ class Options:
     priority: int | str = 0
     category: Any = "default"
     timeout: float | None = None
+    grace: float | None = None
     retries: int | None = None
     name: str | None = None
 
@@ -62,6 +66,8 @@ class Options:
             raise ValueError("category must not be None")
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout must be above 0 seconds, not {self.timeout!r}")
+        if self.grace is not None:
+            check_grace(self.grace)
         if self.retries is not None and operator.index(self.retries) < 0:
             raise ValueError(f"retries must be an int from 0, not {self.retries!r}")
 
@@ -86,6 +92,20 @@ class Options:
             if name not in TaskOptions.__annotations__:
                 raise TypeError(_unknown(name))
         return replace(self, **changes)
+
+
+def check_grace(grace: float) -> None:
+    """
+    Check a number of seconds that a task has to end by itself.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is below 0.
+    """
+    if isinstance(grace, bool) or not isinstance(grace, (int, float)):
+        raise TypeError(f"grace must be a number of seconds, not {grace!r}")
+    if not grace >= 0:
+        raise ValueError(f"grace must be from 0 seconds, not {grace!r}")
 
 
 def _unknown(name: str) -> str:

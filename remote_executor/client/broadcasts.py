@@ -97,6 +97,7 @@ def broadcast(
                 task.size = len(body)
                 task.priority = options.level
                 task.timeout = options.timeout
+                task.grace = options.grace
                 task.category = options.category
                 task.name = name
                 driver.find_shared(task)

@@ -26,7 +26,9 @@ __all__ = [
     "current",
     "direct_submit",
     "forget",
+    "options_of",
     "said",
+    "said_options",
     "take_back",
 ]
 
@@ -45,8 +47,10 @@ class Current:
 
 
 _block: ContextVar[Current | None] = ContextVar("executor of the block", default=None)
-said: ContextVar[tuple[int | str, Any] | None] = ContextVar("priority, category", default=None)
-"""What the block says of its tasks; None for the usual."""
+said: ContextVar[tuple[int | str | None, Any] | None] = ContextVar(
+    "priority, category", default=None
+)
+"""What the blocks around say of their tasks, None for what none does; None for nothing at all."""
 _last: ContextVar[tuple[Current, Current | None] | None] = ContextVar("last choice", default=None)
 """The last choice in this context and the one before, until it is used: see :func:`take_back`."""
 _process: Current | None = None
@@ -94,6 +98,33 @@ def choose(choice: Current) -> None:
     else:
         _last.set((choice, block))
         _block.set(choice)
+
+
+def said_options(executor: Executor) -> dict[str, Any]:
+    """
+    Return what the blocks around say of the tasks of an executor, as options.
+
+    It is for the current executor alone, whether tasks go to it by ``parallel`` or directly: others
+    have been given their options by whoever made them.
+
+    Args:
+        executor: Which one a task is given to.
+    """
+    how, found = said.get(), current()
+    if how is None or found is None or found.executor is not executor:
+        return {}
+    return options_of(how)
+
+
+def options_of(how: tuple[int | str | None, Any]) -> dict[str, Any]:
+    """Return as options what blocks have said."""
+    priority, category = how
+    options: dict[str, Any] = {}
+    if priority is not None:
+        options["priority"] = priority
+    if category is not None:
+        options["category"] = category
+    return options
 
 
 def take_back(kernel: object) -> None:

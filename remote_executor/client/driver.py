@@ -42,6 +42,7 @@ from remote_executor.client.foreign import (
     survey,
 )
 from remote_executor.client.futures import FarmFuture
+from remote_executor.client.inquiries import Inquiries, Inquiry
 from remote_executor.client.outcomes import Outcomes, add_place
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
 from remote_executor.client.refusals import anew, of_broken
@@ -50,6 +51,7 @@ from remote_executor.client.results import open_failure, unloadable
 from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IN_A_CALLBACK, IOThread
 from remote_executor.core.known import Functions, needed_by
+from remote_executor.core.places import Places
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
 from remote_executor.core.sources import to_send
 from remote_executor.errors import (
@@ -79,9 +81,11 @@ from remote_executor.task_errors import (
 from remote_executor.wire.frames import Frame, make_frame
 from remote_executor.wire.messages import (
     AGAIN,
+    GRACE,
     SPOILT,
     Flag,
     Kind,
+    aux_of_grace,
     check_slots,
     decode_fields,
     decode_ids,
@@ -223,6 +227,8 @@ class Driver:
         self._release_at = 0.0
         self._cancel_pending = False
         self._answers: dict[int, Event] = {}
+        self._places: Places[Peer] = Places()
+        self._inquiries = Inquiries()
         self._silent: set[Server] = set()
         """Servers that owe an answer to a cancel(): the next one does not wait for them."""
         self.ending = False
@@ -646,6 +652,8 @@ class Driver:
         fields: dict[str, Any] = {}
         if task.timeout is not None:
             fields["timeout"] = task.timeout
+            if task.grace is not None:
+                fields["grace"] = task.grace
         if task.pinned is not None:
             fields["worker"] = task.pinned
         parts = () if task.function is None else task.function.parts
@@ -945,6 +953,8 @@ class Driver:
             # What was reloaded here may be older there: a server may have it by ``--preload``.
             body = encode_fields({"modules": reloads.names[: self._reloads_seen]})
             peer.session.send(make_frame(Kind.RELOAD, 0, body))
+        place = self._places.allot(peer, fields["slots"])
+        peer.session.send(make_frame(Kind.PLACE, aux=place))
         peer.session.send_all(frames)
         server.name = peer.name
         self.scheduler.server_up(server, fields["slots"])
@@ -1001,6 +1011,8 @@ class Driver:
             log.warning("! %s is lost: %s", peer.name, reason)
         peer.lent.clear()  # somebody may map them still, so they are not used again
         self._silent.discard(self._peers[peer])
+        for inquiry in self._inquiries.give_up(self._peers[peer]):
+            self.deliver(inquiry.answered.set)
         self.scheduler.server_lost(self._peers[peer])
         self._fail_lost()
         if not self.scheduler.slots():
@@ -1097,9 +1109,15 @@ class Driver:
             _resolve(deque([(task, frame)]), self, peer.note)
 
     def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
-        for task in self.scheduler.begun(server, decode_ids(frame.body)):
+        ids = decode_ids(frame.body)
+        for task in self.scheduler.begun(server, ids):
             if task.feed is None and isinstance(task.sink, FarmFuture):
                 self.deliver(task.sink.set_begun)
+        if frame.id:
+            found = [server.inflight[id] for id in ids if id in server.inflight]
+            inquiry = self._inquiries.answer(frame.id, found)
+            if inquiry is not None:
+                self.deliver(inquiry.answered.set)
 
     def _on_taken_back(self, peer: Peer, server: Server, frame: Frame) -> None:
         self._silent.discard(server)
@@ -1433,11 +1451,64 @@ class Driver:
                 mine.append(item)
         self._deliveries.extendleft(reversed(mine))
 
-    def kill(self, tasks: list[Task]) -> int:
-        """Stop tasks wherever they are; return how many were told."""
-        return self.ask(lambda: self._kill(tasks), 0)
+    def kill(self, tasks: list[Task], grace: float | None = None) -> int:
+        """
+        Stop tasks wherever they are; return how many were told.
 
-    def _kill(self, tasks: list[Task]) -> int:
+        Args:
+            tasks: Which.
+            grace: Seconds that they have to end by themselves; None for what their options say.
+        """
+        return self.ask(lambda: self._kill(tasks, grace), 0)
+
+    def find_begun(
+        self, tasks: list[Task], *, kill: bool = False, grace: float | None = None
+    ) -> list[Task]:
+        """
+        Ask servers which of these tasks have begun, however young they are.
+
+        Args:
+            tasks: Which.
+            kill: Whether to stop those that have.
+            grace: As for :meth:`kill`.
+
+        Returns:
+            Those that have. Of a server that does not answer now it is those that it has told of.
+        """
+        inquiry = Inquiry()
+        self.ask(lambda: self._inquire(inquiry, tasks, kill, grace), None)
+        if inquiry.requests:
+            self._wait_for(inquiry.answered)
+            self.ask(lambda: self._inquiries.forget(inquiry), None)
+        return list(inquiry.begun)
+
+    def _inquire(
+        self, inquiry: Inquiry, tasks: list[Task], kill: bool, grace: float | None
+    ) -> None:
+        by_server: dict[tuple[Server, int], list[int]] = {}
+        for task in tasks:
+            server = task.server
+            if server is None or task.state not in (TaskState.SENT, TaskState.BEGUN):
+                continue
+            aux = 1 + aux_of_grace(_grace_of(task, grace)) if kill else 0
+            by_server.setdefault((server, aux), []).append(task.id)
+            if task.state is TaskState.BEGUN and not server.key.attached:
+                inquiry.begun[task] = None
+        for (server, aux), ids in by_server.items():
+            session = server.key.session
+            if session is None:
+                continue
+            request = self.scheduler.next_request()
+            session.send(make_frame(Kind.ASK_BEGUN, request, encode_ids(ids), aux=aux))
+            if server.key.attached:
+                self._inquiries.ask(inquiry, request, server)
+        self._drive(time.monotonic())
+
+    def settle_down(self) -> None:
+        """Have what was submitted up to now go where it goes."""
+        self.ask(lambda: self._drive(time.monotonic()), None)
+
+    def _kill(self, tasks: list[Task], grace: float | None = None) -> int:
         told = 0
         self._drive(time.monotonic())
         for task in tasks:
@@ -1446,7 +1517,8 @@ class Driver:
                 self._deliver_error(task, TaskKilled(task.name or "task", reason="while it waited"))
             elif task.server is not None and task.server.key.session is not None:
                 told += 1
-                task.server.key.session.send(make_frame(Kind.KILL, task.id))
+                aux = aux_of_grace(_grace_of(task, grace))
+                task.server.key.session.send(make_frame(Kind.KILL, task.id, aux=aux))
         self._drive(time.monotonic())
         return told
 
@@ -1540,6 +1612,8 @@ class Driver:
         self._refuse_inbox()
         for event in self._answers.values():
             event.set()
+        for inquiry in self._inquiries.give_up():
+            inquiry.answered.set()
         for peer in list(self._peers):
             peer.way.close()
         self.answering.close()
@@ -1657,6 +1731,7 @@ class Driver:
             if server.up:
                 self.scheduler.server_lost(server)
             self.scheduler.server_removed(server)
+            self._places.free(peer)
             peer.close()
             self._survey()
             self.deliver(peer.way.close)
@@ -1685,6 +1760,13 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
 def _is_under_way(task: Task, attempt: int) -> bool:
     """Tell whether a task is still to be sent where it was to be sent."""
     return task.id == attempt and task.state is TaskState.SENT
+
+
+def _grace_of(task: Task, grace: float | None) -> float:
+    """Return how many seconds a task has to end by itself."""
+    if grace is None:
+        grace = task.grace
+    return GRACE if grace is None else grace
 
 
 def _holds_code(task: Task) -> bool:

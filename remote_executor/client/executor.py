@@ -17,7 +17,7 @@ from concurrent.futures import Executor, Future, TimeoutError
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 from remote_executor.client.broadcasts import broadcast
-from remote_executor.client.current import AsKernel
+from remote_executor.client.current import AsKernel, said, said_options
 from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
@@ -35,7 +35,8 @@ from remote_executor.interpreter import python_command
 from remote_executor.lineage import check_depth, depth
 from remote_executor.net.addresses import Address, AddressLike, parse_address, parse_addresses
 from remote_executor.net.security import auth_of, tls_of
-from remote_executor.options import Options, TaskOptions
+from remote_executor.options import Options, TaskOptions, check_grace
+from remote_executor.payload import setups
 from remote_executor.payload.code.names import main_globals, names
 from remote_executor.payload.functions import CODE, FunctionCache, in_one_piece
 from remote_executor.payload.modules import Modules
@@ -77,6 +78,10 @@ class _Face(Executor):
     def _retries(self) -> int:
         given = self._options.retries
         return self._driver.settings.retries if given is None else given
+
+    def _options_here(self) -> Options:
+        """Return the options of a task that is submitted now: blocks may say more of it."""
+        return self._options.but(**said_options(self))
 
     def _check_open(self) -> None:
         driver = self._driver
@@ -141,7 +146,7 @@ class _Face(Executor):
                 if isinstance(form, PayloadError) and foreign.sole:
                     future.set_exception(form)
                     return future
-        options = self._options
+        options = self._options if said.get() is None else self._options_here()
         task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
         task.abroad = form
         task.fn = fn
@@ -154,6 +159,7 @@ class _Face(Executor):
         if options is not DEFAULTS:
             task.priority = options.level
             task.timeout = options.timeout
+            task.grace = options.grace
             task.name = options.name or task.name
         task.lane = self._lane
         task.category = options.category
@@ -252,7 +258,7 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         self._check_open()
-        options = self._options
+        options = self._options_here()
         results = MapResults(self._driver, items, star=star, buffersize=buffersize, ordered=ordered)
         try:
             encoded = self._cache.encode(fn)
@@ -278,6 +284,7 @@ class _Face(Executor):
         feed.generation = names.generation
         feed.category = options.category
         feed.timeout = options.timeout
+        feed.grace = options.grace
         feed.name = options.name or getattr(fn, "__qualname__", None)
         if buffersize is not None:
             results.keeper = self
@@ -364,61 +371,77 @@ class _Face(Executor):
             raise ValueError(f"{future!r} is not a future of this executor")
         return None if future.done() else future._task
 
-    def kill(self, future: Future[Any]) -> bool:
+    def kill(self, future: Future[Any], grace: float | None = None) -> bool:
         """
-        Stop a task, also while it runs, by ending its worker. Other tasks are not affected.
+        Stop a task, also while it runs. Other tasks are not affected.
+
+        One that runs is told by an exception first: ``TaskKilled``, which is a BaseException there,
+        is raised in its worker's main thread, where the task happens to be. So its ``finally`` and
+        ``with`` blocks run. If it returns or fails for another reason meanwhile, that counts. The
+        worker ends with it, and after ``grace`` seconds it is ended in any case.
 
         Args:
             future: One that this executor or a view of it returned.
+            grace: Seconds that the task has to end by itself; 0 to end its worker at once, None for
+                what ``options(grace=)`` said, which is half a second by default.
 
         Returns:
             True if the task was told to stop: its future gets TaskKilled unless it is done first.
 
         Raises:
-            ValueError: If the future is not one of this executor.
+            ValueError: If the future is not one of this executor, or the grace is below 0.
+            TypeError: If the grace is not a number.
         """
+        if grace is not None:
+            check_grace(grace)
         task = self._task_of(future)
-        return task is not None and self._driver.kill([task]) > 0
+        return task is not None and self._driver.kill([task], grace) > 0
 
-    def kill_tasks(self, category: Any, dry_run: bool = False) -> int:
+    def kill_tasks(self, category: Any, dry_run: bool = False, grace: float | None = None) -> int:
         """
         Stop all running tasks of a category (lfarm's kill-tasks). Waiting ones are not touched.
+
+        A task runs as soon as a worker has begun it, however short a time ago: the servers are
+        asked.
 
         Args:
             category: As given to :meth:`options`; "default" for tasks without one.
             dry_run: Only count.
+            grace: As for :meth:`kill`.
 
         Returns:
             How many tasks were stopped.
 
         Raises:
-            ValueError: If the category is None.
+            ValueError: If the category is None, or the grace is below 0.
+            TypeError: If the grace is not a number.
         """
         if category is None:
             raise ValueError("category must not be None")
-        tasks = [
-            task
-            for task in list(self._driver.scheduler.tasks.values())
-            if task.state is TaskState.BEGUN and task.category == category
-        ]
-        if dry_run or not tasks:
-            return len(tasks)
-        return self._driver.kill(tasks)
+        if grace is not None:
+            check_grace(grace)
+        self._driver.settle_down()
+        tasks = [task for task in self._under_way() if task.category == category]
+        if not tasks:
+            return 0
+        return len(self._driver.find_begun(tasks, kill=not dry_run, grace=grace))
+
+    def _under_way(self) -> list[Task]:
+        return list(self._driver.scheduler.tasks.values())
 
     def task_categories_running(self) -> list[Any]:
         """
         Return the categories of the tasks that run now, with None for each idle slot.
 
-        A task counts as running some 20 ms after it began.
+        A task runs as soon as a worker has begun it: the servers are asked.
         """
+        driver = self._driver
+        driver.settle_down()
+        begun = set(driver.find_begun(self._under_way()))
         running: list[Any] = []
-        for _, server in self._driver.peers():
-            here = [
-                task.category
-                for task in list(server.inflight.values())
-                if task.state is TaskState.BEGUN
-            ]
+        for _, server in driver.peers():
             if server.up:
+                here = [task.category for task in list(server.inflight.values()) if task in begun]
                 running += here + [None] * (server.slots - len(here))
         return running
 
@@ -467,7 +490,7 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         return broadcast(
-            self._driver, self._cache, self._options, fn, args, kwargs, missing, bool(keep)
+            self._driver, self._cache, self._options_here(), fn, args, kwargs, missing, bool(keep)
         )
 
     def wait_for_workers(self, n: int | None = None, timeout: float | None = None) -> None:
@@ -627,6 +650,11 @@ class FarmExecutor(_Face):
         mp_context: Accepted for compatibility. Workers always start from a clean process.
         initializer: Called once in each worker before its first task.
         initargs: Its arguments.
+        finalizer: Called once in each worker at its end, whose initializer went well: when the
+            executor is shut down, the worker is replaced, or its task was killed and has ended in
+            time. It has two seconds, and what it raises is shown and changes nothing. Not called in
+            a worker that is ended from outside.
+        finalargs: Its arguments.
         max_tasks_per_child: After so many tasks a worker is replaced by a new one.
         addresses: Servers that run already: "host:port", ("host", port), "[::1]:port",
             "unix:/path", or a :class:`~remote_executor.client.peer.Way` of your own. None means the
@@ -663,6 +691,8 @@ class FarmExecutor(_Face):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         *,
+        finalizer: Callable[..., object] | None = None,
+        finalargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
         addresses: Iterable[AddressLike | Way] | AddressLike | None = None,
         auth: AuthLike = None,
@@ -678,6 +708,8 @@ class FarmExecutor(_Face):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if finalizer is not None and not callable(finalizer):
+            raise TypeError(f"finalizer must be callable, not {finalizer!r}")
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
@@ -700,8 +732,10 @@ class FarmExecutor(_Face):
         if embedded:
             python_command()  # an error now, and not when the first task is submitted
         setup = None
-        if initializer is not None:
-            call = initializer, tuple(initargs)
+        if initializer is not None or finalizer is not None:
+            call: Any = initializer, tuple(initargs)
+            if finalizer is not None:
+                call = setups.set_up, (*call, finalizer, tuple(finalargs))
             setup = make_setup(0, call, "initializer", elsewhere=not embedded)
         settings = Settings(
             config={
@@ -754,6 +788,8 @@ class FarmExecutor(_Face):
         min_servers: int = 1,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        finalizer: Callable[..., object] | None = None,
+        finalargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
         connect_timeout: float | None = None,
         session_grace: float = 60.0,
@@ -796,6 +832,8 @@ class FarmExecutor(_Face):
                 log.
             initializer: Called once in each worker before its first task.
             initargs: Its arguments.
+            finalizer: Called once in each worker at its end; see :class:`FarmExecutor`.
+            finalargs: Its arguments.
             max_tasks_per_child: After so many tasks a worker is replaced by a new one.
             connect_timeout: Seconds after which it fails if not enough servers are up.
             session_grace: Seconds for which a host that cannot be reached is waited for; after
@@ -846,6 +884,8 @@ class FarmExecutor(_Face):
             return cls(
                 initializer=initializer,
                 initargs=initargs,
+                finalizer=finalizer,
+                finalargs=finalargs,
                 max_tasks_per_child=max_tasks_per_child,
                 addresses=ways,
                 session_grace=session_grace,
@@ -885,6 +925,7 @@ class FarmExecutor(_Face):
         Args:
             options: ``priority`` ("high", "normal", "low" or an int), ``category`` (hashable),
                 ``timeout`` (seconds a task may run before it is stopped with TaskTimeout),
+                ``grace`` (seconds that it has to end by itself then; see :meth:`kill`),
                 ``retries`` (after a lost server), ``name`` (for errors and output).
 
         Raises:

@@ -471,6 +471,43 @@ class Pool:
             self._move(worker, STOPPING)
         return Verdict.BEGUN, worker
 
+    def dismiss(self, session: PoolSession, id: int) -> tuple[Verdict, PoolWorker | None]:
+        """
+        Stop a task that has not begun, and let the worker of one that has end when that is over.
+
+        Read what its worker has finished first, as for :meth:`kill`.
+
+        Returns:
+            The verdict and, if the task has begun, its worker: tell the task to stop. The worker is
+            given nothing any more, and keeps its slot and index until the task has ended; then
+            :meth:`assign` lets it end.
+        """
+        if id not in session.tasks:
+            return Verdict.UNKNOWN, None
+        worker = session.tasks[id]
+        if worker is None or worker.state is STOPPING:
+            return self.kill(session, id)
+        unread = self._tokens.reclaim(worker)
+        if id in unread:
+            self._forget(worker, unread, [id])
+            return Verdict.DROPPED, None
+        self._requeue(worker, unread)
+        worker.left = 0
+        return Verdict.BEGUN, worker
+
+    def running(self, session: PoolSession, ids: Iterable[int]) -> list[int]:
+        """
+        Return which of these tasks workers have begun, or begin now, since none is before them.
+
+        Read what the workers have finished first.
+        """
+        found = []
+        for id in ids:
+            worker = session.tasks.get(id)
+            if worker is not None and worker.state is BUSY and next(iter(worker.assigned)) == id:
+                found.append(id)
+        return found
+
     # ------------------------------------------------------------------- workers
 
     def ready(self, worker: PoolWorker) -> None:

@@ -94,6 +94,7 @@ class Task:
         "fn",
         "function",
         "generation",
+        "grace",
         "id",
         "items",
         "lane",
@@ -157,6 +158,7 @@ class Task:
         self.flags = 0
         self.category: object = None
         self.timeout: float | None = None
+        self.grace: float | None = None
         self.name: str | None = None
 
     def __repr__(self) -> str:
@@ -185,6 +187,7 @@ class Feed:
         "flags",
         "fn",
         "generation",
+        "grace",
         "item_bytes",
         "lane",
         "name",
@@ -225,6 +228,7 @@ class Feed:
         self.flags = 0
         self.category: object = None
         self.timeout: float | None = None
+        self.grace: float | None = None
         self.name: str | None = None
         self.available = 0
         """Items that are there and not yet cut."""
@@ -576,6 +580,7 @@ class Scheduler:
         task.feed = feed
         task.flags = feed.flags
         task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
+        task.grace = feed.grace
         task.first, task.count = feed.cut, count
         task.generation = feed.generation
         task.items = feed.take(count)
@@ -743,6 +748,10 @@ class Scheduler:
         request = next(self._requests)
         server.asked = request
         self.asks.append((server, request, [], count))
+
+    def next_request(self) -> int:
+        """Return the number of a question to a server, which was never used."""
+        return next(self._requests)
 
     def close_feed(self, feed: Feed) -> list[Task]:
         """

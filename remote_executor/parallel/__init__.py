@@ -11,7 +11,8 @@ lparallel's kernel, channels, promises and cognates, on any ``concurrent.futures
 
 ==========  =====================================================================================
 kernel      make_kernel, end_kernel, check_kernel, kernel_name, kernel_worker_count, task_category,
-            task_priority, kill_tasks, task_categories_running, broadcast_task, Kernel
+            task_priority, kill_tasks, task_categories_running, broadcast_task, Kernel,
+            worker_index, server_worker_index
 channel     Channel
 promises    promise, future, delay, speculate, chain, force, fulfill, fulfill_with, fulfilled
 maps        pmap, pmap_into, pmapc, pmapcan, pdotimes
@@ -76,10 +77,12 @@ __all__ = [
     "psome",
     "psort",
     "ptree",
+    "server_worker_index",
     "speculate",
     "task_categories_running",
     "task_category",
     "task_priority",
+    "worker_index",
 ]
 
 # Loaded when first used: workers import this package for the few lines that run on them.
@@ -100,6 +103,7 @@ _WHERE = {
         ],
         "kernel",
     ),
+    **dict.fromkeys(["server_worker_index", "worker_index"], "remote_executor.server.worker"),
     "Channel": "channel",
     **dict.fromkeys(
         [
@@ -179,7 +183,9 @@ def __getattr__(name: str) -> Any:
 
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    where = _WHERE[name]
+    module = import_module(where if "." in where else f"{__name__}.{where}")
+    value = getattr(module, name)
     globals()[name] = value
     return value
 
@@ -259,3 +265,4 @@ if TYPE_CHECKING:
         Ptree,
         ptree,
     )
+    from remote_executor.server.worker import server_worker_index, worker_index

@@ -18,6 +18,7 @@ from remote_executor.client.current import (
     choose,
     current,
     forget,
+    options_of,
     said,
     take_back,
 )
@@ -57,7 +58,7 @@ T = TypeVar("T")
 MOST_VIEWS = 64
 """Views kept for the pairs of priority and category that were used last."""
 
-_USUAL: tuple[int | str, Any] = (0, "default")
+_USUAL: tuple[int | str | None, Any] = (None, None)
 
 
 @runtime_checkable
@@ -73,7 +74,7 @@ class Farm(Protocol):
     def kill(self, future: Future[Any]) -> bool:
         """Stop one task, also while it runs."""
 
-    def kill_tasks(self, category: Any, dry_run: bool = False) -> int:
+    def kill_tasks(self, category: Any, dry_run: bool = False, **options: Any) -> int:
         """Stop all running tasks of a category; return how many there are."""
 
     def task_categories_running(self) -> list[Any]:
@@ -109,7 +110,7 @@ class Kernel:
         self._owned = owned
         self.direct = executor.submit if self.farm or _is_serial(executor) else None
         """What takes a task as it is; None if it must be wrapped, and once the kernel was ended."""
-        self._views: dict[tuple[int | str, Any], Executor] = {}
+        self._views: dict[tuple[int | str | None, Any], Executor] = {}
         self._block = AsKernel(executor, self)
 
     def __repr__(self) -> str:
@@ -178,8 +179,7 @@ class Kernel:
         if view is None:
             if len(self._views) >= MOST_VIEWS:
                 self._views.pop(next(iter(self._views)), None)
-            priority, category = how
-            view = self.farm.options(priority=priority, category=category)
+            view = self.farm.options(**options_of(how))
         self._views[how] = view
         return view
 
@@ -355,7 +355,9 @@ def task_category(category: Any) -> Iterator[None]:
     """
     Give the tasks that are submitted in a block a category, for :func:`kill_tasks`.
 
-    Comes from lparallel's ``*task-category*``. An executor that cannot kill pays no heed to it.
+    They are those of channels, promises and cognates, and of the current executor's own ``submit``,
+    ``map`` and ``broadcast``. Comes from lparallel's ``*task-category*``. An executor that cannot
+    kill pays no heed to it.
 
     Args:
         category: Any hashable value but None.
@@ -375,7 +377,7 @@ def task_category(category: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def task_priority(priority: int | str) -> Iterator[None]:
     """
-    Give the tasks that are submitted in a block a priority.
+    Give the tasks that are submitted in a block a priority, as :func:`task_category` a category.
 
     Comes from lparallel's ``*task-priority*``. An executor without priorities pays no heed to it.
 
@@ -400,13 +402,15 @@ def _farm(wanted: str, kernel: Kernel) -> Farm:
     return kernel.farm
 
 
-def kill_tasks(category: Any, dry_run: bool = False) -> int:
+def kill_tasks(category: Any, dry_run: bool = False, grace: float | None = None) -> int:
     """
     Stop all running tasks of a category, by ending their workers. Waiting ones are not touched.
 
     Args:
         category: As given to :func:`task_category`; "default" for tasks without one.
         dry_run: Only count.
+        grace: Seconds that tasks of a farm have to end by themselves, so that their ``finally``
+            runs; 0 for none, None for what their options say.
 
     Returns:
         How many tasks were stopped.
@@ -416,7 +420,9 @@ def kill_tasks(category: Any, dry_run: bool = False) -> int:
         NoKernelError: If there is no kernel.
         UnsupportedError: If the kernel's executor cannot kill.
     """
-    return _farm("kill tasks", _kernel_to_ask()).kill_tasks(category, dry_run)
+    farm = _farm("kill tasks", _kernel_to_ask())
+    options = {} if grace is None else {"grace": grace}
+    return farm.kill_tasks(category, dry_run, **options)
 
 
 def task_categories_running() -> list[Any]:

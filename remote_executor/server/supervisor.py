@@ -51,12 +51,14 @@ from remote_executor.wire.messages import (
     AGAIN,
     AGAIN_BLOB,
     FIRST_NUMBERED,
+    GRACE,
     Flag,
     Kind,
     decode_fields,
     decode_ids,
     encode_fields,
     encode_ids,
+    grace_of_aux,
 )
 from remote_executor.wire.session import Session, SessionState
 
@@ -80,6 +82,9 @@ QUICK_MICROS = 60
 """A single task that takes less is a quick one: what comes after it is waited for awake."""
 
 BEGUN_PERIOD = 0.02
+INTERRUPT_PERIOD = 0.05
+"""So often a worker whose task is to stop is told so."""
+
 DOOR_SECONDS = 0.5
 """For so long the address of a server that ends is free, even if a client has yet to come back."""
 
@@ -162,6 +167,8 @@ class ClientSession:
         reloaded: RELOAD frames: what the zygote was told to preload may be older than that.
         timeouts: Seconds that a task may run, by id.
         ends: When such a task is to be killed, once it has begun.
+        graces: Seconds that it has to end by itself then, if its client says.
+        first_index: The index in its farm of its first worker here.
         place: What its client says when it comes back.
         broken: Whether it gets no workers any more: see ``starts``, or its initializer failed.
         starts: Decides what follows when its workers do not start.
@@ -174,7 +181,9 @@ class ClientSession:
         "config",
         "connection",
         "ends",
+        "first_index",
         "frames",
+        "graces",
         "id",
         "incoming",
         "needs",
@@ -214,6 +223,7 @@ class ClientSession:
         self.options: dict[int, dict[str, Any]] = {}
         self.timeouts: dict[int, float] = {}
         self.ends: dict[int, float] = {}
+        self.graces: dict[int, float] = {}
         self.setups: dict[int, Frame] = {}
         self.reloaded: list[Frame] = []
         self.processes: dict[WorkerProcess, None] = {}
@@ -222,6 +232,7 @@ class ClientSession:
         self.starts = Starts()
         self.place = ""
         self.broken = False
+        self.first_index = 0
         self.timer: Any = None
         self.incoming: Incoming
         self.sharing: Sharing
@@ -1013,6 +1024,7 @@ class Supervisor:
             client.options,
             client.timeouts,
             client.ends,
+            client.graces,
         ):
             table.clear()
 
@@ -1079,6 +1091,9 @@ class Supervisor:
             client.needs[id] = [number for number in blobs if isinstance(number, int)]
         if isinstance(timeout, (int, float)) and 0 <= timeout < LONGEST_TIMEOUT:
             client.timeouts[id] = timeout
+            grace = options.get("grace")
+            if isinstance(grace, (int, float)) and 0 <= grace < LONGEST_TIMEOUT:
+                client.graces[id] = grace
         if isinstance(index, int) and not client.broken:
             self.pool.queue_pinned(client.pool, id, index)
         else:
@@ -1111,7 +1126,11 @@ class Supervisor:
                 self._forget(client, id)
             self._send(client, make_frame(Kind.TAKEN_BACK, frame.id, encode_ids(taken)))
         elif kind == Kind.KILL:
-            self._kill_task(client, frame.id, "killed")
+            self._kill_task(client, frame.id, "killed", grace_of_aux(frame.aux))
+        elif kind == Kind.PLACE:
+            client.first_index = frame.aux
+        elif kind == Kind.ASK_BEGUN:
+            self._tell_begun(client, frame)
         elif kind == Kind.SETUP:
             client.setups = dict(sorted({**client.setups, frame.aux: frame}.items()))
             for process in client.processes:
@@ -1183,23 +1202,63 @@ class Supervisor:
         if client.timeouts:
             client.timeouts.pop(id, None)
             client.ends.pop(id, None)
+            client.graces.pop(id, None)
 
     def _send(self, client: ClientSession, frame: Frame) -> None:
         client.wire.send(frame)
         if client.connection is not None:
             self.unflushed[client.connection] = None
 
-    def _kill_task(self, client: ClientSession, id: int, reason: str) -> None:
+    def _tell_begun(self, client: ClientSession, frame: Frame) -> None:
+        """Tell which tasks have begun, however young they are, and kill these if that is asked."""
+        self._assign(self.loop.now)  # what came in this round begins in it
+        ids = decode_ids(frame.body)
+        workers = [client.pool.tasks.get(id) for id in ids]
+        for worker in dict.fromkeys(worker for worker in workers if worker is not None):
+            self._drain_answers(worker.shell)  # what has just ended does not run
+        begun = self.pool.running(client.pool, ids)
+        self._send(client, make_frame(Kind.BEGUN, frame.id, encode_ids(begun)))
+        if frame.aux:
+            for id in begun:
+                self._kill_task(client, id, "killed", grace_of_aux(frame.aux - 1))
+
+    def _kill_task(self, client: ClientSession, id: int, reason: str, grace: float) -> None:
         worker = client.pool.tasks.get(id)
         if worker is not None:
             self._drain_answers(worker.shell)  # it may have finished it just now
-        verdict, worker = self.pool.kill(client.pool, id)
+        gently = grace > 0 and worker is not None and worker.shell.pid
+        stop = self.pool.dismiss if gently else self.pool.kill
+        verdict, worker = stop(client.pool, id)
         if verdict is Verdict.DROPPED:
             self._forget(client, id)
             self._send_died(client, id, reason, None, None)
         elif worker is not None:
-            worker.shell.doomed.setdefault(id, reason)
-            self._kill(worker.shell)
+            process: WorkerProcess = worker.shell
+            process.doomed.setdefault(id, reason)
+            if gently and worker.state is WorkerState.BUSY:
+                self._interrupt(client, process, id, self.loop.now + grace)
+            else:
+                self._kill(process)
+
+    def _interrupt(
+        self, client: ClientSession, process: WorkerProcess, id: int, end: float
+    ) -> None:
+        """Have a worker raise TaskKilled in its task; kill it if that has not ended in time."""
+
+        def again(now: float) -> None:
+            if id not in process.pool.assigned:
+                return
+            if now >= end:
+                self._kill_task(client, id, "killed", 0.0)
+                return
+            # More than once: it may be between two of its own steps, where it cannot be raised.
+            self._tell_zygote({"interrupt": process.pid})
+            timer.at(min(end, now + INTERRUPT_PERIOD))
+
+        if process.timer is not None:
+            process.timer.close()  # of an earlier kill: the last word counts
+        timer = process.timer = self.loop.timer(again)
+        again(self.loop.now)
 
     def _send_died(
         self,
@@ -1209,6 +1268,11 @@ class Supervisor:
         process: WorkerProcess | None,
         exitcode: int | None,
     ) -> None:
+        self._send(client, self._died(id, reason, process, exitcode))
+
+    def _died(
+        self, id: int, reason: str, process: WorkerProcess | None, exitcode: int | None
+    ) -> Frame:
         fields = {
             "reason": reason,
             "pid": process.pid if process else 0,
@@ -1216,7 +1280,16 @@ class Supervisor:
             "stderr": process.stderr(STDERR_CHARACTERS) if process else "",
             "host": self.host,
         }
-        self._send(client, make_frame(Kind.DIED, id, encode_fields(fields)))
+        return make_frame(Kind.DIED, id, encode_fields(fields))
+
+    def _ended_when_told(self, process: WorkerProcess, frames: list[Frame]) -> list[Frame]:
+        """Say of tasks that have ended since they were killed why that was; the rest counts."""
+        return [
+            self._died(frame.id, process.doomed[frame.id], process, None)
+            if frame.flags & Flag.KILLED and frame.id in process.doomed
+            else frame
+            for frame in frames
+        ]
 
     # ------------------------------------------------------------- end of a round
 
@@ -1229,15 +1302,7 @@ class Supervisor:
                 self._read_answers(process)
             # Whoever waits for a result should not wait for our deliberations too.
             self._flush_connections()
-        pool = self.pool
-        for action in pool.assign(now):
-            if type(action) is Give:
-                self._give(action.worker.shell, action.ids)
-            elif type(action) is Start:
-                self._start(action.worker)
-            else:
-                self._stop(action.worker)
-        self._pool_timer.at(pool.deadline())
+        self._assign(now)
         if self._unflushed_workers:
             for process in self._unflushed_workers:
                 self._flush_worker(process)
@@ -1246,6 +1311,17 @@ class Supervisor:
             self._flush_connections()
         if self._throttled:
             self._unthrottle()
+
+    def _assign(self, now: float) -> None:
+        """Carry out what the pool decides."""
+        for action in self.pool.assign(now):
+            if type(action) is Give:
+                self._give(action.worker.shell, action.ids)
+            elif type(action) is Start:
+                self._start(action.worker)
+            else:
+                self._stop(action.worker)
+        self._pool_timer.at(self.pool.deadline())
 
     def _flush_connections(self) -> None:
         unflushed, self.unflushed = self.unflushed, {}
@@ -1318,7 +1394,7 @@ class Supervisor:
             for id, end in list(client.ends.items()):
                 if end <= now:
                     client.ends.pop(id, None)
-                    self._kill_task(client, id, "timeout")
+                    self._kill_task(client, id, "timeout", client.graces.pop(id, GRACE))
                 elif next_end is None or end < next_end:
                     next_end = end
         self._timeout_timer.at(next_end)
@@ -1331,6 +1407,7 @@ class Supervisor:
         config = {
             "start": self._number,
             "index": worker.index,
+            "first_index": client.first_index,
             "setups": len(client.setups),
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
@@ -1403,6 +1480,8 @@ class Supervisor:
         """Let a worker end by itself; kill it if it takes too long."""
         process: WorkerProcess = worker.shell
         process.tokens.close_writing()
+        if process.timer is not None:
+            process.timer.close()
         process.timer = self.loop.timer(lambda _: self._kill(process))
         process.timer.at(self.loop.now + LINGER_SECONDS)
 
@@ -1538,6 +1617,8 @@ class Supervisor:
                 task = pop(frame.id)
                 if task.segment is not None:
                     client.sharing.settled(task)
+            if process.doomed:
+                frames = self._ended_when_told(process, frames)
             client.wire.send_all(frames)
             if client.timeouts or client.needs:
                 for id in ids:

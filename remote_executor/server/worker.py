@@ -58,6 +58,7 @@ from remote_executor.payload.own_imports import load_own, use_own_path
 from remote_executor.payload.pickles import dump_result, load
 from remote_executor.payload.pythons import abroad
 from remote_executor.server.imports import OnImport
+from remote_executor.server.kill_signal import KillSignal, TaskKilled
 from remote_executor.server.managers import share_key
 from remote_executor.server.token_pipe import ALONG, MARK
 from remote_executor.server.vigil import Vigil
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
 
     from remote_executor.wire.frames import Buffer
 
-__all__ = ["Current", "Worker", "current", "run", "worker_index"]
+__all__ = ["Current", "Worker", "current", "run", "server_worker_index", "worker_index"]
 
 PR_SET_CHILD_SUBREAPER = 36
 LINUX: bool = sys.platform == "linux"
@@ -114,16 +115,19 @@ BLOB_PURE = int(Flag.PURE)
 BLOB_PART = int(Flag.PART)
 BLOB_SHARED = int(Flag.SHARED)
 UNLOADED = int(Flag.UNLOADED)
+KILLED = int(Flag.KILLED)
 
 
 class Current:
     """What this process is doing, if it is a worker."""
 
-    __slots__ = ("index", "task")
+    __slots__ = ("index", "server_index", "task")
 
     def __init__(self) -> None:
         self.index: int | None = None
-        """This worker's index, 0 to n-1; None outside of workers."""
+        """This worker's index in the farm; None outside of workers."""
+        self.server_index: int | None = None
+        """This worker's index on its server; None outside of workers."""
         self.task: int | None = None
         """The id of the task that runs now."""
 
@@ -133,14 +137,38 @@ current = Current()
 
 def worker_index() -> int | None:
     """
-    Return the index of the worker that runs this task, stable over replacement.
+    Return the index in the farm of the worker that runs this task.
 
-    Comes from lparallel's kernel-worker-index.
+    No other worker of the executor has it at the same time, on whatever server. One that takes the
+    place of another has the same, also after its server was started anew. Comes from lparallel's
+    kernel-worker-index. ::
+
+        def append(row):  # a file for each worker of the farm
+            with open(f"rows-{worker_index()}.csv", "a") as file:
+                file.write(row)
+
+    For what each machine has for itself, such as a GPU, see :func:`server_worker_index`.
 
     Returns:
-        0 to n-1 for the n workers of a server; None outside of workers.
+        0 to n-1 for the n workers of the farm, in the order in which servers have come, while none
+        has left it; None outside of workers.
     """
     return current.index
+
+
+def server_worker_index() -> int | None:
+    """
+    Return the index on its server of the worker that runs this task.
+
+    One that takes the place of another has the same. ::
+
+        def initialize():  # a GPU for each worker of a machine
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(server_worker_index())
+
+    Returns:
+        0 to n-1 for the n workers that the executor may have there; None outside of workers.
+    """
+    return current.server_index
 
 
 class Worker:
@@ -158,6 +186,7 @@ class Worker:
         "_frames",
         "_functions",
         "_has_large",
+        "_kill_signal",
         "_lent",
         "_mappings",
         "_reader",
@@ -187,6 +216,7 @@ class Worker:
         self._frames: deque[Frame] = deque()
         self._seen = 0
         """How many frames have come by the wire, those that wait in ``_frames`` included."""
+        self._kill_signal = KillSignal()
         self._functions = FunctionTable()
         self.finder: LateFinder | None = None
         """Asks the client for modules, if it may be asked."""
@@ -249,7 +279,8 @@ class Worker:
         return True
 
     def say_ready(self) -> None:
-        """Tell the supervisor that tasks may come."""
+        """Tell the supervisor that tasks may come, and may be killed."""
+        self._kill_signal.install()
         self._send(Kind.READY, os.getpid(), b"")
 
     def serve(self) -> None:
@@ -467,14 +498,18 @@ class Worker:
     def _run(self, frame: Frame) -> None:
         start = perf_counter()
         unloaded = UNLOADED
+        signal = self._kill_signal
         try:
+            signal.open = True
             function = self._functions.get(frame.aux)
             args, kwargs = load(frame.body, self._buffers(frame))
             unloaded = 0
             value = function(*args, **kwargs) if kwargs else function(*args)
             body, buffers = dump_result(value)
             del args, kwargs
+            signal.open = False
         except BaseException as exc:
+            signal.open = False
             self._fail(frame, exc, start, unloaded)
             return
         micros = int((perf_counter() - start) * 1e6)
@@ -492,7 +527,9 @@ class Worker:
         values: list[Any] = []
         broken: BaseException | None = None
         unloaded = UNLOADED
+        signal = self._kill_signal
         try:
+            signal.open = True
             function = self._functions.get(frame.aux)
             items, broken = _load_items(frame.body, self._buffers(frame))
             unloaded = 0
@@ -508,7 +545,9 @@ class Worker:
                 raise broken
             del items
             body, buffers = dump_result(values)
+            signal.open = False
         except BaseException as exc:
+            signal.open = False
             self._fail_batch(frame, exc, values, start, unloaded)
         else:
             self._send(RESULT, frame.id, body, buffers, int((perf_counter() - start) * 1e6))
@@ -517,6 +556,8 @@ class Worker:
 
     def _fail(self, frame: Frame, exc: BaseException, start: float, flags: int) -> None:
         micros = int((perf_counter() - start) * 1e6)
+        if self._kill_signal.is_cause_of(exc):
+            flags |= KILLED
         summary, pickled = encode_failure(exc, 1, socket.gethostname)
         self._send(FAILURE, frame.id, summary, (pickled,), micros, flags)
 
@@ -525,6 +566,8 @@ class Worker:
     ) -> None:
         """Send what was reached, and the exception that came next."""
         micros = int((perf_counter() - start) * 1e6)
+        if self._kill_signal.is_cause_of(exc):
+            flags |= KILLED
         try:
             body, buffers = dump_result(values)
         except BaseException:
@@ -759,7 +802,7 @@ def run(
     Be a worker until the token pipe is closed. Called in a process just forked.
 
     Args:
-        config: "index", "setups", "sys_path", "cwd", "argv", "modules", "log_level",
+        config: "index", "first_index", "setups", "sys_path", "cwd", "argv", "modules", "log_level",
             "client": see the supervisor.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
@@ -785,15 +828,20 @@ def run(
         if config.get("client") is not None:
             implementation, version = config["client"]
             abroad.settle(implementation, tuple(version))
-        current.index = config["index"]
+        current.server_index = config["index"]
+        current.index = config["first_index"] + config["index"]
         level = config.get("log_level")
         if isinstance(level, int):
             OnImport("logging", lambda: _send_logs(worker, level))
         status = 1
         if worker.set_up(config["setups"]):
             worker.say_ready()
-            worker.serve()
+            try:
+                worker.serve()
+            except TaskKilled:
+                pass  # it came when the task had just failed; the supervisor says so
             status = 0
+            _finish()
         _end()
     except BaseException:
         import traceback
@@ -932,6 +980,16 @@ def _move_up(fd: int) -> int:
         os.set_inheritable(high, False)
     os.close(fd)
     return high
+
+
+def _finish() -> None:
+    """Call the finalizer. What it raises is shown at the client, and is no worker's death."""
+    try:
+        setups.finish()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
 
 
 def _end() -> None:

@@ -6,7 +6,8 @@ connection, and forks workers on request. So a new worker has everything importe
 memory. It waits for their end, and it kills: workers, what they leave behind, and everything if
 the supervisor is gone. ::
 
-    supervisor -> zygote   {"start": token, "index": ...} + 5 or 6 descriptors {"kill": pid}
+    supervisor -> zygote   {"start": token, "index": ...} + 5 or 6 descriptors
+                           {"kill": pid}    {"interrupt": pid}
     zygote -> supervisor   {"started": token, "pid": pid}    {"gone": pid, "status": exitcode}
                            {"trouble": text}
 
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from remote_executor import garbage
 from remote_executor.cores import thread_limits, usable_cores
+from remote_executor.server.kill_signal import KILL_SIGNAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -337,6 +339,8 @@ class Zygote:
             message = json.loads(line)
             if "start" in message:
                 self._start(message)
+            elif "interrupt" in message:
+                self._interrupt(message["interrupt"])
             else:
                 self._kill(message["kill"])
         return True
@@ -410,6 +414,13 @@ class Zygote:
             if found:
                 _kill_group(pid)
                 yield pid, status
+
+    def _interrupt(self, pid: int) -> None:
+        if pid in self._workers:
+            try:
+                os.kill(pid, KILL_SIGNAL)
+            except ProcessLookupError:  # on macOS for one that has ended and was not waited for
+                pass
 
     def _kill(self, pid: int) -> None:
         if pid in self._workers:

@@ -8,6 +8,7 @@ The kinds of message, and the small bodies that are not pickles.
     HELLO PROOF REFUSED     handshake      client -> server -> worker
     ATTACH ATTACHED         a session        SETUP BLOB FORGET TASK OPTIONS
     PING PONG ACK GOODBYE   upkeep           TAKE_BACK KILL RELEASE MODULES RELOAD
+                                             ASK_BEGUN PLACE
     ADMIN REPLY             admin          worker -> server -> client
                                              RESULT FAILURE BEGUN TAKEN_BACK DIED
                                              SLOTS OUTPUT LOG BROKEN READY RELEASE WANT
@@ -34,17 +35,20 @@ __all__ = [
     "AGAIN",
     "AGAIN_BLOB",
     "FIRST_NUMBERED",
+    "GRACE",
     "MAX_SLOTS",
     "PROTOCOL",
     "SPOILT",
     "Flag",
     "Kind",
+    "aux_of_grace",
     "check_slots",
     "decode_fields",
     "decode_ids",
     "encode_fields",
     "encode_ids",
     "fields_for_client",
+    "grace_of_aux",
 ]
 
 PROTOCOL = 1
@@ -79,6 +83,11 @@ class Kind(enum.IntEnum):
     RELEASE = 39
     MODULES = 40
     RELOAD = 41
+    ASK_BEGUN = 42
+    """Which of these tasks have begun? The answer is a BEGUN with the id of this question. With an
+    aux those that have are killed, too: it is the grace, as KILL's, and one more."""
+    PLACE = 43
+    """The aux is the index in the farm of this session's first worker."""
 
     RESULT = 64
     FAILURE = 65
@@ -92,6 +101,14 @@ class Kind(enum.IntEnum):
     LOG = 73
     WANT = 74
 
+
+GRACE = 0.5
+"""Seconds that a task has to end by itself, once it is told to, where nobody says otherwise."""
+
+GRACE_UNIT = 0.001
+"""KILL: seconds in each of its aux, which says how long a task has to end by itself; 0 for none."""
+
+MOST_GRACE = 1 << 31
 
 SPOILT = 1
 """RELEASE, as its aux: somebody may still map the segment, so it is not to be used again."""
@@ -125,9 +142,21 @@ class Flag(enum.IntFlag):
     SHARED = 64
     """BLOB: an object that was shared. The body is its token, the first buffer its pickle, the
     others are the pickle's. With PURE the object cannot change."""
+    KILLED = 4
+    """FAILURE: the task was told to stop and has ended of that."""
     PART = 128
     """BLOB: its one buffer is one of those that functions' pickles refer to. A function's BLOB that
     has its buffers so says in ``id`` how many, and their numbers in its only buffer."""
+
+
+def aux_of_grace(grace: float) -> int:
+    """Return the aux of a KILL that gives a task so many seconds."""
+    return min(MOST_GRACE, max(0, round(grace / GRACE_UNIT)))
+
+
+def grace_of_aux(aux: int) -> float:
+    """Return the seconds that :func:`aux_of_grace` has encoded."""
+    return aux * GRACE_UNIT
 
 
 def encode_fields(fields: dict[str, Any]) -> bytes:

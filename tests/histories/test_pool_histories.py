@@ -239,6 +239,34 @@ class PoolHistory(RuleBasedStateMachine):
             assert self.pipes.claimed[worker] == id
             self.doomed[worker] = None
 
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def kill_task_gently(self, data):
+        id = data.draw(st.sampled_from(sorted(self.open)))
+        verdict, worker = self.pool.dismiss(self.open[id], id)
+        if verdict is Verdict.DROPPED:
+            assert id not in self.pipes.claimed.values()
+            self.settle(id, "killed")
+        else:
+            assert verdict is Verdict.BEGUN
+            assert self.pipes.claimed[worker] == id
+            assert worker.left == 0 or worker.state is WorkerState.STOPPING
+            assert not self.pipes.pipes[worker]
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def ask_who_runs(self, data):
+        session = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        theirs = [id for id, owner in self.open.items() if owner is session]
+        running = self.pool.running(session, theirs)
+        begun = {
+            id
+            for worker, id in self.pipes.claimed.items()
+            if worker.session is session and worker.state is WorkerState.BUSY
+        }
+        assert begun <= set(running)
+        assert len(running) <= len(session.busy)
+
     @rule()
     def look_who_has_begun(self):
         found, _ = self.pool.begun(self.now)

@@ -16,7 +16,9 @@ from remote_executor.parallel import (
     kernel_worker_count,
     make_kernel,
     preduce,
+    server_worker_index,
     task_categories_running,
+    worker_index,
 )
 from tests.support import tasks
 from tests.support.faults import free_port
@@ -295,3 +297,54 @@ def get_value(name):
     import importlib
 
     return importlib.import_module(name).VALUE
+
+
+# -- indices
+
+
+def both_indices():
+    return worker_index(), server_worker_index()
+
+
+def test_the_index_of_a_worker_is_unique_over_the_farm(four):
+    assert both_indices() == (None, None)
+    with FarmExecutor(addresses=four) as executor:
+        found = executor.broadcast(both_indices)
+        assert sorted(index for index, _ in found) == list(range(8))
+        assert sorted(index for _, index in found) == sorted([0, 1] * 4)
+
+
+def test_a_worker_that_takes_the_place_of_another_has_its_index(four):
+    with FarmExecutor(addresses=four[:2]) as executor:
+        before = executor.broadcast(both_indices)
+        executor.submit(os._exit, 3).exception(LIMIT)
+        assert executor.broadcast(both_indices) == before
+
+
+def test_a_server_that_is_started_anew_has_its_indices(four, serve):
+    again = serve(workers=2)
+    with FarmExecutor(addresses=[again.address, four[0]], session_grace=0.3) as executor:
+        before = executor.broadcast(both_indices)
+        again.kill()
+        wait_until(lambda: executor.status().slots == 2, 20)
+        again.start()
+        executor.wait_for_workers(4, LIMIT)
+        assert executor.broadcast(both_indices) == before
+
+
+def test_a_server_that_joins_has_indices_of_its_own(four):
+    with FarmExecutor(addresses=four[:1]) as executor:
+        executor.broadcast(abs, 1)
+        executor.add_server(four[1])
+        executor.wait_for_workers(4, LIMIT)
+        assert sorted(index for index, _ in executor.broadcast(both_indices)) == [0, 1, 2, 3]
+
+
+def test_an_index_is_there_in_the_initializer(tmp_path):
+    with FarmExecutor(2, initializer=note_index, initargs=(tmp_path,)) as executor:
+        executor.broadcast(abs, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def note_index(folder):
+    (folder / str(worker_index())).touch()

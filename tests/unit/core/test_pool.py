@@ -1020,3 +1020,78 @@ def test_the_pause_of_a_session_ends_with_it(shell):
     shell.pool.pause(session, 20.0)
 
     assert shell.pool.deadline() is None
+
+
+# ------------------------------------------------------------------ kills with a grace
+
+
+def test_a_dismissed_worker_keeps_its_slot_until_its_task_has_ended_and_then_ends(shell):
+    session = shell.open(limit=1)
+    (worker,) = shell.warm(session, 1, 1.0)
+    running, waiting = shell.queue(session, 2)
+    shell.assign()
+    assert shell.begin(worker) == running
+
+    assert shell.pool.dismiss(session, running) == (Verdict.BEGUN, worker)
+    shell.assign()
+    assert worker.state is WorkerState.BUSY
+    assert session.holding == 1
+    assert shell.started == [], "no other worker has its index meanwhile"
+
+    shell.finish(worker)
+    shell.assign()
+    assert shell.stopped == [worker]
+    assert [each.index for each in shell.started] == [worker.index]
+    assert waiting in session.tasks
+
+
+def test_what_waits_behind_a_dismissed_task_goes_back_to_the_queue(shell):
+    session = shell.open(limit=1)
+    (worker,) = shell.warm(session, 1, 1e-3)
+    first, second = shell.queue(session, 2)
+    shell.assign()
+    assert list(worker.assigned) == [first, second]
+    shell.begin(worker)
+
+    shell.pool.dismiss(session, first)
+    shell.pool.check()
+    assert list(worker.assigned) == [first]
+    assert session.queued == 1
+
+
+def test_a_task_that_has_not_begun_is_dropped_gently_as_well(shell):
+    session = shell.open(limit=1)
+    (worker,) = shell.warm(session, 1, 1e-3)
+    first, second, third = shell.queue(session, 3)
+    shell.assign()
+    shell.begin(worker)
+
+    assert shell.pool.dismiss(session, third) == (Verdict.DROPPED, None)
+    assert shell.pool.dismiss(session, second) == (Verdict.DROPPED, None)
+    assert shell.pool.dismiss(session, 10**6) == (Verdict.UNKNOWN, None)
+    assert worker.left is None
+    assert list(session.tasks) == [first]
+
+
+def test_a_dismissed_task_can_be_killed_at_once(shell):
+    session = shell.open(limit=1)
+    (worker,) = shell.warm(session, 1, 1.0)
+    (id,) = shell.queue(session)
+    shell.assign()
+    shell.begin(worker)
+    shell.pool.dismiss(session, id)
+
+    assert shell.pool.kill(session, id) == (Verdict.BEGUN, worker)
+    assert worker.state is WorkerState.STOPPING
+    assert shell.pool.dismiss(session, id) == (Verdict.BEGUN, worker)
+    assert shell.pool.gone(worker) == [id]
+
+
+def test_a_task_runs_as_soon_as_a_worker_has_it_with_none_before_it(shell):
+    session = shell.open(limit=1)
+    shell.warm(session, 1, 1e-3)
+    first, second, third = shell.queue(session, 3)
+
+    assert shell.pool.running(session, [first, second, third]) == []
+    shell.assign()
+    assert shell.pool.running(session, [third, second, first, 10**6]) == [first]
