@@ -8,7 +8,7 @@ The tree is drawn in :mod:`remote_executor.errors`. They are apart because they 
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -155,22 +155,21 @@ class ServersMissing(FarmError, RuntimeError):
     Something wants all servers of a farm, and some of them do not serve.
 
     Attributes:
-        servers: The addresses of those, and why each does not serve.
-        reason: What is not done therefore, in words.
+        servers: The addresses of those.
+        reasons: Why each does not serve, in words.
+        outcome: What has not been done therefore, in words.
     """
 
-    def __init__(self, servers: Mapping[str, str], reason: str) -> None:
-        self.servers = dict(servers)
-        self.reason = reason
-        super().__init__(self.servers, reason)
+    def __init__(self, servers: Sequence[str], reasons: str, outcome: str) -> None:
+        self.servers = tuple(servers)
+        self.reasons = reasons
+        self.outcome = outcome
+        super().__init__(self.servers, reasons, outcome)
 
     def __str__(self) -> str:
-        missing = "; ".join(
-            f"{printable(name)}: {printable(why)}" for name, why in self.servers.items()
-        )
         return (
-            f"{self.reason}, since not all servers serve ({missing}): start them, or "
-            'remove_server(address), or broadcast(..., missing="skip")'
+            f"{printable(self.outcome)}, since not all servers serve ({printable(self.reasons)}): "
+            'start them, or remove_server(address), or broadcast(..., missing="skip")'
         )
 
 

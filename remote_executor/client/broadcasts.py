@@ -107,16 +107,13 @@ def broadcast(
 
     driver.broadcast(options.level, pin_all)
     if left_out and missing == "error":
-        raise ServersMissing(left_out, f"{name or 'the broadcast'} has run nowhere")
+        what = f"{name or 'the broadcast'} has run nowhere"
+        raise ServersMissing(list(left_out), RollCall.words(left_out), what)
     if left_out:
-        log.warning("! %s was not broadcast to %s", name, _in_words(left_out))
+        log.warning("! %s was not broadcast to %s", name, RollCall.words(left_out))
     for future in futures:
         future.wait_until_done(None)
     results = [future.result() for future in futures]
     if setup is not None:
         driver.keep(setup)
     return results
-
-
-def _in_words(left_out: dict[str, str]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in left_out.items())

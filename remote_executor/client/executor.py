@@ -518,10 +518,11 @@ class _Face(Executor):
             found = wait_for_all(driver, call, until)
             missing = call.missing(found)
             if missing and not call.is_settled(found, time.monotonic()):
-                words = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+                words = call.words(missing)
                 raise TimeoutError(f"not all servers serve within {timeout:g} s ({words})")
             if missing:
-                raise ServersMissing(missing, "not all workers can be waited for")
+                what = "not all workers can be waited for"
+                raise ServersMissing(list(missing), call.words(missing), what)
             return
         enough = driver.wait_for_change(lambda: driver.scheduler.slots() >= n, until)
         if driver.scheduler.slots() >= n:

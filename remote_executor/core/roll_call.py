@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Presence", "RollCall", "Standing"]
 
@@ -99,3 +99,8 @@ class RollCall:
     def missing(standings: Sequence[Standing]) -> dict[str, str]:
         """Return the addresses that do not serve, and why, in order."""
         return {each.name: each.reason for each in standings if each.presence is not Presence.UP}
+
+    @staticmethod
+    def words(missing: Mapping[str, str]) -> str:
+        """Say who is missing and why."""
+        return "; ".join(f"{name}: {reason}" for name, reason in missing.items())

@@ -52,6 +52,7 @@ from remote_executor.wire.messages import (
     AGAIN_BLOB,
     FIRST_NUMBERED,
     GRACE,
+    KILLED,
     Flag,
     Kind,
     decode_fields,
@@ -1286,7 +1287,7 @@ class Supervisor:
         """Say of tasks that have ended since they were killed why that was; the rest counts."""
         return [
             self._died(frame.id, process.doomed[frame.id], process, None)
-            if frame.flags & Flag.KILLED and frame.id in process.doomed
+            if frame.flags & KILLED and frame.id in process.doomed
             else frame
             for frame in frames
         ]

@@ -63,6 +63,7 @@ from remote_executor.server.managers import share_key
 from remote_executor.server.token_pipe import ALONG, MARK
 from remote_executor.server.vigil import Vigil
 from remote_executor.server.zygote import NOT_PREPARED
+from remote_executor.wire import messages
 from remote_executor.wire.frames import (
     HEADER,
     WORKER_LIMIT,
@@ -115,7 +116,7 @@ BLOB_PURE = int(Flag.PURE)
 BLOB_PART = int(Flag.PART)
 BLOB_SHARED = int(Flag.SHARED)
 UNLOADED = int(Flag.UNLOADED)
-KILLED = int(Flag.KILLED)
+KILLED = int(messages.KILLED)
 
 
 class Current:

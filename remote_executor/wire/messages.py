@@ -36,6 +36,7 @@ __all__ = [
     "AGAIN_BLOB",
     "FIRST_NUMBERED",
     "GRACE",
+    "KILLED",
     "MAX_SLOTS",
     "PROTOCOL",
     "SPOILT",
@@ -130,7 +131,7 @@ class Flag(enum.IntFlag):
     STAR = 2
     """TASK with BATCH: each item is a tuple of arguments."""
     PURE = 4
-    """BLOB: the function may be rebuilt once and used again."""
+    """BLOB: the function may be rebuilt once and used again. FAILURE: see :data:`KILLED`."""
     SEGMENT = 8
     """The buffers are in a shared-memory segment whose descriptor came along."""
     OPTIONED = 16
@@ -142,8 +143,6 @@ class Flag(enum.IntFlag):
     SHARED = 64
     """BLOB: an object that was shared. The body is its token, the first buffer its pickle, the
     others are the pickle's. With PURE the object cannot change."""
-    KILLED = 4
-    """FAILURE: the task was told to stop and has ended of that."""
     PART = 128
     """BLOB: its one buffer is one of those that functions' pickles refer to. A function's BLOB that
     has its buffers so says in ``id`` how many, and their numbers in its only buffer."""
@@ -157,6 +156,11 @@ def aux_of_grace(grace: float) -> int:
 def grace_of_aux(aux: int) -> float:
     """Return the seconds that :func:`aux_of_grace` has encoded."""
     return aux * GRACE_UNIT
+
+
+KILLED = Flag.PURE
+"""FAILURE, as one of its flags: the task was told to stop, and that is why it has failed. The flags
+have eight bits, so it is one that only other messages have."""
 
 
 def encode_fields(fields: dict[str, Any]) -> bytes:

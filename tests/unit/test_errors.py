@@ -36,6 +36,7 @@ from remote_executor.task_errors import (
     RemoteError,
     RemoteModuleNotFound,
     ServerLost,
+    ServersMissing,
     TaskKilled,
     TaskTimeout,
     UnsupportedError,
@@ -98,6 +99,11 @@ ALL = [
     (
         UnsupportedError("SerialExecutor", "broadcast"),
         "a task cannot broadcast on the kernel that runs it",
+    ),
+    (
+        ServersMissing(["b:2", "c:3"], "b:2: refused; c:3: connecting", "f has run nowhere"),
+        "f has run nowhere, since not all servers serve (b:2: refused; c:3: connecting): "
+        'start them, or remove_server(address), or broadcast(..., missing="skip")',
     ),
     (CycleError("'a', 'b'"), "it would wait for itself for ever: 'a', 'b'"),
     (PtreeError("a"), "a"),

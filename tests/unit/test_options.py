@@ -92,7 +92,7 @@ def test_an_option_that_there_is_not_asks_what_was_meant(given, meant):
     with pytest.raises(TypeError, match=rf"no option {given} \(did you mean {meant}\?\)") as caught:
         Options().but(**{given: 1})
 
-    assert "priority, category, timeout, retries, name" in str(caught.value)
+    assert "priority, category, timeout, grace, retries, name" in str(caught.value)
 
 
 def test_the_options_that_type_checkers_know_are_those_that_there_are():

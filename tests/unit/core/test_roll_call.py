@@ -53,3 +53,4 @@ def test_who_is_missing_and_why():
         "d": "a wrong secret",
     }
     assert RollCall.missing([UP]) == {}
+    assert RollCall.words({"c": "refused", "d": "secret"}) == "c: refused; d: secret"

@@ -13,12 +13,14 @@ from remote_executor.wire.messages import (
     MAX_SLOTS,
     Flag,
     Kind,
+    aux_of_grace,
     check_slots,
     decode_fields,
     decode_ids,
     encode_fields,
     encode_ids,
     fields_for_client,
+    grace_of_aux,
 )
 
 
@@ -237,3 +239,13 @@ def test_no_server_has_a_million_slots():
     assert check_slots(MAX_SLOTS) == MAX_SLOTS
     with pytest.raises(RemoteProtocolError, match="no server has so many"):
         check_slots(MAX_SLOTS + 1)
+
+
+@pytest.mark.parametrize("grace", [0.0, 0.001, 0.5, 30.0])
+def test_a_grace_travels_as_a_number(grace):
+    assert grace_of_aux(aux_of_grace(grace)) == pytest.approx(grace)
+
+
+def test_a_grace_beyond_all_measure_is_a_long_one():
+    assert aux_of_grace(float("1e300")) < 1 << 32
+    assert aux_of_grace(-1.0) == 0
