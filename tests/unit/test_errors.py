@@ -102,8 +102,10 @@ ALL = [
     ),
     (
         ServersMissing(["b:2", "c:3"], "b:2: refused; c:3: connecting", "f has run nowhere"),
-        "f has run nowhere, since not all servers serve (b:2: refused; c:3: connecting): "
-        'start them, or remove_server(address), or broadcast(..., missing="skip")',
+        (
+            "f has run nowhere, since not all servers serve (b:2: refused; c:3: connecting): "
+            'start them, or remove_server(address), or broadcast(..., missing="skip")'
+        ),
     ),
     (CycleError("'a', 'b'"), "it would wait for itself for ever: 'a', 'b'"),
     (PtreeError("a"), "a"),
