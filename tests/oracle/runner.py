@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -291,7 +292,8 @@ class Oracle:
     def _begin(
         template: Template, program: Program, folder: Path, way: str, address: str
     ) -> Future[int]:
-        """Run a program in a folder of its own, since it may write there."""
+        """Run a program in a folder of its own, since it may write there: an empty one each time."""
+        shutil.rmtree(folder, ignore_errors=True)
         _write(folder, {"program.py": program.text, **program.files})
         return template.run(program=str(folder / "program.py"), mode=way, address=address)
 
