@@ -292,7 +292,7 @@ class Oracle:
     def _begin(
         template: Template, program: Program, folder: Path, way: str, address: str
     ) -> Future[int]:
-        """Run a program in a folder of its own, since it may write there: an empty one each time."""
+        """Run a program in an empty folder, since it may write there."""
         shutil.rmtree(folder, ignore_errors=True)
         _write(folder, {"program.py": program.text, **program.files})
         return template.run(program=str(folder / "program.py"), mode=way, address=address)

@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psutil
 
 from remote_executor import FarmExecutor, ServerLost, TaskKilled, WorkerDied, ping
+from remote_executor.net.tokens import renew_token
 from remote_executor.parallel import Channel
 from tests.support import chaos_tasks
 from tests.support.faults import Proxy, free_port
@@ -619,6 +620,7 @@ def main() -> int:
     for name in options.scenario or SCENARIOS:
         with tempfile.TemporaryDirectory(prefix="remote-executor-chaos-") as folder:
             os.environ["REMOTE_EXECUTOR_TOKEN_FILE"] = os.path.join(folder, "token")
+            renew_token()  # a file that is named is not made by the way
             report = run(SCENARIOS[name], options.minutes * 60, seed, Path(folder))
         clean = clean and report.clean
         print(f"{name}, seed {seed}: {report.tasks} tasks, {report.again} explained again;", end="")
