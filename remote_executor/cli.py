@@ -184,7 +184,7 @@ def _add_ssh_options(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--key", type=read.file, metavar="FILE", help="a private key")
     one.add_argument("--proxy", type=read.text, metavar="HOST,...", help="hosts to jump over")
-    one.add_argument("--client", choices=["paramiko", "openssh"], default="paramiko")
+    one.add_argument("--client", choices=["paramiko", "openssh", "auto"], default="paramiko")
     one.add_argument(
         "--accept-new",
         action="store_true",

@@ -822,7 +822,9 @@ class FarmExecutor(_Face):
             password: For the login, or as the passphrase of a key.
             proxy: A host to jump over, or several.
             log_file: A file there to which the server writes.
-            client: "paramiko", the library, or "openssh", your own program ``ssh``.
+            client: "paramiko", the library; "openssh", your own program ``ssh``; "auto": paramiko,
+                and ssh for hosts that want what paramiko cannot do. Where paramiko is not
+                installed, and there is an ssh, that is used.
             host_keys: "strict": a host must be in known_hosts; "accept-new": a host that is not is
                 added to it. One whose key has changed is refused in either case.
             ssh_config: A file to read instead of ``~/.ssh/config`` and the system's.

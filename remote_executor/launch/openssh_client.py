@@ -4,10 +4,14 @@ SSH connections made by the user's own program ``ssh``, with all that it can and
 One process a connection: it runs the command, and forwards a Unix socket here to the server's
 there, so there is one login (one touch of a FIDO key) a host. It ends when its standard input does:
 with us, however we end.
+
+Where a new server can have its socket is not known before it has tried, so each of the places that
+come into question is forwarded.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import shutil
@@ -18,15 +22,19 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from remote_executor.launch.ssh import NotForwarded, ServerGone, Unsteady
+from remote_executor.launch.clients import NotForwarded, ServerGone, Unsteady
 from remote_executor.launch.stages import RESOLVER_AWAY, read_complaint
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from remote_executor.launch.hosts import SSHHost
     from remote_executor.launch.stages import Progress
     from remote_executor.net.addresses import Address
 
 __all__ = ["OpenSSHClient", "OpenSSHConnection", "ssh_command"]
+
+ASK_SECONDS = 20.0
 
 LOGIN_SECONDS = 60.0
 """As long as somebody may need to touch a key."""
@@ -43,7 +51,11 @@ MOST_STDERR = 64 * 1024
 HOLD = "exec cat >/dev/null"
 """What a connection runs that has nothing to run: it ends when we do."""
 
-NOWHERE = "/nowhere"
+PLACES = ("/tmp", "/dev/shm", "/var/tmp")
+"""Where a server there may have its socket: the first of these folders that it can write to."""
+
+MAX_PATH = 100
+"""Bytes of a Unix socket's path: 103 on macOS, 107 on Linux."""
 
 OPTIONS = (
     "BatchMode=yes",  # nothing is ever asked
@@ -56,11 +68,19 @@ OPTIONS = (
     "PermitLocalCommand=no",
     "ForwardX11=no",
     "ForwardAgent=no",  # who is root there could log in as the user elsewhere
+    "ClearAllForwardings=no",  # ours among them
 )
+NEWER_OPTIONS = ("ForkAfterAuthentication=no", "SessionType=default", "StdinNull=no")
+"""Known from OpenSSH 8.7 on; an ssh that does not know an option refuses to run."""
 
 
 def ssh_command(
-    program: str, host: SSHHost, config: str | None, host_keys: str, forward: str
+    program: str,
+    host: SSHHost,
+    config: str | None,
+    host_keys: str,
+    forwards: Mapping[str, str],
+    known: Collection[str] = (),
 ) -> list[str]:
     """
     Return the words that start ssh, up to the host (PARITY S4).
@@ -70,14 +90,16 @@ def ssh_command(
         host: Where to.
         config: A configuration to read instead of the usual ones.
         host_keys: "strict" or "accept-new".
-        forward: What ``-L`` is told.
+        forwards: Sockets here, by the paths of those there that they lead to.
+        known: Options, in small letters, that this ssh has beside those that all have.
     """
     # -k: no ticket of Kerberos goes along either. As an option it is unknown to some builds.
     words = [program, "-T", "-k"]
     if config is not None:
         words += ["-F", config]
     strict = "yes" if host_keys == "strict" else "accept-new"
-    for option in (*OPTIONS, f"StrictHostKeyChecking={strict}"):
+    newer = [each for each in NEWER_OPTIONS if each.partition("=")[0].lower() in known]
+    for option in (*OPTIONS, *newer, f"StrictHostKeyChecking={strict}"):
         words += ["-o", option]
     if host.user is not None:
         words += ["-l", host.user]
@@ -87,12 +109,50 @@ def ssh_command(
         words += ["-i", os.path.expanduser(key)]
     if host.proxy is not None:
         words += ["-o", "ProxyJump=none"] if host.proxy == "none" else ["-J", host.proxy]
-    return [*words, "-L", forward, "--", host.name]
+    for there, here in forwards.items():
+        words += ["-L", f"{here}:{there}"]
+    return [*words, "--", host.name]
+
+
+@functools.lru_cache
+def options_of(program: str) -> frozenset[str]:
+    """Return the names of options that an ssh knows, in small letters; none if it does not say."""
+    words = [program, "-G", "-F", os.devnull, "--", "localhost"]
+    try:
+        run = subprocess.run(
+            words, check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return frozenset()
+    return frozenset(line.split()[0].decode() for line in run.stdout.splitlines() if line.strip())
+
+
+def socket_folder(temporary: str | None, environment: Mapping[str, str]) -> str:
+    """
+    Make a folder that only the user can enter, whose path leaves room for a socket's name.
+
+    Args:
+        temporary: Where temporary files go; None if there is no such place.
+        environment: May name the user's own folder for such things.
+
+    Raises:
+        OSError: If none of the usual places will do.
+    """
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    error: OSError | None = None
+    for place in filter(None, (temporary, runtime, *PLACES)):
+        if len(os.fsencode(place)) > MAX_PATH - len("/remote_executor-12345678/1"):
+            continue
+        try:
+            return tempfile.mkdtemp(prefix="remote_executor-", dir=place)
+        except OSError as exc:
+            error = error or exc
+    raise error or OSError(f"no folder for a socket: {temporary} is too long a path")
 
 
 class OpenSSHClient:
     """
-    Makes connections; see :class:`remote_executor.launch.ssh.Client`.
+    Makes connections; see :class:`remote_executor.launch.clients.Client`.
 
     Args:
         host_keys: "strict" or "accept-new".
@@ -110,24 +170,28 @@ class OpenSSHClient:
         self._host_keys = host_keys
         self._config = ssh_config
 
-    def server_address(self) -> str:
-        """A Unix socket in a folder that only the user can enter."""
-        return f"unix:/tmp/remote_executor-{os.urandom(8).hex()}/server"
-
     def connect(
         self, host: SSHHost, progress: Progress, address: Address | None, command: str | None
     ) -> OpenSSHConnection:
-        """Connect and authenticate; see :class:`remote_executor.launch.ssh.Client`."""
+        """Connect and authenticate; see :class:`remote_executor.launch.clients.Client`."""
         if host.password is not None:
             progress.enter("authentication")
             raise progress.failure("client='openssh' takes no password: use a key or an agent")
         progress.enter("connect")
-        folder = tempfile.mkdtemp(prefix="remote_executor-")
-        local = os.path.join(folder, "link")
-        # Without a server's socket, too: once ssh listens here, it has logged in.
-        remote = NOWHERE if address is None else address.path
-        words = ssh_command(self._program, host, self._config, self._host_keys, f"{local}:{remote}")
-        connection = OpenSSHConnection(words, command or HOLD, folder, local)
+        try:
+            temporary: str | None = tempfile.gettempdir()
+        except FileNotFoundError:
+            temporary = None
+        folder = socket_folder(temporary, os.environ)
+        if address is not None:
+            remote = [address.path]
+        else:
+            name = f"remote_executor-{os.urandom(8).hex()}"
+            remote = [f"{place}/{name}/server" for place in PLACES]
+        forwards = {there: os.path.join(folder, str(n)) for n, there in enumerate(remote)}
+        known = options_of(self._program)
+        words = ssh_command(self._program, host, self._config, self._host_keys, forwards, known)
+        connection = OpenSSHConnection(words, command or HOLD, folder, forwards)
         progress.hold(connection.close)
         try:
             if not connection.wait_until_ready(LOGIN_SECONDS, progress):
@@ -149,7 +213,7 @@ class OpenSSHClient:
 
 class OpenSSHRun:
     """
-    A command; see :class:`remote_executor.launch.ssh.Run`.
+    A command; see :class:`remote_executor.launch.clients.Run`.
 
     Args:
         process: The ssh that runs it.
@@ -227,19 +291,22 @@ class OpenSSHRun:
 
 class OpenSSHConnection:
     """
-    A connection; see :class:`remote_executor.launch.ssh.Connection`.
+    A connection; see :class:`remote_executor.launch.clients.Connection`.
 
     Args:
         words: What starts ssh, up to the host.
         command: What it runs there.
         folder: A folder of its own, removed at the end.
-        local: The Unix socket in it that leads to the server.
+        forwards: Unix sockets in it, by the paths of those there that they lead to.
     """
 
-    def __init__(self, words: list[str], command: str, folder: str, local: str) -> None:
+    def __init__(
+        self, words: list[str], command: str, folder: str, forwards: dict[str, str]
+    ) -> None:
+        self.places = [f"unix:{path}" for path in forwards]
         self._words = words
         self._folder = folder
-        self._local = local
+        self._forwards = forwards
         self._lock = threading.Lock()
         self._closed = False
         self._process = subprocess.Popen(
@@ -253,7 +320,7 @@ class OpenSSHConnection:
 
     def wait_until_ready(self, timeout: float, progress: Progress) -> bool:
         """
-        Wait until it has logged in: then its socket is there.
+        Wait until it has logged in: then its sockets are there.
 
         Args:
             timeout: Seconds.
@@ -261,7 +328,7 @@ class OpenSSHConnection:
         """
         until = time.monotonic() + timeout
         while self._process.poll() is None and time.monotonic() < until:
-            if os.path.exists(self._local):
+            if all(map(os.path.exists, self._forwards.values())):
                 return True
             if progress.cancelled:
                 raise ConnectionAbortedError("the executor was shut down")
@@ -273,7 +340,7 @@ class OpenSSHConnection:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(timeout)
-            sock.connect(self._local)
+            sock.connect(self._forwards[address.path])
             # ssh accepts, whoever is at the other end; but a server speaks first.
             first = sock.recv(1, socket.MSG_PEEK)
             sock.settimeout(None)
@@ -336,7 +403,7 @@ class OpenSSHConnection:
         """Whether somebody else listens on our socket."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:
-                probe.connect(self._local)
+                probe.connect(next(iter(self._forwards.values())))
             except OSError:
                 return False
         return True

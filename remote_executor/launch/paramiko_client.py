@@ -19,9 +19,9 @@ import paramiko
 
 from remote_executor.client.troubles import RESOLVER_AWAY, SHORTAGES
 from remote_executor.errors import LaunchFailed
+from remote_executor.launch.clients import TRY_OPENSSH, NotForwarded, ServerGone, Unsteady
 from remote_executor.launch.hosts import split_jumps, why_unfit_for_shell
 from remote_executor.launch.known_hosts import HostKeys, KnownHosts, append_line, host_label
-from remote_executor.launch.ssh import NotForwarded, ServerGone, Unsteady
 from remote_executor.launch.ssh_config import expand, include_paths, read_file
 from remote_executor.launch.ssh_settings import (
     Settings,
@@ -64,14 +64,13 @@ CONNECT_FAILED = 2
 PROHIBITED = 1
 
 SSH_PORT = 22
-TRY_OPENSSH = "client='openssh' does"
 
 KEY_CLASSES: tuple[Any, ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
 class ParamikoClient:
     """
-    Makes connections; see :class:`remote_executor.launch.ssh.Client`.
+    Makes connections; see :class:`remote_executor.launch.clients.Client`.
 
     Args:
         host_keys: "strict" or "accept-new".
@@ -86,14 +85,10 @@ class ParamikoClient:
         self._ssh = shutil.which("ssh")
         """The program that is asked what the configuration means, if there is one."""
 
-    def server_address(self) -> str:
-        """A port of the loopback: paramiko has no streams to Unix sockets."""
-        return "127.0.0.1:0"
-
     def connect(
         self, host: SSHHost, progress: Progress, address: Address | None, command: str | None
     ) -> ParamikoConnection:
-        """Connect and authenticate; see :class:`remote_executor.launch.ssh.Client`."""
+        """Connect and authenticate; see :class:`remote_executor.launch.clients.Client`."""
         connection = self._login(host, progress, 0)
         if command is not None:
             progress.enter("boot")
@@ -575,7 +570,7 @@ def _load_key(path: str, passphrase: str | None) -> Any:
 
 class ParamikoRun:
     """
-    A command; see :class:`remote_executor.launch.ssh.Run`.
+    A command; see :class:`remote_executor.launch.clients.Run`.
 
     Args:
         channel: Where it runs.
@@ -621,13 +616,16 @@ class ParamikoRun:
 
 class ParamikoConnection:
     """
-    A connection; see :class:`remote_executor.launch.ssh.Connection`.
+    A connection; see :class:`remote_executor.launch.clients.Connection`.
 
     Args:
         transport: It has authenticated.
         before: The connection to the jump host that it goes through.
         process: The ProxyCommand that it goes through.
     """
+
+    places = ("127.0.0.1:0",)
+    """A port of the loopback: paramiko has no streams to Unix sockets."""
 
     def __init__(
         self,

@@ -148,7 +148,7 @@ def start_remote_servers(
             ended again.
         auth: The secret that clients here must know; None means the user's token file. It does not
             leave this host: each server has a secret of its own.
-        client: "paramiko" or "openssh".
+        client: "paramiko", "openssh" or "auto"; see :meth:`FarmExecutor.spawn_over_ssh`.
         host_keys: "strict" or "accept-new".
         ssh_config: A file to read instead of ``~/.ssh/config`` and the system's.
         session_grace: Seconds after which a server ends that cannot be reached from here.
@@ -409,7 +409,7 @@ def examine(
 
     Args:
         hosts: As for ``FarmExecutor.spawn_over_ssh``.
-        client: "paramiko" or "openssh".
+        client: "paramiko", "openssh" or "auto"; see :meth:`FarmExecutor.spawn_over_ssh`.
         host_keys: "strict" or "accept-new".
         ssh_config: A file to read instead of ``~/.ssh/config`` and the system's.
         connect_timeout: Seconds for each host.

@@ -13,19 +13,23 @@ server, which waits for us; only if the server is gone is another one started.
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
 import random
+import shutil
 import socket
 import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from remote_executor.client.peer import Remote
 from remote_executor.client.troubles import Step, may_pass
 from remote_executor.errors import FarmError, LaunchFailed
 from remote_executor.launch.bootstrap import boot_command, bundle, first_stage
+from remote_executor.launch.clients import NotForwarded, ServerGone, Unsteady
 from remote_executor.launch.stages import MARK, Dialogue, Progress
 from remote_executor.net.addresses import Address, parse_address
 from remote_executor.net.certificates import self_made
@@ -39,25 +43,24 @@ if TYPE_CHECKING:
 
     from remote_executor.client.driver import Driver
     from remote_executor.client.executor import FarmExecutor
+    from remote_executor.launch.clients import Client, Connection, Run
     from remote_executor.launch.hosts import SSHHost
     from remote_executor.net.loop import Loop
     from remote_executor.wire.auth import Mechanism
 
 __all__ = [
-    "Client",
-    "Connection",
-    "NotForwarded",
     "Plan",
-    "Run",
     "SSHWay",
-    "ServerGone",
-    "Unsteady",
     "spawn",
     "wait_for_servers",
 ]
 
+log = logging.getLogger("remote_executor.client")
+
 E = TypeVar("E", bound="FarmExecutor")
 T = TypeVar("T")
+
+CLIENTS = ("paramiko", "openssh", "auto")
 
 MOST_AT_ONCE = 8
 """Connections that have not authenticated: an SSH server drops some from its tenth on."""
@@ -81,98 +84,13 @@ class TunnelStream(SocketStream):
         return False
 
 
-class Unsteady(Exception):
-    """The SSH connection broke before the login was done: worth another try."""
-
-
-class ServerGone(Exception):
-    """Nobody listens any more where our server did."""
-
-
-class NotForwarded(Exception):
-    """The SSH server does not forward."""
-
-
-class Run(Protocol):
-    """A command that runs on a host."""
-
-    def write(self, data: bytes) -> None:
-        """Write to its standard input; raise OSError if nobody reads that any more."""
-
-    def read(self, timeout: float) -> bytes:
-        """Read from its standard output: b"" at the end; TimeoutError if nothing comes."""
-
-    def stderr(self) -> str:
-        """Return what it has written to its standard error so far."""
-
-    def status(self) -> int | None:
-        """Return its exit status once it has ended, None if that is not known."""
-
-    def wait(self, timeout: float) -> bool:
-        """Wait until it has ended; return whether it has."""
-
-    def is_lost(self) -> bool:
-        """Tell whether it was the connection that ended, rather than the command."""
-
-
-class Connection(Protocol):
-    """An SSH connection that has authenticated."""
-
-    @property
-    def run(self) -> Run | None:
-        """The command that was asked for."""
-
-    def open_stream(self, address: Address, timeout: float) -> socket.socket:
-        """
-        Return a socket that leads to an address on the host.
-
-        Raises:
-            ServerGone: If nobody listens there.
-            NotForwarded: If the SSH server will not have it.
-            OSError: If the connection is dead.
-        """
-
-    def is_alive(self) -> bool:
-        """Tell whether it is of use as far as is known."""
-
-    def close(self) -> None:
-        """Close it and end what belongs to it. Any thread may call this, and more than once."""
-
-    def abandon(self) -> None:
-        """Let go of descriptors only: in a forked child the connection is the parent's."""
-
-
-class Client(Protocol):
-    """A way to make SSH connections: paramiko, or the program ssh."""
-
-    def connect(
-        self, host: SSHHost, progress: Progress, address: Address | None, command: str | None
-    ) -> Connection:
-        """
-        Connect and authenticate.
-
-        Args:
-            host: Where to.
-            progress: Told of each stage; makes the errors.
-            address: Where streams will lead to, if that is known.
-            command: What to run through the login shell there.
-
-        Raises:
-            LaunchFailed: If that cannot be.
-            Unsteady: If it may go better next time.
-        """
-
-    def server_address(self) -> str:
-        """Return where a new server is to listen."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """
     What all hosts of a farm have in common.
 
     Attributes:
-        client: "paramiko" or "openssh".
+        client: "paramiko", "openssh" or "auto".
         host_keys: "strict" or "accept-new".
         ssh_config: A configuration to read instead of the usual ones.
         grace: Seconds for which a server waits for a client that is cut off.
@@ -198,8 +116,8 @@ class Plan:
         return min(BOOT_SECONDS, 0.8 * self.connect_timeout)
 
     def __post_init__(self) -> None:
-        if self.client not in ("paramiko", "openssh"):
-            raise ValueError(f"client must be 'paramiko' or 'openssh', not {self.client!r}")
+        if self.client not in CLIENTS:
+            raise ValueError(f"client must be 'paramiko', 'openssh' or 'auto', not {self.client!r}")
         if self.host_keys not in ("strict", "accept-new"):
             raise ValueError(f"host_keys must be 'strict' or 'accept-new', not {self.host_keys!r}")
         if self.ssh_config is not None and not os.path.isfile(self.ssh_config):
@@ -213,22 +131,27 @@ class Plan:
             ImportError: If paramiko is not installed.
             ValueError: If there is no program ssh.
         """
-        if self.client == "openssh":
+        openssh = shutil.which("ssh") is not None
+        paramiko = importlib.util.find_spec("paramiko") is not None
+        if self.client == "openssh" or (openssh and not paramiko):
             from remote_executor.launch.openssh_client import OpenSSHClient
 
+            if self.client == "paramiko":
+                log.info("the program ssh is used, since paramiko is not installed")
             return OpenSSHClient(self.host_keys, self.ssh_config)
-        try:
-            from remote_executor.launch.paramiko_client import ParamikoClient
-
-            return ParamikoClient(self.host_keys, self.ssh_config)
-        except ModuleNotFoundError as exc:
-            if exc.name != "paramiko":
-                raise
+        if not paramiko:
             raise ImportError(
-                "spawning over SSH needs paramiko: pip install 'paramiko>=3.4', or say "
-                "client='openssh' to use the program ssh",
+                "spawning over SSH needs paramiko (pip install 'paramiko>=3.4') or a program ssh "
+                "(Debian's package openssh-client)",
                 name="paramiko",
-            ) from None
+            )
+        if self.client == "auto" and openssh:
+            from remote_executor.launch.auto_client import AutoClient
+
+            return AutoClient(self.host_keys, self.ssh_config)
+        from remote_executor.launch.paramiko_client import ParamikoClient
+
+        return ParamikoClient(self.host_keys, self.ssh_config)
 
 
 def spawn(
@@ -553,16 +476,15 @@ class SSHWay:
     def _boot(self, progress: Progress) -> None:
         """Connect, send what a server needs, and learn where it listens."""
         secret = make_token()  # for this server alone: never what another host could use
-        wanted = self._client.server_address() if self._plan.tunnel else "direct"
-        known = parse_address(wanted) if wanted.startswith("unix:") else None
-        run = self._connect(progress, known, boot_command(self.host)).run
+        connection = self._connect(progress, None, boot_command(self.host))
+        run = connection.run
         assert run is not None
         progress.enter("boot")
         library = bundle()
         config = {
             "mark": MARK,
             "secret": secret.decode("latin-1"),
-            "address": wanted,
+            "places": list(connection.places) if self._plan.tunnel else ["direct"],
             "workers": self.host.workers,
             "env": dict(self.host.env or {}),
             "preload": list(self._plan.preload),

@@ -50,15 +50,8 @@ def main(fd: int) -> int:
         lifeline = _detach(config["log_file"])
         at = "port"
         tell({"at": at})
-        address = config["address"]
-        if address.startswith("unix:"):
-            folder = os.path.dirname(address.removeprefix("unix:"))
-            os.mkdir(folder, 0o700)
-            remove.append(folder)
-        elif address == "direct":
-            address = f"[{_own_address()}]:0"
         serve(
-            address=address,
+            address=_place(config["places"], remove),
             workers=config["workers"],
             auth=config["secret"],
             tls=_tls(config["certificate"], remove),
@@ -78,6 +71,34 @@ def main(fd: int) -> int:
         for folder in remove:
             _remove(folder)
     return 0
+
+
+def _place(places: list[str], remove: list[str]) -> str:
+    """
+    Return the address at which to listen: of Unix sockets the first whose folder can be made.
+
+    Args:
+        places: Addresses, or "direct".
+        remove: Takes the folder that is to be removed in the end, if one is made.
+
+    Raises:
+        OSError: If none will do.
+    """
+    troubles = []
+    for place in places:
+        if place == "direct":
+            return f"[{_own_address()}]:0"
+        if not place.startswith("unix:"):
+            return place
+        folder = os.path.dirname(place.removeprefix("unix:"))
+        try:
+            os.mkdir(folder, 0o700)
+        except OSError as exc:
+            troubles.append(f"{os.path.dirname(folder)}: {exc.strerror}")
+            continue
+        remove.append(folder)
+        return place
+    raise OSError(f"no folder for a socket can be made ({'; '.join(troubles)})")
 
 
 def _detach(log_file: str | None) -> int:

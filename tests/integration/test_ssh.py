@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import logging
 import os
 import pickle
@@ -31,6 +33,7 @@ from remote_executor import (
     server_status,
     start_remote_servers,
 )
+from remote_executor.launch import openssh_client
 from remote_executor.launch.bootstrap import bundle
 from remote_executor.net.tokens import load_token
 from tests.support import tasks
@@ -768,6 +771,59 @@ def test_proxy_command(node, client, tmp_path):
 
     with spawn(node, ssh_config=str(config), client=client) as executor:
         assert executor.submit(abs, -1).result(scaled(20)) == 1
+
+
+def test_options_that_would_take_away_our_end_do_no_harm(node, tmp_path):
+    require("ssh", "Debian's package openssh-client")
+    lines = ["ClearAllForwardings yes", "StdinNull yes", "ForkAfterAuthentication yes"]
+    lines += ["SessionType none", "LocalForward 127.0.0.1:1 127.0.0.1:1", "RemoteCommand true"]
+    config = tmp_path / "config"
+    config.write_text(node.client_lines("IgnoreUnknown *", *lines))
+
+    with spawn(node, ssh_config=str(config), client="openssh") as executor:
+        assert executor.submit(abs, -1).result(scaled(20)) == 1
+
+
+def test_sockets_are_where_there_is_room_for_them_at_both_ends(node, tmp_path, monkeypatch):
+    require("ssh", "Debian's package openssh-client")
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setattr(openssh_client, "PLACES", ("/proc", "/dev/shm", "/tmp"))
+
+    with spawn(node, client="openssh") as executor:
+        assert executor.submit(abs, -1).result(scaled(20)) == 1
+    monkeypatch.setattr(openssh_client, "PLACES", ("/proc", "/sys"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(node.folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    error = failure(node, client="openssh")
+    assert error.stage == "port"
+    assert "no folder for a socket can be made (/proc: " in error.reason
+
+
+def test_the_client_is_chosen_by_what_a_host_wants(node, tmp_path, caplog):
+    """An authority of host keys is known to ssh alone; else paramiko does."""
+    require("ssh", "Debian's package openssh-client")
+    caplog.set_level("INFO", "remote_executor.client")
+    with spawn(node, client="auto") as executor:
+        assert executor.submit(abs, -1).result(scaled(20)) == 1
+    assert "the program ssh is used" not in caplog.text
+    config = tmp_path / "config"
+    config.write_text(node.client_lines("HostKeyAlgorithms ssh-ed25519-cert-v01@openssh.com"))
+    error = failure(node, ssh_config=str(config), client="paramiko")
+    assert error.reason.endswith("client='openssh' does")
+    with contextlib.suppress(LaunchFailed):
+        spawn(node, ssh_config=str(config), client="auto")
+    assert f"{node.alias}: the program ssh is used: paramiko knows none" in caplog.text
+
+
+def test_without_paramiko_the_program_ssh_is_used(node, monkeypatch, caplog):
+    require("ssh", "Debian's package openssh-client")
+    caplog.set_level("INFO", "remote_executor.client")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with spawn(node) as executor:
+        assert executor.submit(abs, -1).result(scaled(20)) == 1
+    assert "the program ssh is used, since paramiko is not installed" in caplog.text
 
 
 def test_a_control_master_is_used_and_left_alone(node, tmp_path):

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import pytest
 
 from remote_executor.launch.hosts import SSHHost
-from remote_executor.launch.openssh_client import ssh_command
+from remote_executor.launch.openssh_client import (
+    MAX_PATH,
+    PLACES,
+    options_of,
+    socket_folder,
+    ssh_command,
+)
+from tests.support.tools import require
 
 
-def words(host, host_keys="strict", config=None):
-    return ssh_command("/usr/bin/ssh", host, config, host_keys, "here:there")
+def words(host, host_keys="strict", config=None, known=()):
+    return ssh_command("/usr/bin/ssh", host, config, host_keys, {"there": "here"}, known)
 
 
 def options(host, **settings):
@@ -50,6 +60,53 @@ def test_all_that_can_be_said_of_a_host():
 
     for part in ("-F /c", "-l me", "-p 2222", "-i /k 1", "-i /k2", "-J a,b"):
         assert f" {part} " in found
+
+
+def test_what_a_configuration_may_say_does_no_harm():
+    """It would take away our forwarding, our command, or our end of the connection."""
+    assert "ClearAllForwardings=no" in options(SSHHost("node1"))
+    newer = {"ForkAfterAuthentication=no", "SessionType=default", "StdinNull=no"}
+    assert newer <= options(SSHHost("node1"), known={each.split("=")[0].lower() for each in newer})
+    assert not newer & options(SSHHost("node1")), "an older ssh refuses what it does not know"
+
+
+def test_an_ssh_says_which_options_it_knows(tmp_path):
+    known = options_of(require("ssh", "Debian's package openssh-client"))
+    assert {"forwardagent", "clearallforwardings"} <= known
+    old = tmp_path / "ssh"
+    old.write_text("#!/bin/sh\nexit 255\n")
+    old.chmod(0o755)
+    assert options_of(str(old)) == options_of(str(tmp_path / "none")) == frozenset()
+
+
+def test_a_socket_is_where_its_path_is_short_enough_and_one_may_write(tmp_path):
+    long = tmp_path / ("x" * MAX_PATH)
+    long.mkdir()
+    short = tmp_path / "s"
+    short.mkdir()
+    runtime = {"XDG_RUNTIME_DIR": str(short)}
+    made = [
+        socket_folder(str(short), {}),
+        socket_folder(str(long), {}),
+        socket_folder(None, runtime),
+        socket_folder(str(tmp_path / "none"), runtime),
+    ]
+    parents = [os.path.dirname(each) for each in made]
+    for each in made:
+        assert stat.S_IMODE(os.stat(each).st_mode) == 0o700
+        os.rmdir(each)
+    fits = len(os.fsencode(short)) < MAX_PATH - 30
+    assert parents[2:] == ([str(short)] * 2 if fits else [PLACES[0]] * 2)
+    assert parents[1] == PLACES[0]
+
+
+def test_without_any_place_for_a_socket(tmp_path, monkeypatch):
+    monkeypatch.setattr("remote_executor.launch.openssh_client.PLACES", ("/proc",))
+    with pytest.raises(OSError, match=r"/proc|none"):
+        socket_folder(str(tmp_path / "none"), {})
+    monkeypatch.setattr("remote_executor.launch.openssh_client.PLACES", ())
+    with pytest.raises(OSError, match="too long"):
+        socket_folder("/" + "x" * 200, {})
 
 
 def test_no_jump_whatever_the_configuration_says():
