@@ -1261,6 +1261,10 @@ class Driver:
             asked = decode_fields(question)
             if "name" in asked and self.settings.modules:
                 fields, contents = self._serve_name(peer, asked)
+            elif "lines" in asked and self.settings.modules:
+                from remote_executor.payload.code.answers import lines_of
+
+                fields, contents = {"text": "".join(lines_of(asked["lines"]))}, {}
             else:
                 fields, contents = self.settings.modules.answer(asked)
         except RemoteProtocolError as exc:

@@ -37,6 +37,7 @@ from remote_executor.net.addresses import Address, AddressLike, parse_address, p
 from remote_executor.net.security import auth_of, tls_of
 from remote_executor.options import Options, TaskOptions, check_grace
 from remote_executor.payload import setups
+from remote_executor.payload.code.lines import file_of_main
 from remote_executor.payload.code.names import main_globals, names
 from remote_executor.payload.functions import CODE, FunctionCache, in_one_piece
 from remote_executor.payload.modules import Modules
@@ -748,6 +749,7 @@ class FarmExecutor(_Face):
                 "versions": {},
                 "modules": bool(served),
                 "argv": list(map(str, sys.argv)),
+                "file": file_of_main(),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "depth": depth() + 1,

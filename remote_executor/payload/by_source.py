@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from enum import Enum, EnumMeta
 from types import CodeType, FunctionType
 from typing import Any
@@ -26,19 +26,23 @@ from remote_executor.payload.by_value import (
 )
 from remote_executor.payload.captures import LRU_CACHE, facts, is_code
 from remote_executor.payload.code import namespace
-from remote_executor.payload.code.bundles import copied_bundle, function_bundle
+from remote_executor.payload.code.bundles import (
+    copied_bundle,
+    function_bundle,
+    whole_bundle,
+)
 from remote_executor.payload.code.cloudpickle_inside import (
     goes_by_name,
     imported_submodules,
 )
 from remote_executor.payload.code.definitions import functions_in, is_namedtuple
 from remote_executor.payload.code.statements import contents, reduce_by_statement
-from remote_executor.payload.code.units import Units
+from remote_executor.payload.code.units import Make, Units
 from remote_executor.payload.finder import check_syntax, function_recipe
 from remote_executor.payload.pickles import guarded, keeper
 from remote_executor.payload.pythons import abroad, python_words
 
-__all__ = ["Pythons", "dump_abroad", "dump_for_foreign_client"]
+__all__ = ["Pythons", "dump_abroad", "dump_for_foreign_client", "dump_whole"]
 
 Pythons = Sequence[tuple[str, tuple[int, ...]]]
 """Implementations and versions."""
@@ -273,14 +277,7 @@ def dump_abroad(
         CannotShip: If code in it cannot be sent.
         PayloadError: If something else in it cannot be pickled.
     """
-
-    def make(file: io.BytesIO, keep: Any, visit: Visit, own: Sequence[str]) -> SourcePickler:
-        return SourcePickler(file, keep, visit, own, pythons)
-
-    key = tuple(pythons)
-    units = _units.get(key)
-    if units is None:
-        units = _units[key] = Units(make)
+    units, make = _units_for(pythons)
 
     def way(part: object) -> tuple[bytes, list[memoryview]]:
         if what == "function" and is_code(part):
@@ -288,3 +285,28 @@ def dump_abroad(
         return copied_bundle(part, what, extra, units, make)
 
     return guarded(way, obj, what)
+
+
+def dump_whole(
+    without: Container[str], withheld: Sequence[str], pythons: Pythons
+) -> tuple[bytes, list[memoryview]]:
+    """
+    Pickle all names of ``__main__`` for workers of other Pythons.
+
+    Args:
+        without: See :func:`remote_executor.payload.code.bundles.whole_bundle` ...
+        withheld: ... and so this.
+        pythons: The other Pythons as far as they are known.
+    """
+    return whole_bundle(without, withheld, _units_for(pythons)[0])
+
+
+def _units_for(pythons: Pythons) -> tuple[Units, Make]:
+    def make(file: io.BytesIO, keep: Any, visit: Visit, own: Sequence[str]) -> SourcePickler:
+        return SourcePickler(file, keep, visit, own, pythons)
+
+    key = tuple(pythons)
+    units = _units.get(key)
+    if units is None:
+        units = _units[key] = Units(make)
+    return units, make

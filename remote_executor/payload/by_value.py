@@ -41,6 +41,8 @@ from remote_executor.payload.code.definitions import (
     reduce_validated,
 )
 from remote_executor.payload.code.digests import digest, frozen, key_of
+from remote_executor.payload.code.families import virtual_bases
+from remote_executor.payload.code.lines import files
 from remote_executor.payload.code.names import OF_THE_MODULE, found_by_name, is_by_hand, names
 from remote_executor.payload.code.origins import (
     is_environment,
@@ -89,8 +91,9 @@ class Visit:
         references: Names of ``__main__`` that stand in the pickle.
         names: Names of ``__main__`` that the code in it names.
         all: Whether that code may look at all of ``__main__``.
-        shared: Ids of objects in it that have an identity and no name.
-        memo: Keeps these alive while others are compared with them.
+        subclasses: Whether it asks classes for their subclasses.
+        shared: Objects in it that have an identity and no name, by id. They stay alive, so that
+            no other can have that id meanwhile.
     """
 
     __slots__ = (
@@ -98,11 +101,11 @@ class Visit:
         "classes",
         "dispatchers",
         "functions",
-        "memo",
         "modules",
         "names",
         "references",
         "shared",
+        "subclasses",
     )
 
     def __init__(self) -> None:
@@ -112,9 +115,8 @@ class Visit:
         self.modules: list[ModuleType] = []
         self.references: dict[str, None] = {}
         self.names: dict[str, None] = {}
-        self.all = False
-        self.shared: frozenset[int] = frozenset()
-        self.memo: object = None
+        self.all = self.subclasses = False
+        self.shared: dict[int, object] = {}
 
 
 class Global:
@@ -320,6 +322,7 @@ class WorkerPickler(_Pickler):
     Attributes:
         data: Whether data is referred to by name, too. What is copied, such as arguments, refers
             to code only.
+        inner: Ids of what was pickled as an attribute of an object that has a name.
     """
 
     data = True
@@ -336,6 +339,7 @@ class WorkerPickler(_Pickler):
         self.visit = visit
         self.main = sys.modules["__main__"].__dict__
         self.own = own
+        self.inner: set[int] = set()
         self._own_ids = {id(self.main[name]): name for name in own}
         self._spaces = {}
 
@@ -453,6 +457,7 @@ class WorkerPickler(_Pickler):
         elif kind is FunctionType or issubclass(kind, type):
             inner = self._inner(obj)
             if inner is not None:
+                self.inner.add(id(obj))
                 return inner
             if kind is FunctionType and is_by_hand(sys.modules.get(obj.__module__)):
                 return self._dynamic_function_reduce(obj)
@@ -498,9 +503,12 @@ class WorkerPickler(_Pickler):
             What of them is to go along: see :meth:`reach`.
         """
         space = func.__globals__
+        files[func.__code__.co_filename] = None
         named = self.reach(space, wanted)
         if space is self.main:
-            self.visit.all |= facts(func.__code__).looks_at_all
+            known = facts(func.__code__)
+            self.visit.all |= known.looks_at_all
+            self.visit.subclasses |= known.looks_at_subclasses
             self._note_annotations(func)
         self.visit.functions.append((func, named))
         return named
@@ -524,7 +532,7 @@ class WorkerPickler(_Pickler):
         """Tell how to make a class that no module has."""
         self.met_class(cls)
         maker, args, state, *_, fill = super().reduce_class(cls)
-        args = maker, args, tracker_of(cls), mains.main_name(cls), b""
+        args = maker, args, tracker_of(cls), mains.main_name(cls), virtual_bases(cls)
         if state is not None:
             state = fill, state
         return mains.rebuild_class, args, state, None, None, namespace.fill_class
@@ -636,7 +644,7 @@ class ClientPickler(_Pickler):
     def reduce_class(self, cls: Any) -> Any:
         """Tell how to make a class that no module has, unless the client has it."""
         maker, args, state, *_, fill = super().reduce_class(cls)
-        args = maker, args, tracker_of(cls)
+        args = maker, args, tracker_of(cls), virtual_bases(cls)
         return mains.known_class_or_new, args, (fill, state), None, None, mains.fill_new_class
 
 

@@ -12,13 +12,18 @@ import functools
 import gc
 import sys
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from operator import attrgetter, itemgetter
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple, cast
 
 from remote_executor.payload.code.digests import same_bytes
+from remote_executor.payload.code.families import (
+    get_cache_token,
+    registered_with,
+    virtual_bases,
+)
 from remote_executor.payload.code.fingerprints import fingerprint
 from remote_executor.payload.code.steps import IS_CPYTHON, named_steps
 from remote_executor.payload.code.watch import Watch, holders_in
@@ -39,6 +44,8 @@ _ATOMS = frozenset(
 )
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _LOOK_AT_ALL = frozenset({"globals", "eval", "exec", "vars"})
+_GETS = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
+_GLOBALS = frozenset({"__globals__", "f_globals"})
 _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _WRITES_FREE = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 
@@ -61,12 +68,14 @@ class Facts(NamedTuple):
         written_free: Captured variables that it assigns.
         writes_globals: Whether it assigns a global.
         looks_at_all: Whether it may look at all globals, as ``eval`` does.
+        looks_at_subclasses: Whether it names ``__subclasses__``.
     """
 
     names: tuple[str, ...]
     written_free: frozenset[str]
     writes_globals: bool
     looks_at_all: bool = False
+    looks_at_subclasses: bool = False
 
 
 _facts: weakref.WeakKeyDictionary[CodeType, Facts] = weakref.WeakKeyDictionary()
@@ -79,13 +88,16 @@ def facts(code: CodeType) -> Facts:
         return found
     names: dict[str, None] = {}
     written_free: set[str] = set()
-    writes_globals = looks_at_all = False
+    writes_globals = looks_at_all = subclasses = False
     for operation, name in named_steps(code):
         if operation in _READS:
             names[name] = None
             looks_at_all = looks_at_all or name in _LOOK_AT_ALL
         elif operation == "IMPORT_NAME":
             looks_at_all = looks_at_all or name == "__main__"
+        elif operation in _GETS:
+            looks_at_all = looks_at_all or name in _GLOBALS
+            subclasses = subclasses or name == "__subclasses__"
         elif operation in _WRITES:
             names[name] = None
             writes_globals = True
@@ -98,9 +110,10 @@ def facts(code: CodeType) -> Facts:
             written_free |= inner.written_free
             writes_globals |= inner.writes_globals
             looks_at_all |= inner.looks_at_all
+            subclasses |= inner.looks_at_subclasses
     written_free.intersection_update(code.co_freevars)
     found = _facts[code] = Facts(
-        tuple(names), frozenset(written_free), writes_globals, looks_at_all
+        tuple(names), frozenset(written_free), writes_globals, looks_at_all, subclasses
     )
     return found
 
@@ -184,6 +197,7 @@ class Captures:
     __slots__ = (
         "_absent",
         "_content",
+        "_fetched",
         "_large",
         "_main",
         "_main_values",
@@ -191,9 +205,11 @@ class Captures:
         "_opaque",
         "_own",
         "_print",
+        "_registered",
         "_self_cells",
         "_sizes",
         "_spaces",
+        "_token",
         "_unsent",
         "_values",
         "_watch",
@@ -225,6 +241,11 @@ class Captures:
         # Values that may change in place, and the bytes that it takes to look at each.
         self._values: list[tuple[object, int]] = []
         self._content: list[object] = []
+        # What is got anew each time, and what was got.
+        self._fetched: list[tuple[Callable[[], object], object]] = []
+        # Who is registered with abstract classes, and the token that tells when that was looked at.
+        self._registered: list[tuple[type, object]] = []
+        self._token: object = get_cache_token()
         # By id, for these (locks, executors) are nothing to keep alive.
         self._unsent: list[tuple[str, int, type]] = []
         for function, named in visit.functions:
@@ -254,6 +275,15 @@ class Captures:
         if cost:
             self._values.append((value, cost))
 
+    def add_fetched(self, fetch: Callable[[], object]) -> None:
+        """
+        Take note of something that no object holds.
+
+        Args:
+            fetch: Returns it.
+        """
+        self._fetched.append((fetch, fetch()))
+
     def add_unsent(self, name: str, value: object) -> None:
         """Take note of a global of ``__main__`` that cannot be pickled."""
         self._unsent.append((name, id(value), type(value)))
@@ -279,6 +309,10 @@ class Captures:
             watched += other._watched
             self._main_values.update(other._main_values)
             self._unsent += other._unsent
+            self._fetched += other._fetched
+            self._registered += other._registered
+            if other._token != self._token:
+                self._token = None  # of some it is long ago
             for space, found, absent in other._spaces.values():
                 self._note_space(space, found, absent)
             values += other._values
@@ -308,7 +342,8 @@ class Captures:
         self._opaque = opaque
         self._large = [value for value in large if _has_length(value)]
         self._sizes = list(map(len, self._large))
-        self._more = bool(opaque or self._large or self._unsent or self._self_cells)
+        more = opaque, self._large, self._unsent, self._self_cells, self._fetched, self._registered
+        self._more = any(more)
         return self
 
     def _note_space(
@@ -367,6 +402,7 @@ class Captures:
             self.pure = False
 
     def _note_class(self, cls: type) -> None:
+        self._registered.append((cls, _registrations(cls)))
         self._watched.append(_behind(cls.__dict__))
         if cls.__bases__ != (object,):  # Python has no others put in the place of that
             self._watched.append(cls)
@@ -410,12 +446,25 @@ class Captures:
             found = self._main.get(name)
             if id(found) != identity or type(found) is not kind:
                 return False
+        if self._registered:
+            token = get_cache_token()
+            if token != self._token:
+                if any(_registrations(cls) != known for cls, known in self._registered):
+                    return False
+                self._token = token
+        if any(fetch() != known for fetch, known in self._fetched):
+            return False
         if self._large and list(map(len, self._large)) != self._sizes:
             return False
         return self._print is None or self._print.holds(self._opaque)
 
 
 _facets = attrgetter("__code__", "__defaults__", "__kwdefaults__", "__name__", "__doc__")
+
+
+def _registrations(cls: type) -> object:
+    return virtual_bases(cls), set(registered_with(cls))
+
 
 _OF_PYTHON = ("_field_defaults", "_abc_impl")
 

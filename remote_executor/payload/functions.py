@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
+from remote_executor.payload.code import registrations
 from remote_executor.payload.code.names import names
 from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.pickles import (
@@ -274,7 +275,8 @@ class FunctionCache:
             PayloadError: If the function or something that it captured cannot be pickled.
         """
         extra = () if needs is None else needed(needs)
-        if names.asked:
+        registrations.look()
+        if names.asked or names.watched:
             names.look()
             extra = tuple(dict.fromkeys((*extra, *names.asked)))
         key = (id(function), extra) if extra else id(function)

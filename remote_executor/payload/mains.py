@@ -19,11 +19,12 @@ where a pickle is loaded: the first half in workers, the ``known_...`` half in c
 
 from __future__ import annotations
 
+import abc
 import builtins
 import functools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -151,7 +152,11 @@ def fill_function(function: FunctionType, state: tuple[Any, ...]) -> None:
 
 
 def rebuild_class(
-    maker: Callable[..., type], args: tuple[Any, ...], tracker: str, home: str | None, _: Token
+    maker: Callable[..., type],
+    args: tuple[Any, ...],
+    tracker: str,
+    home: str | None,
+    virtual: Sequence[Any],
 ) -> Any:
     """
     Find the class that came before under the same tracker, or make it.
@@ -161,12 +166,14 @@ def rebuild_class(
         args: Its arguments.
         tracker: cloudpickle's id for the class, the same in all processes.
         home: The name by which the client finds it in its ``__main__``, or None.
+        virtual: Abstract classes of libraries that it is registered with.
     """
     cls: Any = _tracked(tracker)
     if cls is None:
         cls = maker(*args)
     elif maker.__name__ == "make_class" and cls.__bases__ != args[1]:
         cls.__bases__ = args[1]
+    _register(cls, virtual)
     if home is not None:
         arrived[cls] = home
     return cls
@@ -235,11 +242,19 @@ def known(tracker: str | None, home: str) -> Any:
     return found
 
 
-def known_class_or_new(maker: Callable[..., type], args: tuple[Any, ...], tracker: str) -> Any:
+def _register(cls: Any, virtual: Sequence[Any]) -> None:
+    for each in virtual:
+        abc.ABCMeta.register(each, cls)
+
+
+def known_class_or_new(
+    maker: Callable[..., type], args: tuple[Any, ...], tracker: str, virtual: Sequence[Any] = ()
+) -> Any:
     """Find the class that has this tracker here, or make it, to be filled."""
     cls = _tracked(tracker)
     if cls is None:
         cls = maker(*args)
+        _register(cls, virtual)
         _unfilled.add(cls)
     return cls
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from pickle import dumps, loads
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from remote_executor.errors import PayloadError
+from remote_executor.errors import CannotShip, PayloadError
 from remote_executor.payload.code.calls import ArgumentPickler, ResultPickler
 from remote_executor.payload.own_imports import load_own
-from remote_executor.payload.pythons import abroad
+from remote_executor.payload.pythons import abroad, python_words
 
 if TYPE_CHECKING:
     from remote_executor.payload.by_value import Visit
@@ -225,19 +225,15 @@ def dump_result(obj: object, what: str = "result") -> tuple[bytes, Sequence[memo
         return _INT.pack(b"\x80\x05J", obj, b"."), ()
     if type(obj) in _ATOMS:
         return dumps(obj, 5), ()
-    if abroad.client:
-        found = plainly(obj)
-        if found is not None:
-            return found
-        load_own("remote_executor.payload.by_source")
-        from remote_executor.payload.by_source import dump_for_foreign_client
-
-        return guarded(dump_for_foreign_client, obj, what)
+    foreign = bool(abroad.client)
 
     def way(part: object) -> tuple[bytes, Sequence[memoryview]]:
         file = io.BytesIO()
         buffers: list[memoryview] = []
-        ResultPickler(file, keeper(buffers)).dump(part)
+        try:
+            ResultPickler(file, keeper(buffers), foreign).dump(part)
+        except CannotShip as error:
+            raise error.between(python_words(), abroad.client) from error.__cause__
         return file.getvalue(), buffers or ()
 
     return guarded(way, obj, what)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from remote_executor.errors import CannotShip
 from remote_executor.payload import mains
+from remote_executor.payload.code import lines
 from remote_executor.payload.pythons import abroad, python_words
 
 __all__ = [
@@ -112,7 +113,8 @@ def compiled(recipe: Recipe) -> CodeType:
             units[oldest.filename].remove(oldest)
         _compiled[recipe] = code
         units.setdefault(recipe.filename, []).append(recipe)
-        _show_lines(recipe)
+        if not lines.note(recipe.filename):
+            _show_lines(recipe)
     return code
 
 
@@ -176,6 +178,12 @@ def _refuse_syntax(what: str, error: SyntaxError, shift: int) -> NoReturn:
     raise CannotShip(
         what, reason, abroad.client, python_words(), "write it so that both versions know it"
     ) from error
+
+
+def show_known_lines(file: str) -> None:
+    """Let tracebacks show what of a file was compiled here, since the client does not tell more."""
+    for recipe in units.get(file, ()):
+        _show_lines(recipe)
 
 
 def _show_lines(recipe: Recipe) -> None:

@@ -1413,6 +1413,7 @@ class Supervisor:
             "sys_path": client.config.get("sys_path"),
             "cwd": client.config.get("cwd"),
             "argv": client.config.get("argv"),
+            "file": client.config.get("file"),
             "authkey": client.config.get("authkey"),
             "depth": client.config.get("depth"),
             "log_level": client.config.get("log_level"),

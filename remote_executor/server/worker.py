@@ -49,7 +49,7 @@ from remote_executor.net.segments import (
 from remote_executor.net.streams import receive_with_fds, send_with_fd
 from remote_executor.net.vectors import write_some
 from remote_executor.payload import setups, shared
-from remote_executor.payload.code import namespace
+from remote_executor.payload.code import lines, namespace
 from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.failures import encode_failure
 from remote_executor.payload.functions import PURE, FunctionTable
@@ -759,6 +759,16 @@ class LateFinder:
         body, *buffers = (by_digest[each] for each in fields["bundle"])
         return body, [bytearray(buffer) for buffer in buffers]
 
+    def ask_lines(self, file: str) -> list[str] | None:
+        """Ask for the lines of a file that code is from which has come."""
+        if not self._load():
+            return None
+        answer = self._asker.ask({"lines": file})
+        if answer is None:
+            return None
+        text = answer[0].get("text")
+        return io.StringIO(text).readlines() if isinstance(text, str) else None
+
     def _load(self) -> bool:
         """Load what asks; return whether there is somebody to ask."""
         if self._finder is None:
@@ -803,8 +813,8 @@ def run(
     Be a worker until the token pipe is closed. Called in a process just forked.
 
     Args:
-        config: "index", "first_index", "setups", "sys_path", "cwd", "argv", "modules", "log_level",
-            "client": see the supervisor.
+        config: "index", "first_index", "setups", "sys_path", "cwd", "argv", "file", "modules",
+            "log_level", "client": see the supervisor.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
         answers: That of the pipe that takes the answers.
@@ -825,7 +835,12 @@ def run(
             if config.get("own") is not None:
                 finder.claim(config["own"])
             namespace.ask_by(finder.ask_name)
-        prepare_main()
+            lines.ask_by(finder.ask_lines, _show_known_lines)
+            OnImport("linecache", lines.take_over)
+        main = prepare_main()
+        if isinstance(config.get("file"), str):
+            main.__file__ = config["file"]
+            lines.note(config["file"])
         if config.get("client") is not None:
             implementation, version = config["client"]
             abroad.settle(implementation, tuple(version))
@@ -884,6 +899,14 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
         # Last of all: from now on what is imported is what the user's program would import.
         use_own_path(sys.path)
         sys.path[:] = config["sys_path"]
+
+
+def _show_known_lines(file: str) -> None:
+    source: Any = sys.modules.get(
+        "remote_executor.payload.source"
+    )  # nothing was compiled, or it is
+    if source is not None:
+        source.show_known_lines(file)
 
 
 def _enter(folder: str) -> None:

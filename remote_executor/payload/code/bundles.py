@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from types import FunctionType
 from typing import Any
 
 from remote_executor.payload import mains
 from remote_executor.payload.by_value import Visit, WorkerPickler
 from remote_executor.payload.captures import LRU_CACHE, Captures, is_dispatcher, is_fixed
+from remote_executor.payload.code import namespace, registrations
 from remote_executor.payload.code.digests import frozen
 from remote_executor.payload.code.names import main_globals, names
 from remote_executor.payload.code.units import Bundle, Make, Unit, Units
 from remote_executor.payload.pickles import keeper
 
-__all__ = ["function_bundle", "units", "wrapped"]
+__all__ = ["copied_bundle", "function_bundle", "units", "whole_bundle", "wrapped"]
 
 units = Units()
 """Those of this process, for workers of the same Python."""
@@ -34,6 +35,7 @@ def wrapped(
         visit: What it needs.
         what: What it is, for errors.
     """
+    registrations.look()
     names.look()
     found, absent = units.collect(visit, what)
     if not found:
@@ -54,6 +56,7 @@ def copied_bundle(
         of: The units.
         make: Makes the pickler.
     """
+    registrations.look()
     names.look()
     visit = Visit()
     visit.names.update(dict.fromkeys(extra))
@@ -66,6 +69,37 @@ def copied_bundle(
     if not found:
         return file.getvalue(), views
     return _dump(Bundle(file.getvalue(), views, found, of.to_remove(absent)))
+
+
+def whole_bundle(
+    without: Container[str], withheld: Sequence[str], of: Units
+) -> tuple[bytes, list[memoryview]]:
+    """
+    Pickle all names of ``__main__``, for who looks at all of it.
+
+    Args:
+        without: Names that are to be left out, unless others need them.
+        withheld: Those of them that the other is told of.
+        of: The units.
+    """
+    registrations.look()
+    names.look()
+    visit = Visit()
+    visit.all = True
+    found, _ = of.collect(visit, "all of __main__", without)
+    return _dump(_Rest(Bundle(pickle.dumps(None), [], found, of.gone()), list(withheld)))
+
+
+class _Rest:
+    """Unpickles as a bundle does, and then binds stand-ins."""
+
+    __slots__ = ("args",)
+
+    def __init__(self, bundle: Bundle, withheld: list[str]) -> None:
+        self.args = bundle, withheld
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return namespace.bind_rest, self.args
 
 
 def function_bundle(
@@ -92,6 +126,7 @@ def function_bundle(
         PayloadError: If something that it refers to cannot be pickled.
         Exception: Whatever the pickler raises.
     """
+    registrations.look()
     names.look()
     main = main_globals()
     visit = Visit()
@@ -158,7 +193,7 @@ def _fresh(visit: Visit, found: Sequence[Unit], main: dict[str, Any]) -> list[st
     return [name for unit in found for name in unit.names if name in made]
 
 
-def _dump(bundle: Bundle) -> tuple[bytes, list[memoryview]]:
+def _dump(bundle: Bundle | _Rest) -> tuple[bytes, list[memoryview]]:
     buffers: list[memoryview] = []
     body = pickle.dumps(bundle, 5, buffer_callback=keeper(buffers))
     return body, buffers

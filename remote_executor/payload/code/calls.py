@@ -29,7 +29,9 @@ from types import (
 )
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.payload.code import registrations
 from remote_executor.payload.code.names import found_by_name, names
+from remote_executor.payload.code.registrations import of_multiprocessing
 from remote_executor.payload.own_imports import load_own
 
 if TYPE_CHECKING:
@@ -146,6 +148,9 @@ class ArgumentPickler(pickle.Pickler):
 
     def __init__(self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool]) -> None:
         super().__init__(file, 5, buffer_callback=keep)
+        registrations.look()
+        if of_multiprocessing:
+            self.dispatch_table = of_multiprocessing
         self.names: dict[str, None] = {}
         self.visit: Visit | None = None
         self._keep = keep
@@ -192,11 +197,26 @@ class ArgumentPickler(pickle.Pickler):
 
 
 class ResultPickler(pickle.Pickler):
-    """Pickles in a worker what the client is to load."""
+    """
+    Pickles in a worker what the client is to load.
 
-    def __init__(self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool]) -> None:
+    Args:
+        file: Where to.
+        keep: Takes large buffers.
+        foreign: Whether the client is of another Python.
+    """
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        keep: Callable[[pickle.PickleBuffer], bool],
+        foreign: bool = False,
+    ) -> None:
         super().__init__(file, 5, buffer_callback=keep)
+        if of_multiprocessing:
+            self.dispatch_table = of_multiprocessing
         self._keep = keep
+        self._foreign = foreign
         self._deep: Any = None
 
     def reducer_override(self, obj: Any) -> Any:
@@ -206,13 +226,21 @@ class ResultPickler(pickle.Pickler):
             if found_by_name(obj) and not _by_value_modules():
                 return NotImplemented
             if self._deep is None:
-                load_own("remote_executor.payload.by_value")
-                from remote_executor.payload.by_value import ClientPickler
-
-                self._deep = ClientPickler(io.BytesIO(), 5, self._keep)
+                self._deep = self._make_deep()
             return self._deep.reduce(obj)
         if kind.__reduce__ is _USUAL:
             reason = is_future(obj)
             if reason:
                 raise TypeError(reason)
         return NotImplemented
+
+    def _make_deep(self) -> Any:
+        if self._foreign:
+            load_own("remote_executor.payload.by_source")
+            from remote_executor.payload.by_source import ForeignClientPickler
+
+            return ForeignClientPickler(io.BytesIO(), 5, self._keep)
+        load_own("remote_executor.payload.by_value")
+        from remote_executor.payload.by_value import ClientPickler
+
+        return ClientPickler(io.BytesIO(), 5, self._keep)

@@ -12,7 +12,6 @@ layouts of ctypes and cached properties must be there when the class is made.
 
 from __future__ import annotations
 
-import abc
 import collections
 import dataclasses
 import functools
@@ -26,6 +25,7 @@ from typing import Any
 
 from remote_executor.payload.code import rebuild
 from remote_executor.payload.code.cloudpickle_inside import goes_by_name, tracker_of
+from remote_executor.payload.code.families import registered_with
 
 __all__ = [
     "REDUCERS",
@@ -191,7 +191,7 @@ def reduce_class(
         _parts(cls, attributes, fill_part),
         tuple(cls.__dict__),
         not portable,
-        _registered(cls),
+        registered_with(cls),
     )
     return rebuild.make_class, args, state, _FILL
 
@@ -236,18 +236,6 @@ def _hook(cls: type) -> Any:
         if "__init_subclass__" in base.__dict__:
             return None if base.__module__ in sys.stdlib_module_names else base
     return None
-
-
-def _registered(cls: type) -> list[type]:
-    """Return the classes that are registered with an abstract one."""
-    if not isinstance(cls, abc.ABCMeta):
-        return []
-    get: Any = getattr(abc, "_get_dump", None)
-    references = get(cls)[0] if get is not None else cls._abc_registry  # type: ignore[attr-defined]
-    found = [
-        each() if callable(each) and not isinstance(each, type) else each for each in references
-    ]
-    return [each for each in found if each is not None]
 
 
 def _parts(

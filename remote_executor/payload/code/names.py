@@ -93,19 +93,21 @@ class Names:
         asked: Names that workers have asked for, since no code names them. From then on they go
             along with each function.
         refreshed: Goes up when values shall be pickled again, though nothing seems to have changed.
+        watched: Whether a worker has asked for all names. From then on each submit looks at them.
     """
 
     def __init__(self) -> None:
         self.generation = 0
         self.asked: dict[str, None] = {}
         self.refreshed = 0
+        self.watched = False
         self._refreshed_all = 0
         self._refreshed_at: dict[str, int] = {}
         self._module: ModuleType | None = None
         self._ids: dict[str, int] = {}
         self._by_id: dict[int, str] = {}
         self._bound_at: dict[str, int] = {}
-        self._exact = False
+        self._first_bound_at: dict[str, int] = {}
 
     def look(self) -> int:
         """
@@ -126,12 +128,15 @@ class Names:
         if module is not self._module:
             self.asked = {}
             self._bound_at = {}
+            self._first_bound_at = {}
             self._ids = {}
         generation = self.generation + 1
         before = self._ids
         for name in before.keys() | ids.keys():
             if before.get(name) != ids.get(name) and module is self._module:
                 self._bound_at[name] = generation
+                if name not in before:
+                    self._first_bound_at[name] = generation
         by_id: dict[int, str] = {}
         for name, value in space.items():
             if name in OF_THE_MODULE or is_atom(value) or isinstance(value, ModuleType):
@@ -164,6 +169,10 @@ class Names:
     def bound_since(self, name: str, generation: int) -> bool:
         """Tell whether a name was bound anew, or deleted, after a generation."""
         return self._bound_at.get(name, 0) > generation
+
+    def new_since(self, generation: int) -> set[str]:
+        """Return the names that were not bound at all when there was a generation."""
+        return {name for name, since in self._first_bound_at.items() if since > generation}
 
     def name_of(self, obj: object) -> str | None:
         """Return the name that binds exactly this object, as of the last look or later."""

@@ -22,15 +22,18 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
+from remote_executor.payload.code import lines
 
 __all__ = [
     "ABSENT",
+    "WHOLE",
     "MainModule",
     "ask_by",
+    "bind_rest",
     "fill_class",
     "fill_part",
     "find",
@@ -58,12 +61,16 @@ asked: dict[str, Any] = {}
 _ask: Callable[[str], tuple[Any, Sequence[Any]] | None] | None = None
 
 
+_plain_dict: Any = vars(ModuleType)["__dict__"].__get__
+
+
 class MainModule(ModuleType):
     """
     The worker's ``__main__``.
 
     An attribute that it lacks is asked for: by ``pickle`` for a class by name, by ``getattr``, by
-    ``import __main__``. A global that code names has come before that code runs.
+    ``import __main__``. A global that code names has come before that code runs. Who looks at all
+    of it, such as ``dir``, ``inspect.getmembers``, ``unittest`` or ``doctest``, has it whole first.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -76,6 +83,59 @@ class MainModule(ModuleType):
                 asked[name] = value
                 return value
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        """Return all names that the client's has, which come first."""
+        _ask_whole()
+        own = _plain_dict(self).get("__dir__")
+        return list(own() if own is not None else _plain_dict(self))
+
+    if not TYPE_CHECKING:
+
+        @property
+        def __dict__(self) -> dict[str, Any]:
+            """The globals: whole, if it is the program that looks at them, or a library."""
+            caller = str(sys._getframe(1).f_globals.get("__name__")).partition(".")[0]
+            if caller in _LOOKS or caller not in _OF_PYTHON:
+                _ask_whole()
+            return _plain_dict(self)
+
+
+_LOOKS = frozenset({"doctest"})
+
+_OF_PYTHON = sys.stdlib_module_names | {"remote_executor", "cloudpickle", "tblib"}
+"""These look names up, and that is all: they are in code, or asked for."""
+
+WHOLE = "*"
+"""Asks for all names."""
+
+
+def _ask_whole() -> None:
+    if _ask is None or WHOLE in asked:
+        return
+    asked[WHOLE] = _ask  # which no name is bound to
+    space = mains.namespace()
+    before = set(space)
+    answer = _ask(WHOLE)
+    if answer is not None:
+        body, buffers = answer
+        pickle.loads(body, buffers=buffers)
+    asked.update((name, value) for name, value in space.items() if name not in before)
+
+
+def bind_rest(_: object, withheld: Iterable[str]) -> None:
+    """
+    Bind stand-ins for what the client could not tell when it told all.
+
+    Args:
+        _: What brought the others.
+        withheld: Names that the client has bound anew since the task was submitted.
+    """
+    space = mains.namespace()
+    for name in withheld:
+        if name not in space:
+            reason = "it was bound anew after the task was submitted"
+            space[name] = mains.Unsent(f"global {name!r} of the program", reason)
 
 
 def ask_by(ask: Callable[[str], tuple[Any, Sequence[Any]] | None] | None) -> None:
@@ -187,7 +247,9 @@ class _Opening:
             self._open.difference_update(names)
         space = mains.namespace()
         for each, number, value in zip(names, numbers, values, strict=True):
-            objects[each] = space[each] = value
+            objects[each] = value
+            if "." not in each:  # the others are no names, but what is to be done here
+                space[each] = value
             serials[each] = number
             mains.applied[each] = token
             if number:
@@ -259,6 +321,8 @@ def make_function(
         args: What ``make`` takes.
     """
     made = make(*args)
+    if made.__code__.co_filename not in lines.files:
+        lines.note(made.__code__.co_filename)
     before = find(identity)
     if isinstance(before, FunctionType) and before.__globals__ is made.__globals__:
         try:

@@ -17,8 +17,9 @@ from __future__ import annotations
 import builtins
 import io
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from enum import Enum
+from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -34,6 +35,7 @@ from remote_executor.payload.by_value import (
 from remote_executor.payload.captures import Captures, is_fixed
 from remote_executor.payload.code import namespace
 from remote_executor.payload.code.digests import digest, frozen
+from remote_executor.payload.code.families import SUBCLASSES, Family, classes_of, family
 from remote_executor.payload.code.names import (
     OF_THE_MODULE,
     found_by_name,
@@ -42,11 +44,27 @@ from remote_executor.payload.code.names import (
     names,
 )
 from remote_executor.payload.code.origins import find_origin, is_environment
+from remote_executor.payload.code.registrations import REGISTERED, Registered
 from remote_executor.payload.pickles import keeper, plainly
 
 __all__ = ["Bundle", "Units"]
 
-_NO_IDENTITY = (str, bytes, tuple, frozenset, type, ModuleType, CodeType, BuiltinFunctionType, Enum)
+_NO_IDENTITY = (
+    str,
+    bytes,
+    tuple,
+    frozenset,
+    type,
+    ModuleType,
+    CodeType,
+    BuiltinFunctionType,
+    Enum,
+    memoryview,  # of these nothing is kept alive, for what they view could not be resized
+    pickle.PickleBuffer,
+)
+
+_NO_NAMES = frozenset({REGISTERED, SUBCLASSES})
+"""What stands among the names of ``__main__`` and is none: it is loaded, and not bound."""
 
 _NEVER = OF_THE_MODULE - {"__package__"}
 
@@ -161,10 +179,17 @@ class Units:
         made.update(dict.fromkeys(unit.names, unit))
         return unit
 
+    def _value(self, name: str) -> Any:
+        if name == SUBCLASSES:
+            return Family(family(self._main))
+        if name == REGISTERED:
+            return Registered(self._make(io.BytesIO(), keeper([]), Visit(), ()).dump_apart)
+        return self._main[name]
+
     def _pickle(self, of: tuple[str, ...]) -> Unit:
         before = self._units.get(of[0])
         unit = Unit(of)
-        values = tuple(self._main[name] for name in of)
+        values = tuple(map(self._value, of))
         unit.serials = tuple(serial(value) if is_defined(value) else 0 for value in values)
         unit.data = not all(unit.serials)
         origin = find_origin(of[0], values[0], self._main) if len(of) == 1 else None
@@ -184,6 +209,10 @@ class Units:
             unit.visit = Visit()
         unit.captures = Captures(None, unit.visit, self._main)
         for name, value in zip(of, values, strict=True):
+            if name == SUBCLASSES:
+                unit.captures.add_fetched(partial(family, self._main))
+            if name in _NO_NAMES:  # for the other names.refresh() says that it is outdated
+                continue
             if unit.error is not None:
                 unit.captures.add_unsent(name, value)
             else:
@@ -203,24 +232,31 @@ class Units:
                 return
         file = io.BytesIO()
         views: list[memoryview] = []
-        pickler = self._make(file, keeper(views), unit.visit, unit.names)
+        own = [name for name in unit.names if name not in _NO_NAMES]
+        pickler = self._make(file, keeper(views), unit.visit, own)
         pickler.dump(values)
         unit.body = file.getvalue()
         unit.buffers = frozen(views, before.buffers if before is not None else ())
-        memo = unit.visit.memo = pickler.memo.copy()
-        unit.visit.shared = frozenset(
-            key for key, (_, obj) in memo.items() if _has_identity(obj)
-        ).difference(map(id, values))
+        # What is an attribute of a name's object is pickled as such, and so is the one it has.
+        named = pickler.inner.union(map(id, values))
+        unit.visit.shared = {
+            key: obj
+            for key, (_, obj) in pickler.memo.copy().items()
+            if key not in named and _has_identity(obj)
+        }
 
     # ----------------------------------------------------------------- what is needed
 
-    def collect(self, visit: Visit, user: str) -> tuple[list[Unit], list[str]]:
+    def collect(
+        self, visit: Visit, user: str, without: Container[str] = ()
+    ) -> tuple[list[Unit], list[str]]:
         """
         Find all units that something needs.
 
         Args:
             visit: What its own pickle has met.
             user: What it is, for errors.
+            without: Names that are left out of all names, unless something needs them.
 
         Returns:
             The units, each after those that its pickle refers to, and the names that are needed
@@ -235,23 +271,19 @@ class Units:
             self._units.clear()
         # Each is looked at once, so that what joins two of them stays.
         made: dict[str, Unit] = {}
-        try:
-            while True:
-                found, absent, optional = self._reached(visit, made)
-                together = _to_join(found)
-                if not together:
-                    break
-                for of in together:
-                    made.update(dict.fromkeys(of, self._pickle(of)))
-        finally:
-            for unit in self._units.values():
-                unit.visit.memo = None
+        while True:
+            found, absent, optional = self._reached(visit, made, without)
+            together = _to_join(found)
+            if not together:
+                break
+            for of in together:
+                made.update(dict.fromkeys(of, self._pickle(of)))
         self._spoil(found)
         for name, unit in found.items():
             if unit.error is None or name in optional:
                 continue
             # A code object is for eval() and exec(), which would call a stand-in no code object.
-            is_code = type(self._main.get(name)) is CodeType
+            is_code = type(self._main.get(name)) is CodeType or name == SUBCLASSES
             if name in visit.references or any(unit.serials) or is_code:
                 raise _named(name, user, unit.error)
         self._stand_in(found)
@@ -264,20 +296,28 @@ class Units:
         """Return which of the names that ``__main__`` does not have a worker may have from it."""
         return [name for name in absent if name in _sent or not hasattr(builtins, name)]
 
+    def gone(self) -> list[str]:
+        """Return the names that a worker may have and ``__main__`` has no more."""
+        main = main_globals()
+        return [name for name in list(_sent) if name not in main and name not in _NO_NAMES]
+
     def _reached(
-        self, visit: Visit, made: dict[str, Unit]
+        self, visit: Visit, made: dict[str, Unit], without: Container[str]
     ) -> tuple[dict[str, Unit], list[str], set[str]]:
         """Return units by name, names that are not there, and names that may never be used."""
         found: dict[str, Unit] = {}
         absent: dict[str, None] = {}
         todo = [*visit.references, *visit.names]
-        every = visit.all
+        every, subclasses = visit.all, visit.subclasses
         seen: set[str] = set()
         optional: set[str] = set()
         while True:
+            if subclasses and not todo:
+                subclasses = False
+                todo = [*classes_of(self._main), SUBCLASSES]
             if not todo:
                 rest = [*names.asked, *(self._all_names() if every else ())]
-                todo = [name for name in rest if name not in seen]
+                todo = [name for name in rest if name not in seen and name not in without]
                 optional.update(todo)
                 if not todo:
                     return found, list(absent), optional
@@ -286,13 +326,14 @@ class Units:
                 seen.add(name)
                 continue
             seen.add(name)
-            if name not in self._main:
+            if name not in self._main and name not in _NO_NAMES:
                 absent[name] = None
                 continue
             unit = self._unit(name, made)
             found[name] = unit
             todo += [*unit.visit.references, *unit.visit.names, *unit.names]
             every = every or unit.visit.all
+            subclasses = subclasses or (unit.visit.subclasses and SUBCLASSES not in seen)
 
     def _all_names(self) -> list[str]:
         return [name for name in list(self._main) if name[:2] != "__"]

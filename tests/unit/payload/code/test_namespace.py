@@ -403,3 +403,42 @@ def test_a_pickle_that_looks_itself_up_is_refused():
 
     with pytest.raises(PayloadError, match="looks itself up in __main__"):
         opening.resolve("x")
+
+
+def test_who_looks_at_all_of_main_has_it_whole_first(monkeypatch):
+    import pickle
+
+    main = namespace.MainModule("__main__")
+    space = namespace._plain_dict(main)
+    monkeypatch.setattr(namespace.mains, "namespace", lambda: space)
+    monkeypatch.setattr(namespace, "asked", {})
+    questions = []
+
+    def ask(name):
+        questions.append(name)
+        return pickle.dumps(_Brings(), 5), []
+
+    monkeypatch.setattr(namespace, "_ask", ask)
+    assert not hasattr(main, "__path__")
+    space["mine"] = 1
+    assert "brought" in dir(main)
+    assert vars(main) is space
+    assert main.__dict__["brought"] == 5
+    assert questions == [namespace.WHOLE]
+    namespace.forget_asked()
+    assert "brought" not in space  # it was right for that task only
+    assert space["mine"] == 1
+    assert "brought" in vars(main)
+    assert questions == [namespace.WHOLE] * 2
+
+
+class _Brings:
+    def __reduce__(self):
+        return namespace.bind, ("brought", 5)
+
+
+def test_a_mains_own_dir_is_asked(monkeypatch):
+    main = namespace.MainModule("__main__")
+    monkeypatch.setattr(namespace, "_ask", None)
+    main.__dir__ = lambda: ["own"]
+    assert dir(main) == ["own"]

@@ -142,3 +142,41 @@ def test_a_large_value_is_looked_at_again_when_that_is_asked_for(main):
     main.large.append(1)
     longer, _ = collect(units, "large")
     assert longer["large",] is not after["large",]
+
+
+def test_an_attribute_of_a_name_is_not_pickled_again_with_it(main):
+    exec(
+        "class C:\n    def add(self): return counter\n"
+        "class Outer:\n    class Inner: pass\n"
+        "counter = C()\nADD = counter.add\nTABLE = {1: C.add, 2: Outer.Inner}",
+        vars(main),
+    )
+    found, _ = collect(Units(), "ADD", "counter", "TABLE")
+    assert set(found) == {("ADD",), ("C",), ("counter",), ("TABLE",), ("Outer",)}
+
+
+def test_what_is_compared_by_its_id_stays_alive(main):
+    class Own:
+        def __reduce__(self):
+            return list, (), {"a": [1]}
+
+    main.one, main.other = [Own()], [Own()]
+    units = Units()
+    found, _ = collect(units, "one")
+    assert found["one",].visit.shared
+    assert all(key == id(obj) for key, obj in found["one",].visit.shared.items())
+    assert set(collect(units, "one", "other")[0]) == {("one",), ("other",)}
+
+
+def test_nothing_that_views_memory_is_kept(main):
+    main.data = bytearray(10)
+
+    class Own:
+        def __reduce_ex__(self, protocol):
+            import pickle
+
+            return bytes, (pickle.PickleBuffer(main.data),)
+
+    main.own = [Own()]
+    collect(Units(), "own")
+    main.data += b"1"
