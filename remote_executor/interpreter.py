@@ -24,10 +24,13 @@ import sys
 from remote_executor.errors import LaunchFailed
 from remote_executor.lineage import MARK
 
-try:
-    import multiprocessing.spawn  # noqa: F401 - so that what it starts is known from now on
-except TypeError:  # Python 3.11 cannot load it while sys.executable is None
-    pass
+if getattr(sys, "frozen", False):
+    # So that from now on it is seen if somebody names sys.executable itself. Other programs need
+    # not: it would be the same, and the import takes 2 ms.
+    try:
+        import multiprocessing.spawn  # noqa: F401
+    except TypeError:  # Python 3.11 cannot load it while sys.executable is None
+        pass
 
 __all__ = ["check_python", "python_command", "server_environment"]
 
@@ -48,7 +51,7 @@ def _multiprocessing_has() -> str | bytes | None:
 
 
 _default = _multiprocessing_has()
-"""What multiprocessing starts as long as nobody has told it what to start."""
+"""What multiprocessing starts as long as nobody has told it what to start, if it is loaded."""
 if _default and os.fsdecode(_default) != sys.executable:
     _default = None  # somebody has, before this module was loaded
 

@@ -37,8 +37,7 @@ happens and carries out, in order, the actions that each method returns.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from remote_executor.errors import FarmError
@@ -126,8 +125,7 @@ class Lasts(enum.Enum):
     OURS = "we ourselves cannot go on"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """
     What went wrong on the way to a server, or with the link to it.
 
@@ -142,13 +140,35 @@ class Failure:
     error: FarmError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class _Value:
+    """
+    Equal to another of its class with the same fields.
+
+    No dataclass, since to make each class of these takes half a millisecond at every import.
+    """
+
+    __slots__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(getattr(self, name) for name in self.__slots__)))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+class Open(_Value):
     """Begin to connect; then tell :meth:`Connection.opened` or :meth:`Connection.failed`."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class Attach:
+
+class Attach(_Value):
     """
     Ask the server for our session; then tell :meth:`Connection.attached`.
 
@@ -156,11 +176,13 @@ class Attach:
         resume: Whether it is to go on with the one that there is, rather than begin one.
     """
 
-    resume: bool
+    __slots__ = ("resume",)
+
+    def __init__(self, resume: bool) -> None:
+        self.resume = resume
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(_Value):
     """
     The session has a link: write what waits.
 
@@ -168,25 +190,31 @@ class Use:
         resumed: False if the session has begun just now.
     """
 
-    resumed: bool
+    __slots__ = ("resumed",)
+
+    def __init__(self, resumed: bool) -> None:
+        self.resumed = resumed
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(_Value):
     """Let go of the link, or of what there is of it; the session stays."""
 
-    reason: str
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Lose:
+class Lose(_Value):
     """The session is gone, with all that was under way in it."""
 
-    reason: str
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(_Value):
     """
     There is no use in trying again: the server is left out.
 
@@ -194,14 +222,16 @@ class Refuse:
         failure: Why.
     """
 
-    failure: Failure
+    __slots__ = ("failure",)
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
 
 
 Action = Open | Attach | Use | Drop | Lose | Refuse
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionStatus:
+class ConnectionStatus(NamedTuple):
     """
     How a client stands with a server at one moment.
 
