@@ -17,7 +17,6 @@ For programs that start servers. Servers do not import this.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 
@@ -35,7 +34,7 @@ if getattr(sys, "frozen", False):
 __all__ = ["check_python", "python_command", "server_environment"]
 
 ANSWER_SECONDS = 20.0
-LOOKS_LIKE_PYTHON = re.compile(r"(python|pypy|graalpy)[\w.+-]*$", re.IGNORECASE)
+PYTHONS = ("python", "pypy", "graalpy")
 HERE = "this machine"
 STAGE = "python not found"
 CURE = "name a Python by multiprocessing.set_executable(), which must be able to import cloudpickle"
@@ -64,13 +63,21 @@ def python_command() -> list[str]:
         LaunchFailed: If no Python is known that could be started: the reason, and what to do.
     """
     path = _path()
-    if not LOOKS_LIKE_PYTHON.match(os.path.basename(path)):
+    if not _looks_like_python(os.path.basename(path).lower()):
         check_python(path)
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     cores = sys._xoptions.get("cpu_count")
     if isinstance(cores, str) and f"cpu_count={cores}" not in flags:
         flags = [*flags, "-X", f"cpu_count={cores}"]
     return [path, *flags]
+
+
+def _looks_like_python(name: str) -> bool:
+    # No pattern: to compile one takes longer than the rest of all this.
+    for each in PYTHONS:
+        if name.startswith(each):
+            return all(char.isalnum() or char in "_.+-" for char in name[len(each) :])
+    return False
 
 
 def server_environment(command: list[str]) -> dict[str, str]:

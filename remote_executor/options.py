@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -29,8 +28,16 @@ class TaskOptions(TypedDict, total=False):
     name: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class _Fields(NamedTuple):
+    priority: int | str = 0
+    category: Any = "default"
+    timeout: float | None = None
+    grace: float | None = None
+    retries: int | None = None
+    name: str | None = None
+
+
+class Options(_Fields):
     """
     The options of tasks that are submitted through one view.
 
@@ -45,14 +52,18 @@ class Options:
         name: What to call the tasks in errors and output.
     """
 
-    priority: int | str = 0
-    category: Any = "default"
-    timeout: float | None = None
-    grace: float | None = None
-    retries: int | None = None
-    name: str | None = None
+    # No dataclass: that module imports inspect, ast and dis, a tenth of the start of a program.
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Options:  # noqa: PYI034 - Self is of 3.11
+        """
+        Make options.
+
+        Raises:
+            ValueError: If one has a value that it cannot have.
+            TypeError: If a number is none, or the category has no hash.
+        """
+        self = super().__new__(cls, *args, **kwargs)
         if isinstance(self.priority, str):
             if self.priority not in PRIORITIES:
                 raise ValueError(
@@ -70,6 +81,7 @@ class Options:
             check_grace(self.grace)
         if self.retries is not None and operator.index(self.retries) < 0:
             raise ValueError(f"retries must be an int from 0, not {self.retries!r}")
+        return self
 
     @property
     def level(self) -> int:
@@ -91,7 +103,7 @@ class Options:
         for name in changes:
             if name not in TaskOptions.__annotations__:
                 raise TypeError(_unknown(name))
-        return replace(self, **changes)
+        return Options(**{**self._asdict(), **changes})
 
 
 def check_grace(grace: float) -> None:

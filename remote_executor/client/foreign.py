@@ -10,8 +10,7 @@ only the first is made, and this costs nothing.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_executor.errors import CannotShip, PayloadError
 from remote_executor.payload.libraries import OURS, changed, installed
@@ -39,8 +38,7 @@ __all__ = [
 LATE = "it was submitted before a server with another Python was known"
 
 
-@dataclass(frozen=True)
-class Foreign:
+class Foreign(NamedTuple):
     """
     The servers of a farm that run another Python, or may do so.
 

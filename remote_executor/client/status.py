@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["FarmStatus", "ServerStatus"]
 
 
-@dataclass(frozen=True, slots=True)
-class ServerStatus:
+class ServerStatus(NamedTuple):
     """
     One server, as the client knows it.
 
@@ -50,8 +49,7 @@ class ServerStatus:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FarmStatus:
+class FarmStatus(NamedTuple):
     """
     A whole farm at one moment.
 

@@ -34,7 +34,6 @@ from zipimport import zipimporter
 
 from remote_executor.errors import RemoteProtocolError
 from remote_executor.payload.copy_digests import copy_digest, file_signature
-from remote_executor.payload.secret_files import is_environment_file, why_secret
 from remote_executor.printable import printable
 
 if TYPE_CHECKING:
@@ -223,6 +222,8 @@ class Modules:
 
     def _may_come_ahead(self, name: str) -> bool:
         """Whether a module may be sent before a task wants it: ``app.credentials`` may not."""
+        from remote_executor.payload.secret_files import why_secret
+
         return self._is_said(name) or why_secret(name.replace(".", "/")) is None
 
     def _may(self, name: str) -> bool:
@@ -436,6 +437,8 @@ def _why_withheld(path: str, said: bool, file: str = "", content: bytes = b"") -
         file: Where a symbolic link leads to, if it is one.
         content: What is in it, if that is known.
     """
+    from remote_executor.payload.secret_files import is_environment_file, why_secret
+
     *folders, name = path.split("/")
     if any(each.startswith(".") for each in folders):
         return "it is in a hidden folder"
