@@ -43,6 +43,10 @@ _answers: dict[str, str | None] = {}
 """By path: None for a Python, else what is wrong with it."""
 
 
+_own = sys.executable
+"""What it was when this module was loaded."""
+
+
 def _multiprocessing_has() -> str | bytes | None:
     """Return the program that multiprocessing starts."""
     spawn = sys.modules.get("multiprocessing.spawn")
@@ -134,7 +138,11 @@ def _named() -> str | None:
     """Return the program that multiprocessing was told to start, if it was told."""
     named = _multiprocessing_has()
     # The same object, not an equal one: somebody may name sys.executable.
-    return None if not named or named is _default else os.fsdecode(named)
+    if not named or named is _default:
+        return None
+    path = os.fsdecode(named)
+    # Loaded only since then, multiprocessing has this by itself.
+    return None if _default is None and path == _own else path
 
 
 def _ask(path: str) -> str | None:

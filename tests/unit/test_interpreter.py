@@ -8,6 +8,7 @@ from multiprocessing import spawn
 
 import pytest
 
+from remote_executor import interpreter
 from remote_executor.errors import LaunchFailed
 from remote_executor.interpreter import check_python, python_command, server_environment
 from remote_executor.lineage import MARK
@@ -18,7 +19,10 @@ NAMES_THE_CURE = r"multiprocessing\.set_executable\(\)"
 
 @pytest.fixture(autouse=True)
 def _executable_as_it_was(monkeypatch):
-    monkeypatch.setattr(spawn, "_python_exe", spawn.get_executable())
+    default = spawn.get_executable()
+    monkeypatch.setattr(spawn, "_python_exe", default)
+    # As in a program that is frozen from the start, which loads it at once.
+    monkeypatch.setattr(interpreter, "_default", default)
 
 
 def program(folder, name, text):
@@ -30,6 +34,18 @@ def program(folder, name, text):
 
 def test_it_is_the_python_that_runs_us():
     assert python_command()[0] == REAL
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_multiprocessing_has_by_itself_is_not_what_it_was_told(monkeypatch, tmp_path, named):
+    """Where it was loaded only after this library was, which does not load it."""
+    monkeypatch.setattr(interpreter, "_default", None)
+    monkeypatch.setattr(sys, "executable", other := program(tmp_path, "python3", f"exec {REAL}"))
+    path = program(tmp_path, "python4", f'exec "{REAL}" "$@"')
+    if named:
+        multiprocessing.set_executable(path)
+
+    assert python_command()[0] == (path if named else other)
 
 
 @pytest.mark.parametrize("executable", [None, ""])
