@@ -15,7 +15,7 @@ kernel      make_kernel, end_kernel, check_kernel, kernel_name, kernel_worker_co
             worker_index, server_worker_index
 channel     Channel
 promises    promise, future, delay, speculate, chain, force, fulfill, fulfill_with, fulfilled
-maps        pmap, pmap_into, pmapc, pmapcan, pdotimes
+maps        pmap, pmap_into, pmap_unordered, pmapc, pmapcan, pdotimes
 reduces     preduce, preduce_partial, pmap_reduce
 finds       pevery, psome, pnotany, pnotevery, pfind, pcount, premove, each with _if and _if_not
 sorts       psort
@@ -63,6 +63,7 @@ __all__ = [
     "pmap",
     "pmap_into",
     "pmap_reduce",
+    "pmap_unordered",
     "pmapc",
     "pmapcan",
     "pnotany",
@@ -127,6 +128,7 @@ _WHERE = {
             "pdotimes",
             "pmap",
             "pmap_into",
+            "pmap_unordered",
             "pmapc",
             "pmapcan",
         ],
@@ -236,6 +238,7 @@ if TYPE_CHECKING:
         pdotimes,
         pmap,
         pmap_into,
+        pmap_unordered,
         pmapc,
         pmapcan,
     )

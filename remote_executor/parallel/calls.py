@@ -13,7 +13,7 @@ import os
 import pickle
 import sys
 from array import array
-from functools import partial, reduce
+from functools import cmp_to_key, partial, reduce
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -296,11 +296,15 @@ def count_part(
 
 
 def sort_part(
-    key: Callable[[Any], Any] | None, reverse: bool, items: Sequence[Any]
+    key: Callable[[Any], Any] | None,
+    cmp: Callable[[Any, Any], int] | None,
+    reverse: bool,
+    items: Sequence[Any],
 ) -> tuple[array[int], list[Any] | None]:
     """Return where each item of the sorted part was, and with a key the sorted keys."""
     keys = list(items) if key is None else map_part(key, items)
-    order = sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)
+    ranks = keys if cmp is None else list(map(cmp_to_key(cmp), keys))
+    order = sorted(range(len(keys)), key=ranks.__getitem__, reverse=reverse)
     return array("Q", order), None if key is None else [keys[index] for index in order]
 
 

@@ -2,72 +2,104 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import time
 from _thread import get_ident
 from collections import deque
+from concurrent.futures import TimeoutError
+from functools import partial
 from itertools import filterfalse, starmap
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, final, overload
 
 from remote_executor.client.futures import SafeFuture
 from remote_executor.client.waits import check_may_wait
-from remote_executor.net.interruptible import Gates, Turns, slices
+from remote_executor.net.interruptible import Gates, Turns, at_once, slices
 from remote_executor.parallel.kernel import SERIAL, kernel_of
-from remote_executor.parallel.parts import count_of
+from remote_executor.parallel.parts import count_of, deadline_of
+from remote_executor.parallel.readers import Readers
 from remote_executor.parallel.timers import Timer, after
+from remote_executor.parallel.work import cancel_all, stop_all
+from remote_executor.task_errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor, Future
+    from types import TracebackType
 
     from remote_executor.parallel.kernel import Kernel
 
 __all__ = ["Channel"]
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.05
 """How often an iteration looks whether another thread has received the last result, and who waits
 for room whether there is some."""
 
+WARN_SECONDS = 10.0
+"""After how long a wait for room is worth a line in the log."""
 
+log = logging.getLogger("remote_executor.parallel")
+
+
+@final
 class Channel:
     """
     A queue of results: lparallel's and lfarm's channel.
 
     ::
 
-        channel = Channel()
-        for name in names:
-            channel.submit(fetch, name)
-        for _ in names:
-            print(channel.receive())
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            channel = p.Channel()
+            for number in (1, 2, 3):
+                channel.submit(abs, -number)
+            results = [channel.receive() for _ in range(3)]
+        assert sorted(results) == [1, 2, 3]
 
     Each task delivers once, whatever becomes of it: a value, an error, a cancellation, a kill. Any
-    number of threads may submit and receive.
+    number of threads may submit and receive. ``len(channel)`` is how many results are still to be
+    received; iteration gives just these.
+
+    In a ``with`` statement, what nobody has received when the block is left is cancelled, and
+    stopped where the executor can do that. The channel takes no more tasks then.
 
     Args:
         executor: An Executor or a Kernel; None for the current kernel as of now.
-        maxsize: How many results may be submitted and not yet received; 0 for any number. Whoever
-            submits more waits until somebody receives, so that must be another thread.
+        maxsize: How many results there may be that nobody has received, those that tasks are at
+            work on included; 0 for any number. Whoever submits more waits until somebody receives,
+            which must be another thread; where there is none, :meth:`submit` raises.
 
     Raises:
         NoKernelError: If there is no kernel.
-        TypeError, ValueError: If ``maxsize`` is not an int from 0.
+        TypeError, ValueError: If ``maxsize`` is not an int from 0, or ``executor`` is none.
     """
 
     def __init__(self, executor: Executor | Kernel | None = None, maxsize: int = 0) -> None:
         self._maxsize = count_of(maxsize, "maxsize")
+        if isinstance(executor, int):
+            raise TypeError(
+                f"executor must be an Executor, not {executor!r}: "
+                "the number of results is said by name, Channel(maxsize=...)"
+            )
         self._kernel = kernel_of(executor)
         self._done: SimpleQueue[Future[Any]] = SimpleQueue()
         self._outstanding: set[Future[Any]] = set()
+        self._values: set[Future[Any]] = set()
+        """What has arrived without a task, and was not received."""
         # In a task there is no other thread that could receive, and nothing to hold back.
         held = self._maxsize > 0 and self._kernel is not SERIAL
-        self._held = held
+        self._readers = Readers(self._kernel.executor) if held else None
+        """There where there is a limit."""
         self._submitting = Turns()
         """Had, where there is a limit, by who submits or waits for room."""
         self._room = Gates()
         """Where he waits."""
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Channel outstanding={self.outstanding} on {self._kernel!r}>"
@@ -77,48 +109,166 @@ class Channel:
         """How many tasks were submitted and not yet received."""
         return len(self._outstanding)
 
+    def __len__(self) -> int:
+        return len(self._outstanding) + len(self._values)
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closed = True
+        self.cancel()
+        stop_all(self._kernel, self._under_way())
+
+    def cancel(self) -> None:
+        """
+        Cancel the tasks that have not begun. Each is received as a CancelledError.
+
+        What runs goes on; to stop that, too, see :meth:`kill`.
+        """
+        cancel_all(self._kernel, self._under_way())
+
+    def kill(self) -> int:
+        """
+        Cancel the tasks that have not begun, and stop those that run, by ending their workers.
+
+        Each is received as a CancelledError or TaskKilled. What has arrived stays.
+
+        Returns:
+            How many tasks were told to stop.
+
+        Raises:
+            UnsupportedError: If the executor cannot stop tasks that run, and some do.
+        """
+        self.cancel()
+        running = self._under_way()
+        if self._kernel.farm is None and running:
+            raise UnsupportedError(type(self._kernel.executor).__name__, "kill tasks")
+        farm = self._kernel.farm
+        return 0 if farm is None else sum(map(farm.kill, running))
+
+    def _under_way(self) -> list[Future[Any]]:
+        return [each for each in list(self._outstanding) if not each.done()]
+
     # ---------------------------------------------------------------------- going in
 
-    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Future[Any]:
+    @overload
+    def submit(
+        self, fn: Callable[..., T], /, *args: Any, timeout: float | None, **kwargs: Any
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """
         Submit a task (lparallel's submit-task). Take its result by :meth:`receive`.
+
+        ::
+
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2):
+                channel = p.Channel(maxsize=1)
+                channel.submit(pow, 2, 10)
+                assert channel.receive() == 1024
 
         Args:
             fn: What to call.
             args: Its positional arguments.
-            kwargs: Its keyword arguments; all of them are the task's.
+            kwargs: Its keyword arguments. All of them are the task's, but for ``timeout`` if ``fn``
+                takes no argument of that name: that is for how many seconds to wait for room at
+                most, None for as long as it takes, whoever may receive. A function that takes any
+                keyword gets it: wrap it in a ``functools.partial`` to say both.
 
         Returns:
             The task's future, with which it can be cancelled, or killed on a farm.
 
         Raises:
-            RuntimeError: If the kernel was ended, or a done-callback would have to wait for room.
+            RuntimeError: If the kernel was ended or the channel's block left, or a done-callback
+                would have to wait for room; and if there is no room, nothing runs any more, and no
+                other thread is there that has received or was made to: it would wait for ever.
+            TimeoutError: There was no room in time.
             TypeError: If ``fn`` is not callable.
         """
-        if not self._held:
+        if self._closed:
+            raise RuntimeError("the channel's block was left: it takes no more tasks")
+        until, patient = None, False
+        if "timeout" in kwargs and not _takes_timeout(fn):
+            until, patient = deadline_of(kwargs.pop("timeout")), True
+        if self._readers is None:
             return self._submit(fn, args, kwargs)
-        while (
-            done := self._submitting.attempt(lambda: self._submit_held(fn, args, kwargs))
-        ) is None:
+
+        def submit_held() -> Future[Any]:
+            self._wait_for_room(until, patient)
+            return self._submit(fn, args, kwargs)
+
+        while (done := self._submitting.attempt(submit_held)) is None:
             if self._submitting.holder() == get_ident():
                 # A handler or a __del__, within the very wait: it waits by itself.
-                return self._submit_held(fn, args, kwargs)
+                return submit_held()
             check_may_wait()
-            self._submitting.wait()
+            if until is not None and time.monotonic() >= until:
+                raise self._no_room()
+            self._readers.waits(True)
+            try:
+                self._submitting.wait(until)
+            finally:
+                self._readers.waits(False)
         return done[0]
 
-    def _submit_held(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Future[Any]:
-        """Submit when there is room."""
-        while not self._has_room():
-            check_may_wait()
-            # Short, since whoever takes a result out may be interrupted before he tells.
-            self._room.wait(self._has_room, time.monotonic() + LOOK_SECONDS)
-        return self._submit(fn, args, kwargs)
+    def _wait_for_room(self, until: float | None, patient: bool) -> None:
+        """
+        Wait until there is room.
+
+        Args:
+            until: Monotonic seconds at which to give up; None for never.
+            patient: Whether to wait even if nobody seems to be there who could receive.
+
+        Raises:
+            RuntimeError: If nobody is, and in a done-callback.
+            TimeoutError: The time is over.
+        """
+        if self._has_room():
+            return
+        check_may_wait()
+        assert self._readers is not None
+        begun = full_since = time.monotonic()
+        warned = False
+        self._readers.waits(True)
+        try:
+            while not self._has_room():
+                now = time.monotonic()
+                if until is not None and now >= until:
+                    raise self._no_room()
+                if self._done.qsize() < len(self):
+                    full_since = now  # something runs, and whoever waits for it may receive it
+                elif not patient:
+                    patience = self._readers.patience()
+                    if patience is not None and now - full_since >= patience:
+                        raise RuntimeError(
+                            f"the channel is full: {len(self)} of {self._maxsize} results are "
+                            "there, and no other thread is known that could receive one: this "
+                            "submit would wait for ever. Receive first or in another thread, "
+                            "give the channel a larger maxsize, or say timeout="
+                        )
+                if not warned and now - begun >= WARN_SECONDS:
+                    warned = True
+                    log.warning("a submit waits for room: nobody receives from %r", self)
+                # Short, since whoever takes a result out may be interrupted before he tells.
+                look = now + LOOK_SECONDS
+                self._room.wait(self._has_room, look if until is None else min(look, until))
+        finally:
+            self._readers.waits(False)
+
+    def _no_room(self) -> TimeoutError:
+        return TimeoutError(f"the channel had no room in time: {len(self)} of {self._maxsize}")
 
     def _has_room(self) -> bool:
-        return len(self._outstanding) < self._maxsize
+        return len(self) < self._maxsize
 
     def _submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -143,7 +293,7 @@ class Channel:
         Returns:
             A handle for :meth:`cancel_timeout`.
         """
-        return after(seconds, self._done.put, _arrived(value))
+        return after(seconds, self._arrive, value)
 
     def cancel_timeout(self, timer: Timer, value: Any = None) -> bool:
         """
@@ -158,35 +308,41 @@ class Channel:
         """
         if not timer.claim():
             return False
-        self._done.put(_arrived(value))
+        self._arrive(value)
         return True
+
+    def _arrive(self, value: Any) -> None:
+        future = _Value()
+        future.set_result(value)
+        at_once(partial(self._values.add, future), partial(self._done.put, future))
 
     # -------------------------------------------------------------------- coming out
 
-    def receive(self) -> Any:
+    def receive(self, timeout: float | None = None) -> Any:
         """
         Return the next result, in order of completion; wait for it.
 
-        If nothing was submitted it waits until some other thread submits. To wait for a time see
-        :meth:`try_receive`.
+        If nothing was submitted it waits until some other thread submits.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
 
         Raises:
+            TimeoutError: Nothing came in time. A later result is not lost.
             Exception: What the task raised. It is received by that, and not raised again.
             RuntimeError: If a done-callback would have to wait.
         """
-        try:
-            future = self._get(0)
-        except Empty:
-            check_may_wait()
-            future = self._get(None)
+        future = self._next(deadline_of(timeout))
+        if future is None:
+            raise TimeoutError("nothing came out of the channel in time")
         return future.result()
 
-    def try_receive(self, timeout: float = 0) -> tuple[Any, bool]:
+    def try_receive(self, timeout: float | None = 0) -> tuple[Any, bool]:
         """
         Return the next result if there is one within some time.
 
         Args:
-            timeout: Seconds to wait at most.
+            timeout: Seconds to wait at most; None for as long as it takes.
 
         Returns:
             ``(result, True)``, or ``(None, False)`` if nothing came. A later result is not lost.
@@ -195,17 +351,22 @@ class Channel:
             Exception: What the task raised.
             RuntimeError: If a done-callback would have to wait.
         """
+        future = self._next(deadline_of(timeout))
+        return (None, False) if future is None else (future.result(), True)
+
+    def _next(self, until: float | None) -> Future[Any] | None:
+        """Take out the next future that is done; None if there is none until then."""
         try:
-            future = self._get(0)
+            return self._get(0)
         except Empty:
-            if timeout <= 0:
-                return None, False
+            left = None if until is None else until - time.monotonic()
+        if left is None or left > 0:
             check_may_wait()
             try:
-                future = self._get(timeout)
+                return self._get(left)
             except Empty:
-                return None, False
-        return future.result(), True
+                pass
+        return None
 
     def receive_many(self, n: int) -> Iterator[Any]:
         """
@@ -245,6 +406,8 @@ class Channel:
         Raises:
             Empty: None came.
         """
+        if self._readers is not None:
+            self._readers.note()
         if timeout == 0:
             return self._take(0)
         for seconds in slices(None if timeout is None else time.monotonic() + timeout):
@@ -270,14 +433,14 @@ class Channel:
         taken: list[Future[Any]] = []
         get = starmap(self._done.get, ((timeout != 0, timeout),))
         try:
-            # append() returns None, so that the future goes on to the next step.
-            deque(map(self._outstanding.discard, filterfalse(taken.append, get)), maxlen=0)
-            if self._held:
+            # append() and discard() return None, so that the future goes on to the next step.
+            steps = filterfalse(self._values.discard, filterfalse(taken.append, get))
+            deque(map(self._outstanding.discard, steps), maxlen=0)
+            if self._readers is not None:
                 self._room.open()
         except BaseException:
             for future in taken:
-                if type(future) is not _Value:
-                    self._outstanding.add(future)
+                (self._values if type(future) is _Value else self._outstanding).add(future)
                 self._done.put(future)
             raise
         return taken[0]
@@ -293,7 +456,15 @@ class _Value(SafeFuture[Any]):
     """A value that arrives without a task."""
 
 
-def _arrived(value: Any) -> Future[Any]:
-    future = _Value()
-    future.set_result(value)
-    return future
+def _takes_timeout(fn: Callable[..., Any]) -> bool:
+    """Return whether a function can be given ``timeout=``, as far as can be known."""
+    try:
+        parameters = inspect.signature(fn).parameters
+    except (TypeError, ValueError):
+        return True
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return any(
+        each.kind is inspect.Parameter.VAR_KEYWORD
+        or (each.name == "timeout" and each.kind in named)
+        for each in parameters.values()
+    )

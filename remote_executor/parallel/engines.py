@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
-__all__ = ["call_in_dask", "runs_here", "worker_count"]
+__all__ = ["call_in_dask", "runs_here", "worker_count", "works_for"]
 
 
 def worker_count(executor: Executor, *, wait: bool = True) -> int:
@@ -41,10 +41,15 @@ def worker_count(executor: Executor, *, wait: bool = True) -> int:
 
 def runs_here(executor: Executor) -> bool:
     """Return whether the current thread is one of a thread pool's own."""
+    return works_for(executor, threading.current_thread())
+
+
+def works_for(executor: Executor, thread: threading.Thread) -> bool:
+    """Return whether a thread is one of a thread pool's own."""
     if not isinstance(executor, ThreadPoolExecutor):
         return False
     # Not by executor._threads, which has a thread only a moment after it began to work.
-    arguments: tuple[Any, ...] = getattr(threading.current_thread(), "_args", ())
+    arguments: tuple[Any, ...] = getattr(thread, "_args", ())
     return any(each is executor._work_queue for each in arguments)
 
 

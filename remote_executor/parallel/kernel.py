@@ -26,6 +26,7 @@ from remote_executor.client.executor import FarmExecutor
 from remote_executor.options import Options
 from remote_executor.parallel.calls import Call
 from remote_executor.parallel.engines import runs_here, worker_count
+from remote_executor.parallel.parts import count_of
 from remote_executor.parallel.serial import SerialExecutor
 from remote_executor.server.worker import worker_index
 from remote_executor.task_errors import NoKernelError, UnsupportedError
@@ -139,6 +140,33 @@ class Kernel:
         """How many tasks run at a time, as far as the executor tells."""
         return worker_count(self.executor)
 
+    def wait(self, n: int | None = None, timeout: float | None = None) -> int:
+        """
+        Wait until there are workers: a farm's servers may still be on their way.
+
+        Args:
+            n: How many workers; None for what the executor itself takes for all of them.
+            timeout: Seconds; None for as long as it takes.
+
+        Returns:
+            How many workers there are then.
+
+        Raises:
+            TimeoutError: They are not there in time.
+            BrokenExecutor: They never will be.
+            ValueError: An executor whose workers do not come later has fewer than ``n``.
+            RuntimeError: If the kernel was ended.
+        """
+        wanted = () if n is None else (count_of(n, "n", 1),)
+        if self.ended:
+            raise NoKernelError(f"kernel {self.name!r} was ended")
+        wait = getattr(self.executor, "wait_for_workers", None)
+        if wait is not None:
+            wait(*wanted, timeout=timeout)
+        elif self.worker_count < (n or 1):
+            raise ValueError(f"n={n}, and {self.executor!r} has {self.worker_count} workers")
+        return self.worker_count
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """
         Run ``fn(*args, **kwargs)`` on the executor, with the block's priority and category.
@@ -239,9 +267,11 @@ def make_kernel(
         The kernel.
 
     Raises:
-        TypeError: If options are given for an executor that exists.
+        TypeError: If ``what`` is neither a number, nor addresses, nor an executor, or options are
+            given for an executor that exists.
         ValueError: If the number or an address cannot be meant.
     """
+    _check_what(what)
     if isinstance(what, Executor):
         if options:
             raise TypeError(f"an executor that exists takes no options: {', '.join(options)}")
@@ -252,6 +282,23 @@ def make_kernel(
         kernel = Kernel(FarmExecutor(addresses=what, **options), name, owned=True)
     choose(Current(kernel.executor, kernel))
     return kernel
+
+
+def _check_what(what: Any) -> None:
+    """Refuse what looks like a number of workers, an address or an executor, and is none."""
+    if isinstance(what, (bool, float)):
+        raise TypeError(f"what must be a number of workers (an int), not {what!r}")
+    if isinstance(what, int) and what < 1:
+        raise ValueError(f"what must be at least 1 worker, not {what}")
+    if isinstance(what, str) and what.strip().lstrip("+-").isdecimal():
+        raise ValueError(
+            f"what={what!r} is no address: a number of workers is an int, "
+            f"make_kernel({int(what)}), and a host is named with its port"
+        )
+    if isinstance(what, type):
+        raise TypeError(f"what must be an executor, not the class {what.__qualname__}: call it")
+    if isinstance(what, Kernel):
+        raise TypeError(f"what must be an executor, not {what!r}: a kernel is made already")
 
 
 def end_kernel(wait: bool = False) -> None:

@@ -40,8 +40,8 @@ def _values(
 
 def plet(
     *thunks: Callable[[], Any],
-    timeout: float | None = None,
-    executor: Executor | Kernel | None = None,
+    timeout: Any = None,
+    executor: Any = None,
     **named: Callable[[], Any],
 ) -> Any:
     """
@@ -52,6 +52,10 @@ def plet(
         low, high = plet(lambda: min(numbers), lambda: max(numbers))
         found = plet(low=lambda: min(numbers), high=lambda: max(numbers))
         print(found.low, found.high)
+
+    Names are free: a computation may be called ``timeout`` or ``executor``, too. What can be called
+    is a computation, and neither seconds nor an executor are. To say both, take the executor's
+    block (``as_kernel()``), or pass the computations to :func:`pfuncall`.
 
     Args:
         thunks: Functions of no argument.
@@ -67,10 +71,23 @@ def plet(
         TimeoutError: It took too long.
         Exception: What the first thunk that failed raised, first in their order.
     """
+    if callable(executor) and not _is_executor(executor):
+        named = {"executor": executor, **named}
+        executor = None
+    if callable(timeout):
+        named = {"timeout": timeout, **named}
+        timeout = None
     if thunks and named:
         raise TypeError("give all computations names, or none of them")
     values = _values((*thunks, *named.values()), timeout, executor)
     return SimpleNamespace(**dict(zip(named, values, strict=True))) if named else tuple(values)
+
+
+def _is_executor(thing: Any) -> bool:
+    """Return whether it can be submitted to. A class of executors can be called, and no more."""
+    return isinstance(thing, Kernel) or (
+        not isinstance(thing, type) and callable(getattr(thing, "submit", None))
+    )
 
 
 def pfuncall(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Executor
 
-__all__ = ["pdotimes", "pmap", "pmap_into", "pmapc", "pmapcan"]
+__all__ = ["pdotimes", "pmap", "pmap_into", "pmap_unordered", "pmapc", "pmapcan"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -198,7 +198,7 @@ def pmap(
         pmap(operator.add, names, ages, result_type=tuple)
 
     Comes from lparallel's and lfarm's pmap. For an iterator over results see the executor's
-    ``map``; to fill something that exists, :func:`pmap_into`.
+    ``map``, or :func:`pmap_unordered`; to fill something that exists, :func:`pmap_into`.
 
     Args:
         fn: Called with one item of each input.
@@ -322,6 +322,75 @@ def pmapcan(
         progress=progress,
     )
     return asked.run(lambda results: list(chain.from_iterable(results)))
+
+
+def pmap_unordered(
+    fn: Callable[..., T],
+    *iterables: Iterable[Any],
+    chunksize: int = 1,
+    buffersize: int | None = None,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> Iterator[T]:
+    """
+    Map lazily: return an iterator over the results, in the order in which they are done.
+
+    The inputs are read as results are taken, and may be endless. Nothing is read or submitted
+    before the first result is asked for. What is under way when the iterator is closed, or dropped,
+    is cancelled, and stopped where the executor can.
+
+    Args:
+        fn: Called with one item of each input.
+        iterables: At least one; the shortest ends it. They are read in the thread that iterates.
+        chunksize: How many items travel as one task. Their results come together.
+        buffersize: How many items are read and their results not yet taken, at most; by default
+            four tasks for each worker.
+        timeout: Seconds for all of it, from the first result that is asked for.
+        executor: An Executor or a Kernel; None for the current kernel as of now.
+
+    Raises:
+        Exception: What ``fn`` raised, or reading an input, when its turn comes. It ends the map.
+        TimeoutError: It took too long.
+        NoKernelError: If there is no kernel.
+        TypeError: If ``fn`` is not callable, there is no input, or one is not iterable.
+        ValueError: If a number is out of range.
+    """
+    _need_inputs(iterables)
+    _callable(fn)
+    chunk = count_of(chunksize, "chunksize", 1)
+    most = None if buffersize is None else count_of(buffersize, "buffersize", 1)
+    seconds = seconds_of(timeout)
+    kernel = kernel_of(executor)
+    rows: Iterator[Any] = (
+        zip(*iterables, strict=False) if len(iterables) > 1 else iter(iterables[0])
+    )
+    run = partial(calls.starmap_part if len(iterables) > 1 else calls.map_part, fn)
+    if most is None:
+        most = PARTS_PER_WORKER * kernel.worker_count * chunk
+    return _as_they_come(kernel, run, rows, min(chunk, most), most, seconds)
+
+
+def _as_they_come(
+    kernel: Kernel,
+    run: Callable[[list[Any]], list[Any]],
+    rows: Iterator[Any],
+    chunk: int,
+    most: int,
+    timeout: float | None,
+) -> Iterator[Any]:
+    """Yield the results of chunks as they are done, with so many items under way. See Work."""
+    with Work(kernel, timeout) as work:
+        under_way = 0
+        while True:
+            while under_way + chunk <= most and (piece := list(islice(rows, chunk))):
+                work.submit(run, piece)
+                under_way += len(piece)
+            if not under_way:
+                return
+            _, results = work.next()
+            for result in results:
+                yield result
+                under_way -= 1
 
 
 def pdotimes(

@@ -26,6 +26,7 @@ from remote_executor.client.waits import check_may_wait
 from remote_executor.net.interruptible import Turns
 from remote_executor.parallel.kernel import check_kernel, task_priority
 from remote_executor.parallel.parts import deadline_of
+from remote_executor.server.worker import worker_index
 from remote_executor.task_errors import CycleError
 
 if TYPE_CHECKING:
@@ -71,7 +72,43 @@ class Chain:
         return f"<Chain to {self.object!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Chain, (self.object,)
+        target = _end_of(self)
+        if isinstance(target, Promise) and target._link is not None and not target.done():
+            return Chain, (Chain(target._link),)
+        if isinstance(target, Delay):
+            call = target._call
+            if call is not None and not target.done():
+                # Whoever forces it there makes the call there.
+                return _chain_to_delay, call
+            target = target._inner
+        if not isinstance(target, Future):
+            return Chain, (target,)
+        # In a worker it is a task's result, chained to a task of its own: that is waited for.
+        if not target.done() and (isinstance(target, Promise) or worker_index() is None):
+            raise TypeError(
+                "a chain to what has no value yet cannot be sent elsewhere: force it first"
+            )
+        try:
+            error = target.exception()
+        except BaseException as exc:
+            if not target.done():
+                raise  # a ^C
+            error = exc  # cancelled
+        return _chain_to_outcome, (None if error is not None else _plain_result(target), error)
+
+
+def _chain_to_outcome(value: Any, error: BaseException | None) -> Chain:
+    """Return a chain to something that is done, as it is rebuilt where it was sent to."""
+    outcome: SafeFuture[Any] = SafeFuture()
+    if error is None:
+        outcome.set_result(value)
+    else:
+        outcome.set_exception(error)
+    return Chain(outcome)
+
+
+def _chain_to_delay(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Chain:
+    return Chain(Delay(fn, args, kwargs))
 
 
 class Promise(SafeFuture[T]):
@@ -368,7 +405,9 @@ def chain(object: Any) -> Chain:
     """
     Return a link: forcing it forces the object, fulfilling it fulfils the object.
 
-    A promise, delay or future whose value is a chain is forced through it.
+    A promise, delay or future whose value is a chain is forced through it. A task may return a
+    chain: with it travels the value, or the error, of a future or promise that is done, and the
+    call of a delay that nobody has forced.
 
     Args:
         object: A promise, a delay, a future, another chain, or anything.

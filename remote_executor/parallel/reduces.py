@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -180,8 +181,8 @@ def pmap_reduce(
         TypeError: If ``fn`` or ``op`` is not callable, and as :func:`preduce`.
         Exception: As :func:`preduce`.
     """
-    if not callable(fn):
-        raise TypeError(f"the function must be callable, not {fn!r}")
+    _check_arguments(fn, 1, "fn")
+    _check_arguments(op, 2, "op")
     return preduce(
         op,
         sequence,
@@ -195,6 +196,34 @@ def pmap_reduce(
         timeout=timeout,
         executor=executor,
     )
+
+
+def _check_arguments(fn: Any, count: int, name: str) -> None:
+    """
+    Check that a function can be called with so many values, as far as can be known without a call.
+
+    Args:
+        fn: The function.
+        count: How many.
+        name: The argument's name, for the error.
+
+    Raises:
+        TypeError: If it cannot.
+    """
+    if not callable(fn):
+        raise TypeError(f"{name} must be callable, not {fn!r}")
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):
+        return  # of some functions written in C nothing is known
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        called = getattr(fn, "__qualname__", repr(fn))
+        values = "one value" if count == 1 else f"{count} values"
+        raise TypeError(
+            f"{name} is called with {values}, and {called}{signature} does not take that"
+        ) from None
 
 
 class _Reduction:
@@ -211,7 +240,7 @@ class _Reduction:
         executor: Executor | Kernel | None,
     ) -> None:
         if not callable(fn):
-            raise TypeError(f"the function must be callable, not {fn!r}")
+            raise TypeError(f"fn must be callable, not {fn!r}")
         if key is not None and not callable(key):
             raise TypeError(f"key must be callable, not {key!r}")
         self.fn = fn
@@ -223,6 +252,7 @@ class _Reduction:
         self.until = deadline_of(timeout)
 
     def partial_results(self, items: Any, first: int, last: int) -> list[Any]:
+        _check_arguments(self.fn, 2, "fn")
         run = partial(calls.reduce_part, self.fn, self.key, self.from_end, self.initial)
         left = None if self.until is None else self.until - time.monotonic()
         with Work(self.kernel, left) as work:

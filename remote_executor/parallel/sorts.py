@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from functools import partial
+from functools import cmp_to_key, partial
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.parallel import calls
@@ -27,6 +28,7 @@ def psort(
     sequence: Iterable[Any],
     *,
     key: Callable[[Any], Any] | None = None,
+    cmp: Callable[[Any, Any], int] | None = None,
     reverse: bool = False,
     parts: int | None = None,
     timeout: float | None = None,
@@ -42,7 +44,10 @@ def psort(
 
     Args:
         sequence: Any iterable.
-        key: What to compare items by; computed on the workers, once for each item.
+        key: What to compare items by; computed on the workers, once for each item. What
+            ``functools.cmp_to_key`` gives will do.
+        cmp: Compares two items, or what ``key`` gives for them: returns a number below, equal to or
+            above 0. Called on the workers, and here to merge the parts.
         reverse: Whether the largest come first.
         parts: How many parts; by default one for each worker.
         timeout: Seconds for all of it.
@@ -59,18 +64,25 @@ def psort(
     """
     if key is not None and not callable(key):
         raise TypeError(f"key must be callable, not {key!r}")
+    if cmp is not None and not callable(cmp):
+        raise TypeError(f"cmp must be callable, not {cmp!r}")
+    compare = _compared_by(key)
+    if compare is not None:
+        if cmp is not None:
+            raise TypeError("cmp= and key=functools.cmp_to_key(...) exclude each other")
+        key, cmp = None, compare
     kernel = kernel_of(executor)
     count = kernel.worker_count if parts is None else count_of(parts, "parts", 1)
     items = sequence_of(sequence, None, "the sequence")
     spans = list(part_bounds(len(items), count))
     ndarray = getattr(sys.modules.get("numpy"), "ndarray", None)
     is_row = type(items) is ndarray and items.ndim == 1
-    if is_row and key is None and items.dtype.kind in PLAIN_KINDS:
+    if is_row and key is None and cmp is None and items.dtype.kind in PLAIN_KINDS:
         return _sort_array(kernel, items, spans, reverse, timeout)
     places: list[int] = []
     keys: list[Any] = []
     if spans:
-        run = partial(calls.sort_part, key, reverse)
+        run = partial(calls.sort_part, key, cmp, reverse)
         with Work(kernel, timeout) as work:
             for start, end in spans:
                 work.submit(run, cut(items, start, end))
@@ -79,18 +91,35 @@ def psort(
                 keys.extend(ordered or ())
     # What follows are runs that are sorted already: Timsort finds them and merges them. It is
     # stable in either direction, so equal items stay in the order of the runs, which is theirs.
+    ordering = cmp_to_key(cmp) if cmp is not None else None
     if key is not None:
-        merged = sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)
+        ranks = keys if ordering is None else list(map(ordering, keys))
+        merged = sorted(range(len(keys)), key=ranks.__getitem__, reverse=reverse)
         places = list(map(places.__getitem__, merged))
     elif is_row:
-        places.sort(key=items.__getitem__, reverse=reverse)
+        rank = items.__getitem__
+        by = rank if ordering is None else lambda place: ordering(rank(place))
+        places.sort(key=by, reverse=reverse)
     else:
         own = items if isinstance(items, list) else list(items)
-        return sorted(map(own.__getitem__, places), reverse=reverse)
+        return sorted(map(own.__getitem__, places), key=ordering, reverse=reverse)
     if is_row:
         return items[places] if places else items.copy()
     own = items if isinstance(items, list) else list(items)
     return list(map(own.__getitem__, places))
+
+
+def _compared_by(key: Any) -> Callable[[Any, Any], int] | None:
+    """Return the function of which ``functools.cmp_to_key`` made a key: it travels, the key not."""
+    kind = type(key)
+    if (kind.__module__, kind.__name__) == ("functools", "KeyWrapper"):
+        # It is shown to the garbage collector alone.
+        found: list[Any] = [each for each in gc.get_referents(key) if each is not kind]
+    elif getattr(key, "__qualname__", "") == "cmp_to_key.<locals>.K":  # PyPy's is a class
+        found = [cell.cell_contents for cell in key.__lt__.__closure__]
+    else:
+        return None
+    return found[0]  # type: ignore[no-any-return]
 
 
 def _sort_array(

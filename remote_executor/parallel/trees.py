@@ -56,7 +56,18 @@ NEW, RUNNING, DONE, FAILED = _State
 class _Node:
     """One computation."""
 
-    __slots__ = ("children", "fn", "id", "open", "outcome", "state", "traceback", "users")
+    __slots__ = (
+        "children",
+        "defaults",
+        "fn",
+        "id",
+        "open",
+        "outcome",
+        "state",
+        "traceback",
+        "used",
+        "users",
+    )
 
     def __init__(self, id: Hashable) -> None:
         self.id = id
@@ -65,6 +76,10 @@ class _Node:
         """Has one entry until it is defined."""
         self.children: list[_Node] = []
         """Whose results it takes, in order."""
+        self.defaults: list[str] = []
+        """Parameters with defaults, which nodes of these names replace if there are such."""
+        self.used: dict[str, _Node] = {}
+        """Those that do, as of when it is computed."""
         self.users: list[_Node] = []
         """Who takes its result."""
         self.state = NEW
@@ -72,6 +87,10 @@ class _Node:
         """Its value, or its error."""
         self.traceback: TracebackType | None = None
         """Where its error came from."""
+
+    def takes(self, child: _Node) -> bool:
+        """Return whether its computation takes a child's result, which may replace a default."""
+        return not self.defaults or child in self.children or child in self.used.values()
 
 
 class Ptree:
@@ -113,6 +132,11 @@ class Ptree:
             PtreeRedefinedError: If the node has a function already.
             TypeError: If ``fn`` is not callable, or a name is not hashable.
         """
+        self._define(id, args, fn, [])
+
+    def _define(
+        self, id: Hashable, args: Iterable[Hashable], fn: Callable[..., Any], defaults: list[str]
+    ) -> None:
         if not callable(fn):
             raise TypeError(f"the function of node {id!r} must be callable, not {fn!r}")
         names = list(args)
@@ -124,6 +148,7 @@ class Ptree:
             at_once(
                 partial(node.open.pop),
                 partial(setattr, node, "children", children),
+                partial(setattr, node, "defaults", defaults),
                 *(partial(child.users.append, node) for child in children),
                 partial(setattr, node, "fn", fn),
             )
@@ -137,21 +162,32 @@ class Ptree:
         ::
 
             @tree.node
-            def area(width, height): ...
+            def area(width, height, scale=1): ...
+
+        A parameter with a default is a child if there is a node of its name when this one is
+        computed, and keeps its default otherwise.
 
         Args:
-            fn: A function with positional parameters only.
+            fn: A function, each parameter of which has a name that a node may have.
 
         Raises:
             PtreeRedefinedError: If the node has a function already.
             ValueError: If it has parameters that no child could stand for.
         """
-        parameters = inspect.signature(fn).parameters.values()
-        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        odd = [str(each) for each in parameters if each.kind not in plain]
+        required, defaults, odd = [], [], []
+        for each in inspect.signature(fn).parameters.values():
+            if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+                odd.append(str(each))
+            elif each.default is not each.empty:
+                if each.kind is not each.POSITIONAL_ONLY:  # which stays as it is: it has no name
+                    defaults.append(each.name)
+            elif each.kind is each.KEYWORD_ONLY:
+                odd.append(f"{each.name}, which needs a keyword,")
+            else:
+                required.append(each.name)
         if odd:
             raise ValueError(f"no node can stand for {', '.join(odd)} of {fn.__name__}")
-        self.define(fn.__name__, [each.name for each in parameters], fn)
+        self._define(fn.__name__, required, fn, defaults)
         return fn
 
     def _node(self, id: Hashable) -> _Node:
@@ -172,17 +208,17 @@ class Ptree:
             PtreeUndefinedError: If a node has no function.
             CycleError: If nodes need each other.
         """
-        self._order(list(self._nodes.values()))
+        self._order(list(self._nodes.values()), driving=False)
 
-    def _order(self, roots: list[_Node]) -> list[_Node]:
+    def _order(self, roots: list[_Node], driving: bool) -> list[_Node]:
         """Return what is to be computed for some nodes, children first."""
         order: list[_Node] = []
         state: dict[_Node, bool] = {}  # False while its children are looked at, then True
         for root in roots:
-            stack = [(root, iter(root.children))]
             if root in state or root.state in (DONE, FAILED):
                 continue
             self._defined(root)
+            stack = [(root, iter(self._children(root, driving)))]
             state[root] = False
             while stack:
                 node, children = stack[-1]
@@ -196,12 +232,29 @@ class Ptree:
                 elif child not in state:
                     self._defined(child)
                     state[child] = False
-                    stack.append((child, iter(child.children)))
+                    stack.append((child, iter(self._children(child, driving))))
                 elif not state[child]:
                     ring = [entry[0].id for entry in stack]
                     ring = [*ring[ring.index(child.id) :], child.id]
                     raise CycleError(" needs ".join(map(repr, ring)))
         return order
+
+    def _children(self, node: _Node, driving: bool) -> list[_Node]:
+        """Return whose results a node takes, as it stands now. Who drives takes note of it."""
+        used = node.used
+        if node.defaults and node.state is NEW:
+            found = {name: self._nodes.get(name) for name in node.defaults}
+            used = {
+                name: each
+                for name, each in found.items()
+                if each is not None and each.fn is not None and each is not node
+            }
+            if driving:
+                node.used = used
+                for each in used.values():
+                    if node not in each.users:
+                        each.users.append(node)
+        return [*node.children, *used.values()] if used else node.children
 
     def _defined(self, node: _Node) -> None:
         if node.fn is None:
@@ -277,16 +330,17 @@ class Ptree:
         if self._torn:
             self._repair()
         self._torn = True
-        order = self._order([root])
+        order = self._order([root], driving=True)
         needed = set(order)
         missing: dict[_Node, int] = {}
         ready: deque[_Node] = deque()
         for node in order:
-            failed = next((child for child in node.children if child.state is FAILED), None)
+            children = [*node.children, *node.used.values()]
+            failed = next((child for child in children if child.state is FAILED), None)
             if failed is not None:
                 self._fail(node, failed.outcome, failed.traceback)
                 continue
-            missing[node] = sum(child.state is not DONE for child in node.children)
+            missing[node] = sum(child.state is not DONE for child in children)
             if not missing[node] and node.state is NEW:
                 ready.append(node)
         try:
@@ -300,7 +354,7 @@ class Ptree:
                     self._fail_users(settled, needed)
                     continue
                 for user in settled.users:
-                    if user in missing and user.state is NEW:
+                    if user in missing and user.state is NEW and user.takes(settled):
                         missing[user] -= 1
                         if not missing[user]:
                             ready.append(user)
@@ -312,7 +366,8 @@ class Ptree:
 
     def _submit(self, node: _Node, kernel: Kernel) -> None:
         assert node.fn is not None
-        future = kernel.submit(node.fn, *(child.outcome for child in node.children))
+        named = {name: child.outcome for name, child in node.used.items()}
+        future = kernel.submit(node.fn, *(child.outcome for child in node.children), **named)
         self._running[future] = node
         node.state = RUNNING
         future.add_done_callback(self._done.put)
@@ -342,8 +397,9 @@ class Ptree:
     def _fail_users(self, node: _Node, needed: set[_Node]) -> None:
         stack = [node]
         while stack:
-            for user in stack.pop().users:
-                if user in needed and user.state is NEW:
+            child = stack.pop()
+            for user in child.users:
+                if user in needed and user.state is NEW and user.takes(child):
                     self._fail(user, node.outcome, node.traceback)
                     stack.append(user)
 

@@ -137,8 +137,18 @@ class Work:
             Exception: The error of a task, at its turn.
         """
         for _ in range(self._count):
-            index, future = self._next()
-            yield index, future.result()
+            yield self.next()
+
+    def next(self) -> tuple[int, Any]:
+        """
+        Wait for one more task and return (index, result).
+
+        Raises:
+            TimeoutError: None came in time.
+            Exception: The task's error.
+        """
+        index, future = self._next()
+        return index, future.result()
 
     def _next(self) -> tuple[int, Future[Any]]:
         """Wait for the next task that is done and let go of it."""

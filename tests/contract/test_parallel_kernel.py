@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 
 import pytest
 
@@ -208,3 +209,43 @@ def test_broadcast_inside_a_task_is_an_error(kernel):
 
 def test_cognates_inside_cognates(kernel):
     assert pmap(tasks.fib, [3, 4, 5]) == [2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("4", r"what='4' is no address: .*make_kernel\(4\)"),
+        (" 4 ", "is no address"),
+        ("-1", "is no address"),
+        (True, "what must be a number of workers .*, not True"),
+        (2.0, "what must be a number of workers .*, not 2.0"),
+        (0, "what must be at least 1 worker, not 0"),
+        (-3, "what must be at least 1 worker, not -3"),
+        (ThreadPoolExecutor, "what must be an executor, not the class ThreadPoolExecutor: call it"),
+        ([], "address"),
+        ([2], "address"),
+    ],
+)
+def test_what_no_kernel_can_be_made_of(no_kernel, what, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        make_kernel(what)
+    with pytest.raises(NoKernelError):
+        check_kernel()
+
+
+def test_a_kernel_is_not_made_of_a_kernel(kernel):
+    with pytest.raises(TypeError, match="what must be an executor, not <Kernel"):
+        make_kernel(kernel)
+
+
+def test_waiting_for_workers(kernel):
+    assert kernel.wait() == kernel.wait(1) == kernel.wait(2, timeout=LIMIT) == 2
+    for wrong in (0, -1, True, "2"):
+        with pytest.raises((TypeError, ValueError), match="n must"):
+            kernel.wait(wrong)
+    expected = ValueError if kernel.farm is None else TimeoutError
+    with pytest.raises(expected, match="99"):
+        kernel.wait(99, timeout=0.1)
+    kernel.end()
+    with pytest.raises(NoKernelError, match="ended"):
+        kernel.wait(1)

@@ -78,3 +78,22 @@ def test_an_error_after_the_answer():
 def test_a_decision_needs_functions():
     with pytest.raises(TypeError, match="callable"):
         pand(42)
+
+
+def test_the_names_of_computations_are_free():
+    """Also those of the options, as long as what they name can be called."""
+    found = plet(timeout=functools.partial(int, 1), executor=functools.partial(int, 2))
+    assert (found.timeout, found.executor) == (1, 2)
+
+    found = plet(self=int, args=str, thunks=list, timeout=tuple, named=dict)
+    assert vars(found) == {"self": 0, "args": "", "thunks": [], "timeout": (), "named": {}}
+
+    with pytest.raises(TypeError, match="or none of them"):
+        plet(int, timeout=int)
+    with pytest.raises(TypeError, match="timeout must be a number"):
+        plet(low=int, timeout="1")
+
+
+def test_the_options_are_options_still(engine):
+    assert plet(low=int, timeout=30, executor=engine).low == 0
+    assert plet(int, timeout=30.0, executor=engine) == (0,)

@@ -12,7 +12,7 @@ from concurrent.futures import TimeoutError
 
 import pytest
 
-from remote_executor.parallel import pdotimes, pmap, pmap_into, pmapc, pmapcan
+from remote_executor.parallel import pdotimes, pmap, pmap_into, pmap_unordered, pmapc, pmapcan
 from tests.support import parallel_tasks as tasks
 from tests.support.scale import scaled
 
@@ -333,3 +333,57 @@ def test_progress_counts_items(capsys):
     shown = capsys.readouterr().err
     assert re.search("9/9|9 of 9", shown)  # by tqdm, or by the line that stands in for it
     assert re.search("3/3|3 of 3", shown)
+
+
+# ------------------------------------------------------------------- lazy, unordered
+
+
+def test_a_lazy_map_gives_all_in_any_order():
+    assert sorted(pmap_unordered(tasks.square, range(50))) == [i * i for i in range(50)]
+    assert sorted(pmap_unordered(pow, range(9), [2] * 7, chunksize=4)) == [i * i for i in range(7)]
+    assert list(pmap_unordered(abs, [])) == []
+    assert list(pmap_unordered(abs, iter([-1]), buffersize=1, chunksize=9)) == [1]
+
+
+def test_a_lazy_map_gives_what_is_done_first():
+    assert list(pmap_unordered(tasks.late, [0.5, 0], ["late", "soon"])) == ["soon", "late"]
+
+
+def test_a_lazy_map_reads_no_more_than_it_is_told():
+    read = []
+
+    def numbers():
+        for number in itertools.count():
+            read.append(number)
+            yield number
+
+    results = pmap_unordered(abs, numbers(), buffersize=3)
+    assert read == []
+    for taken in range(1, 8):
+        next(results)
+        assert len(read) <= taken + 3
+    results.close()
+    assert len(read) < 12
+
+
+def test_an_error_ends_a_lazy_map():
+    results = pmap_unordered(tasks.no_odd, iter([0, 1]), buffersize=1)
+    assert next(results) == 0
+    with pytest.raises(tasks.Odd):
+        next(results)
+    assert list(results) == []
+    with pytest.raises(TimeoutError):
+        list(pmap_unordered(tasks.late, [0.5], [1], timeout=0.05))
+
+
+def test_wrong_arguments_of_a_lazy_map_are_told_at_once():
+    for wrong in (
+        lambda: pmap_unordered(42, [1]),
+        lambda: pmap_unordered(abs),
+        lambda: pmap_unordered(abs, 42),
+        lambda: pmap_unordered(abs, [1], chunksize=0),
+        lambda: pmap_unordered(abs, [1], buffersize=True),
+        lambda: pmap_unordered(abs, [1], timeout="1"),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            wrong()

@@ -6,7 +6,7 @@ import asyncio
 import pickle
 import threading
 import traceback
-from concurrent.futures import Future, TimeoutError, as_completed, wait
+from concurrent.futures import CancelledError, Future, TimeoutError, as_completed, wait
 
 import pytest
 
@@ -481,3 +481,42 @@ def test_promises_stay_here():
     assert force(pickle.loads(pickle.dumps(Chain(3)))) == 3
     assert "Chain" in repr(chain(3))
     assert repr(delay(int)) == "<Delay not forced>"
+
+
+def test_a_chain_that_a_task_returns_is_forced_through(kernel):
+    """P15: also where the task is in another process, and what it chains to was made there."""
+    assert force(future(lambda: chain(future(pow, 2, 5)))) == 32
+    assert force(future(lambda: chain(speculate(pow, 2, 5)))) == 32
+    assert force(future(lambda: chain(delay(pow, 2, 5)))) == 32
+    assert force(future(lambda: chain(chain(future(lambda: chain(future(pow, 2, 5))))))) == 32
+    assert force(future(tasks.chain_to_promise, 7)) == 7
+
+
+def test_a_chain_to_an_error_raises_it_at_every_force(kernel):
+    failed = future(lambda: chain(future(tasks.fail, 7)))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="failed with 7"):
+            force(failed)
+    late = future(lambda: chain(delay(tasks.fail, 8)))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="failed with 8"):
+            force(late)
+
+
+def test_a_chain_to_what_is_done_travels():
+    box = promise()
+    fulfill(box, (1, 2))
+    linked = promise()
+    fulfill(linked, chain(delay(pow, 2, 5)))
+    forced = delay(pow, 2, 3)
+    force(forced)
+    cancelled = promise()
+    cancelled.cancel()
+
+    for thing, value in ((box, (1, 2)), (linked, 32), (forced, 8), (delay(pow, 2, 4), 16)):
+        assert force(pickle.loads(pickle.dumps(chain(thing)))) == value
+    with pytest.raises(CancelledError):
+        force(pickle.loads(pickle.dumps(chain(cancelled))))
+    for thing in (promise(), Future()):
+        with pytest.raises(TypeError, match="cannot be sent"):
+            pickle.dumps(chain(thing))

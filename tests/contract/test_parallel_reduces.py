@@ -171,3 +171,28 @@ def test_errors_of_the_function_and_the_key():
 def test_a_timeout():
     with pytest.raises(TimeoutError):
         preduce(operator.add, [0.5, 0.5], key=functools.partial(tasks.late, 0.5), timeout=0.05)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: pmap_reduce(operator.add, len, ["a"]), r"fn is called with one value, and add\(a"),
+        (lambda: pmap_reduce(len, len, ["a"]), r"op is called with 2 values, and len\(obj"),
+        (lambda: pmap_reduce(["a"], len, operator.add), r"fn must be callable, not \['a'\]"),
+        (lambda: pmap_reduce(len, ["a"], operator.add), r"op must be callable, not \['a'\]"),
+        (lambda: pmap_reduce(len, operator.add, len), r"must be iterable, not <built-in"),
+        (lambda: preduce([1], operator.add), r"fn must be callable, not \[1\]"),
+        (lambda: preduce(abs, [1, 2]), r"fn is called with 2 values, and abs\(x"),
+        (lambda: preduce_partial(lambda: 1, [1, 2]), r"fn is called with 2 values, and .*lambda"),
+    ],
+)
+def test_swapped_arguments_are_named(call, words):
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+def test_functions_of_which_nothing_is_known_are_called():
+    """Neither max nor a type says what it takes."""
+    assert preduce(max, [1, 3, 2]) == 3
+    assert pmap_reduce(dict.fromkeys, operator.or_, ["a", "b"]) == {"a": None, "b": None}
+    assert pmap_reduce(int, min, ["3", "2"]) == 2

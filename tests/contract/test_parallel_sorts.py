@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import random
 
@@ -75,3 +76,44 @@ def test_errors():
         psort([], key=42)
     with pytest.raises(ValueError, match="parts"):
         psort([1], parts=0)
+
+
+def by_last_digit(one, other):
+    return one % 10 - other % 10
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("parts", [None, 1, 3, 50])
+def test_what_compares_two_items_will_do(reverse, parts):
+    """As cmp=, and as what functools.cmp_to_key makes of it: stable, too."""
+    chance = random.Random(parts)
+    items = [chance.randrange(1000) for _ in range(60)]
+    key = functools.cmp_to_key(by_last_digit)
+    expected = sorted(items, key=key, reverse=reverse)
+
+    assert psort(items, key=key, reverse=reverse, parts=parts) == expected
+    assert psort(items, cmp=by_last_digit, reverse=reverse, parts=parts) == expected
+    assert psort(iter(items), key=key, reverse=reverse, parts=parts) == expected
+    found = psort(list(map(str, items)), key=int, cmp=by_last_digit, reverse=reverse, parts=parts)
+    assert found == list(map(str, expected))
+
+
+def test_what_compares_may_be_a_closure():
+    wanted = [3, 1, 2]
+    key = functools.cmp_to_key(lambda one, other: wanted.index(one) - wanted.index(other))
+
+    assert psort([1, 2, 3], key=key, parts=2) == wanted
+
+
+def test_a_numpy_array_is_sorted_by_what_compares_two_items():
+    numpy = pytest.importorskip("numpy")
+    items = numpy.array([31, 22, 13, 42])
+
+    assert psort(items, cmp=by_last_digit, parts=2).tolist() == [31, 22, 42, 13]
+
+
+def test_wrong_ways_to_compare():
+    with pytest.raises(TypeError, match="cmp must be callable"):
+        psort([2, 1], cmp=42)
+    with pytest.raises(TypeError, match="exclude each other"):
+        psort([2, 1], key=functools.cmp_to_key(by_last_digit), cmp=by_last_digit)

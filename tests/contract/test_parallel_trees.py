@@ -222,3 +222,68 @@ def test_a_node_that_calls_for_its_own_tree(kernel, engine, tree):
     tree.define("itself", [], lambda: tree["itself"])
     with pytest.raises(CycleError, match="calls for the tree"):
         tree.call("itself", timeout=LIMIT)
+
+
+def scaled_area(width, height=4, *, scale=1):
+    return width * height * scale
+
+
+def test_a_parameter_with_a_default_needs_no_node(tree):
+    tree.node(scaled_area)
+    tree.define("width", [], functools.partial(int, 3))
+    tree.check()
+
+    assert tree["scaled_area"] == 12
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_node_takes_the_place_of_a_default(tree, first):
+    """Whichever is defined first."""
+    if first:
+        tree.node(scaled_area)
+    tree.define("width", [], functools.partial(int, 3))
+    tree.define("scale", ["width"], functools.partial(operator.add, 7))
+    if not first:
+        tree.node(scaled_area)
+
+    assert tree["scaled_area"] == 3 * 4 * 10
+
+    tree.define("height", [], functools.partial(int, 2))
+    assert tree["scaled_area"] == 3 * 4 * 10  # what was computed stays
+    tree.clear()
+    assert tree["scaled_area"] == 3 * 2 * 10
+
+
+def test_an_error_of_a_node_in_place_of_a_default_counts(tree):
+    tree.node(scaled_area)
+    tree.define("width", [], functools.partial(int, 3))
+    tree.define("scale", [], tasks.fail)
+
+    with pytest.raises(ValueError, match="failed with"):
+        tree.call("scaled_area")
+
+
+def test_nodes_that_need_each_other_by_their_defaults(tree):
+    @tree.node
+    def one(other=1): ...
+
+    @tree.node
+    def other(one=1): ...
+
+    with pytest.raises(CycleError, match="needs"):
+        tree.check()
+    with pytest.raises(CycleError, match="needs"):
+        tree.call("one")
+
+
+def test_a_parameter_that_is_named_as_its_own_node_keeps_its_default(tree):
+    def scale(scale=5):
+        return scale
+
+    tree.node(scale)
+    assert tree["scale"] == 5
+
+
+def test_parameters_for_which_no_node_can_stand(tree):
+    with pytest.raises(ValueError, match="size, which needs a keyword"):
+        tree.node(lambda *, size: size)

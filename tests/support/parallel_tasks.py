@@ -14,8 +14,10 @@ from remote_executor import FarmExecutor
 from remote_executor.parallel import (
     Channel,
     broadcast_task,
+    chain,
     check_kernel,
     force,
+    fulfill,
     future,
     kernel_name,
     kernel_worker_count,
@@ -23,6 +25,7 @@ from remote_executor.parallel import (
     pmap,
     por,
     preduce,
+    promise,
     psort,
     ptree,
     task_priority,
@@ -164,3 +167,10 @@ def add_if(path: str, value: Any) -> Any:
     """Return the value plus one if a file is there, and raise otherwise."""
     os.stat(path)
     return value + 1
+
+
+def chain_to_promise(value: Any) -> Any:
+    """Return a chain to a promise that was fulfilled here."""
+    box = promise()
+    fulfill(box, value)
+    return chain(box)
