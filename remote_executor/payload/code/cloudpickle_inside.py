@@ -115,7 +115,21 @@ def _reduce_code(code: CodeType) -> tuple[Any, ...]:
     if not IS_CPYTHON:
         # The constructor takes other things there, and cloudpickle 3.1.3 does not know which.
         return marshal.loads, (marshal.dumps(code),)
-    return CodeType, tuple(getattr(code, name) for name in _CODE)
+    parts = {name: getattr(code, name) for name in _CODE}
+    parts["co_consts"] = tuple(_one_string(each, code) for each in parts["co_consts"])
+    return CodeType, tuple(parts.values())
+
+
+def _one_string(constant: Any, code: CodeType) -> Any:
+    """
+    Return a constant, and the very string in the place of one that is equal to the qualified name.
+
+    The code of a class statement has its name twice. CPython 3.13 makes them one object the first
+    time that code is compiled, and two while earlier code of the same name lives. A pickle tells
+    that apart: a cell of a notebook that runs again would be sent again.
+    """
+    name = getattr(code, "co_qualname", None)  # from CPython 3.11 on
+    return name if type(constant) is str and constant == name else constant
 
 
 # ------------------------------------------------------------------- what it would convert
