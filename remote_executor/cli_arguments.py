@@ -66,6 +66,20 @@ class Parser(argparse.ArgumentParser):
         hint = f" (did you mean {' or '.join(hints)}?)" if hints else ""
         self.exit(2, f"{self.prog}: {message}{hint}\n")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """
+        Write, and raise BrokenPipeError if nobody reads.
+
+        argparse passes over that error from Python 3.11.3 on, and where output has no buffer
+        (``PYTHONUNBUFFERED``) nobody would hear of it later.
+        """
+        try:
+            (file or sys.stderr).write(message or "")
+        except BrokenPipeError:
+            raise
+        except (AttributeError, OSError):  # as argparse does: there is nowhere to tell it
+            pass
+
     def _meant_options(self) -> Iterable[str]:
         known = list(self._option_string_actions)
         for word in self._words:

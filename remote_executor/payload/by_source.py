@@ -26,6 +26,7 @@ from remote_executor.payload.by_value import (
 )
 from remote_executor.payload.captures import LRU_CACHE, facts, is_code
 from remote_executor.payload.code import namespace
+from remote_executor.payload.code.annotations import annotations_of
 from remote_executor.payload.code.bundles import (
     copied_bundle,
     function_bundle,
@@ -195,19 +196,15 @@ def _is_portable(cls: type) -> bool:
 
 
 def _slots(func: Any) -> dict[str, Any]:
-    slots = {
+    return {
         "__name__": func.__name__,
         "__qualname__": func.__qualname__,
         "__module__": func.__module__,
         "__doc__": func.__doc__,
         "__defaults__": func.__defaults__,
         "__kwdefaults__": func.__kwdefaults__,
+        "__annotations__": annotations_of(func),
     }
-    try:
-        slots["__annotations__"] = func.__annotations__
-    except Exception:  # pragma: no cover
-        pass  # from Python 3.14 on they are evaluated now, and may name what is not there
-    return slots
 
 
 class SourcePickler(_BySource, WorkerPickler):

@@ -11,6 +11,7 @@ It imports cloudpickle, and so it is imported when the first object needs it.
 from __future__ import annotations
 
 import copyreg
+import functools
 import io
 import itertools
 import os
@@ -28,9 +29,10 @@ from remote_executor.payload.captures import (
     is_dispatcher,
     is_fixed,
     is_lru_cache,
-    method_by_dispatch,
+    reduce_method_by_dispatch,
 )
 from remote_executor.payload.code import cloudpickle_inside, namespace, rebuild
+from remote_executor.payload.code.annotations import annotations_of
 from remote_executor.payload.code.calls import is_future, keeps_data
 from remote_executor.payload.code.cloudpickle_inside import tracker_of
 from remote_executor.payload.code.definitions import (
@@ -73,7 +75,7 @@ OF_DISPATCHERS = frozenset({"__wrapped__", "_clear_cache", "dispatch", "register
 #: Attributes that ``functools.lru_cache`` makes itself.
 OF_CACHES = frozenset({"__wrapped__", "cache_clear", "cache_info", "cache_parameters"})
 
-_ACCESSORS = (property, classmethod, staticmethod)
+_ACCESSORS = (property, classmethod, staticmethod, functools.partialmethod)
 
 _serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_serial = itertools.count(1).__next__
@@ -272,9 +274,9 @@ class _Pickler(cloudpickle_inside.Pickler):
         validated = reduce_validated(obj) if kind is FunctionType else None
         if validated is not None:
             return validated
-        attribute = method_by_dispatch(obj)
-        if attribute is not None:
-            return getattr, attribute
+        by_dispatch = reduce_method_by_dispatch(obj)
+        if by_dispatch is not None:
+            return by_dispatch
         reason = is_future(obj)
         if reason:
             raise TypeError(reason)
@@ -521,8 +523,7 @@ class WorkerPickler(_Pickler):
 
     def _note_annotations(self, obj: Any) -> None:
         """Note the names in annotations that are text, for ``typing.get_type_hints``."""
-        found = vars(obj).get("__annotations__") if isinstance(obj, type) else obj.__annotations__
-        for value in (found or {}).values():
+        for value in annotations_of(obj).values():
             if not isinstance(value, type):
                 for name in _IDENTIFIER.findall(value if isinstance(value, str) else repr(value)):
                     if name in self.main:

@@ -6,6 +6,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from remote_executor.payload.captures import reduce_method_by_dispatch
+
 __all__ = ["blame"]
 
 #: How many parts are tried, and how deep. An error shall not take seconds to be worded.
@@ -74,7 +76,11 @@ def _arguments(call: Any) -> Iterator[tuple[str, object]]:
 
 
 def _parts(obj: object) -> Iterator[tuple[str, object]]:
-    if isinstance(obj, dict):
+    by_dispatch = reduce_method_by_dispatch(obj)
+    if by_dispatch is not None:
+        how, args = by_dispatch
+        yield "the object it is bound to", args[0 if how is getattr else 1]
+    elif isinstance(obj, dict):
         for key, value in obj.items():
             yield f"[{key!r:.40}]", value
     elif isinstance(obj, (list, tuple)):

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from remote_executor.errors import CannotShip
 from remote_executor.payload import source
+from remote_executor.payload.code.annotations import OF_A_CLASS_BODY
 from remote_executor.payload.pythons import python_words
 from remote_executor.payload.source import (
     INNER,
@@ -121,7 +122,7 @@ class _Unit:
     def function(self, place: _Place, code: CodeType, qualname: str) -> Recipe:
         """Make the recipe of a function."""
         node = place.node
-        free = sorted(set(code.co_freevars) - {"__class__"} if place.cls else code.co_freevars)
+        free = sorted(set(code.co_freevars) - OF_A_CLASS_BODY if place.cls else code.co_freevars)
         path: tuple[str, ...] = ()
         before = head = ""
         text, indent = self._lines(node)
@@ -484,7 +485,8 @@ def _class_at(
             own.append(method)
             flags |= code.co_flags & _FUTURES
             cells.update(zip(code.co_freevars, method.__closure__ or (), strict=True))
-    cells.pop("__class__", None)
+    for name in OF_A_CLASS_BODY:
+        cells.pop(name, None)
     cells.pop(node.name, None)
     local: set[str] = set().union(*map(_bound, place.around)) - {node.name}
     for base, value in zip(node.bases, cls.__bases__, strict=False):

@@ -693,6 +693,53 @@ def check():
 """,
 )
 program(
+    "annotations_that_are_made_late",
+    """
+import abc, annotationlib, typing
+if typing.TYPE_CHECKING:
+    from decimal import Decimal
+class Base(abc.ABC):
+    size = int
+    count: size
+    price: Decimal
+    def get(self, other: Later, price: Decimal) -> size: ...
+class Later:
+    known: "Later"
+    other: Base
+Base.register(dict)
+def plain(price: Decimal, when: int = 3) -> Later: return when
+def check():
+    as_text = annotationlib.Format.STRING
+    return (
+        annotationlib.get_annotations(Base, format=as_text), annotationlib.get_annotations(plain, format=as_text),
+        annotationlib.get_annotations(Base.get, format=as_text), Later.__annotations__["other"] is Base, plain(1),
+        isinstance({}, Base), typing.get_type_hints(Later)["known"] is Later,
+    )
+""",
+    newer=(3, 14),
+)
+program(
+    "partial_methods",
+    """
+import functools
+class Bound(functools.partialmethod):
+    note = "noted"
+class Cell:
+    def set(self, *args, **options):
+        return args, options
+    on = functools.partialmethod(set, 1, 2, a=3)
+    off = Bound(set, 0)
+    further = functools.partialmethod(on, 4)
+    made = functools.partialmethod(classmethod(lambda cls, x: (cls.__name__, x)), 5)
+Cell.off_itself = vars(Cell)["off"]
+vars(Cell)["off"].more = [1]
+def check():
+    cell = Cell()
+    off = vars(Cell)["off"]
+    return cell.on(9, b=1), cell.off(), cell.further(), cell.made(), Cell.made(), off.note, off.more, off is vars(Cell)["off_itself"], type(off).__name__
+""",
+)
+program(
     "names_deleted_since_the_statement",
     """
 import dataclasses, functools
@@ -842,7 +889,7 @@ class Sub[T: int](Box[T, int, [str]]):
     pass
 type Alias[T] = list[T]
 def check():
-    return Sub(3).get(4), [str(p) for p in Box.__type_params__], Sub.__type_params__[0].__bound__, Box[int, str, [int]] is not None, len(Box.__parameters__)
+    return Sub(3).get(4), [p.__name__ for p in Box.__type_params__], Sub.__type_params__[0].__bound__, Box[int, str, [int]] is not None, len(Box.__parameters__)
 """,
     newer=(3, 12),
 )

@@ -580,6 +580,11 @@ def by_method(x):
     return Shape().area(x), Shape().area(str(x)), Shape.area(Shape(), x)
 
 
+@kind
+def single_dispatch_method_that_no_name_leads_to():
+    return Flat().above(), 2
+
+
 class Shape:
     @functools.singledispatchmethod
     def area(self, x):
@@ -588,6 +593,14 @@ class Shape:
     @area.register
     def _(self, x: int):
         return "int", x
+
+
+class Flat(Shape):
+    def area(self, x):
+        return "flat", x
+
+    def above(self):
+        return super().area
 
 
 @kind

@@ -19,7 +19,7 @@ __all__ = ["MINORS", "environment", "find_pypy", "find_pythons"]
 
 ROOT = Path(__file__).parents[2]
 
-MINORS = range(10, 15)
+MINORS = range(10, 16)
 _QUESTION = """
 import ensurepip, sys, sysconfig, venv
 if sys.implementation.name == "cpython" and sys.version_info.releaselevel == "final":

@@ -21,9 +21,12 @@ def oldest_admitted(library: str) -> str:
     text = (ROOT / "pyproject.toml").read_text()
     dependencies = re.search(r"^dependencies = \[(.*)\]$", text, re.MULTILINE)
     assert dependencies is not None
-    found = re.search(rf'"{library}>=([\d.]+)', dependencies[1])
-    assert found is not None
-    return found[1]
+    for version, sign, minor in re.findall(
+        rf'"{library}>=([\d.]+)(?:; python_version(<|>=)\'3\.(\d+)\')?"', dependencies[1]
+    ):
+        if not sign or (sign == "<") is (sys.version_info < (3, int(minor))):
+            return str(version)
+    raise LookupError(f"no dependency on {library} for this Python")
 
 
 @functools.cache

@@ -123,7 +123,8 @@ def test_options_may_be_shortened_as_ever(capsys):
     "words", [["--help"], ["serve", "--help"], ["--version"], ["token", "path"], ["dance"]]
 )
 @pytest.mark.parametrize("which", ["stdout", "both"])
-def test_a_reader_that_goes_away_is_no_trouble(words, which, tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # "1" as in many images of containers
+def test_a_reader_that_goes_away_is_no_trouble(words, which, unbuffered, tmp_path):
     """As with ``| head -1``: here it is gone from the start."""
     read, write = os.pipe()
     os.close(read)
@@ -134,7 +135,7 @@ def test_a_reader_that_goes_away_is_no_trouble(words, which, tmp_path):
             stdin=subprocess.DEVNULL,
             stdout=write,
             stderr=write if which == "both" else subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
             cwd=tmp_path,
             check=False,
         )

@@ -54,7 +54,9 @@ _SPECIAL = frozenset(
         GetSetDescriptorType,
         MappingProxyType,
         functools.cached_property,
+        functools.partialmethod,
         functools.singledispatchmethod,
+        getattr(functools, "_singledispatchmethod_get", functools.singledispatchmethod),
         typing.ForwardRef,
         *(
             getattr(typing, name)
@@ -87,7 +89,7 @@ _BY_TYPE_NAME = frozenset(
 )
 """More of these, of ``ctypes`` and ``dataclasses``, which are not imported for that."""
 
-_WITH_SUBCLASSES = (type, property, classmethod, staticmethod)
+_WITH_SUBCLASSES = (type, property, classmethod, staticmethod, functools.partialmethod)
 
 _USUAL: Any = object.__reduce__
 

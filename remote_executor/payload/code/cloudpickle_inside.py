@@ -36,15 +36,20 @@ from typing import Any, ClassVar, cast
 try:
     import cloudpickle
     from cloudpickle import cloudpickle as inside
+
+    # Releases before 3.1.1 do not, on CPython 3.14.
+    if not inside._should_pickle_by_reference(inside._make_function):
+        raise RuntimeError(f"release {cloudpickle.__version__} does not find its own functions")
 except ImportError:
     raise
 except Exception as exc:  # cloudpickle 3.1.3 on PyPy 8.0, for one
     raise ImportError(
-        f"the installed cloudpickle does not load on this Python, {sys.implementation.name} "
+        f"the installed cloudpickle does not work on this Python, {sys.implementation.name} "
         f"{sys.version.split()[0]} ({type(exc).__name__}: {exc}), so nothing can travel by value; "
         "install a release of cloudpickle that knows this Python, or use another Python"
     ) from exc
 
+from remote_executor.payload.code.annotations import with_plain_annotations
 from remote_executor.payload.code.steps import IS_CPYTHON, named_steps
 
 __all__ = [
@@ -141,6 +146,10 @@ def _reduce_proxy(proxy: Any) -> tuple[Any, ...]:
     for value in mapping.values():
         if type(value) is GetSetDescriptorType and _beneath(vars(value.__objclass__)) is mapping:
             return vars, (value.__objclass__,)
+    if sys.version_info >= (3, 15) and "__module__" in mapping:  # it may be a class's
+        for each in gc.get_referrers(mapping):
+            if isinstance(each, type) and _beneath(vars(each)) is mapping:
+                return vars, (each,)
     return MappingProxyType, (mapping,)
 
 
@@ -273,7 +282,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         Its captured variables go as what they are, for others may have them, too; what they hold
         goes with the state, since that may lead back to the function.
         """
-        maker, args, (attributes, slots), *_ = super()._dynamic_function_reduce(func)
+        plain = with_plain_annotations(func)
+        maker, args, (attributes, slots), *_ = super()._dynamic_function_reduce(plain)
         cells = func.__closure__ or ()
         self._cells.update(map(id, cells))
         slots["__closure__"] = [(cell, cell.cell_contents) for cell in cells if _is_filled(cell)]

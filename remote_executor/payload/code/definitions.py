@@ -24,6 +24,7 @@ from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 from remote_executor.payload.code import rebuild
+from remote_executor.payload.code.annotations import MADE_LATE, annotations_of
 from remote_executor.payload.code.cloudpickle_inside import goes_by_name, tracker_of
 from remote_executor.payload.code.families import registered_with
 
@@ -174,7 +175,7 @@ def reduce_class(
         return (
             rebuild.make_namedtuple,
             args,
-            (_parts(cls, rest, fill_part), tuple(cls.__dict__), False, ()),
+            (_parts(cls, rest, fill_part), _names(cls), False, ()),
             _FILL,
         )
     names = [name for name in attributes if name not in ("__new__", *given)]
@@ -189,7 +190,7 @@ def reduce_class(
     args = type(cls), cls.__bases__, given, names, _hook(cls), tracker
     state = (
         _parts(cls, attributes, fill_part),
-        tuple(cls.__dict__),
+        _names(cls),
         not portable,
         registered_with(cls),
     )
@@ -203,13 +204,24 @@ def _attributes(cls: type, portable: bool = False) -> dict[str, Any]:
     """Return what a class holds, but for what every class makes itself."""
     found = {}
     for name, value in cls.__dict__.items():
-        if name in rebuild.MACHINE_MADE or name == "__module__":
+        if name in rebuild.MACHINE_MADE or name == "__module__" or name in MADE_LATE:
             continue
         if portable and name in _OF_ONE_PYTHON:
             continue
         if not _is_slot(cls, name, value):
             found[name] = value
+    if not MADE_LATE.isdisjoint(cls.__dict__):
+        annotations = annotations_of(cls)
+        if annotations:
+            found["__annotations__"] = annotations
     return found
+
+
+def _names(cls: type) -> tuple[str, ...]:
+    """Return the names that a class may have in the other process."""
+    if MADE_LATE.isdisjoint(cls.__dict__):
+        return tuple(cls.__dict__)
+    return *cls.__dict__, "__annotations__", *MADE_LATE
 
 
 def _slots(cls: type) -> list[str] | None:
@@ -219,7 +231,8 @@ def _slots(cls: type) -> list[str] | None:
     found = [name for name, value in cls.__dict__.items() if _is_slot(cls, name, value)]
     for name in ("__dict__", "__weakref__"):
         value = cls.__dict__.get(name)
-        if type(value) is GetSetDescriptorType and value.__objclass__ is cls:
+        # From Python 3.15 on all classes have the same two, which are the object's.
+        if type(value) is GetSetDescriptorType and value.__objclass__ in (cls, object):
             found.append(name)
     return found
 
@@ -358,8 +371,9 @@ _OF_PYTHON = sys.stdlib_module_names | {"__mp_main__", "_ctypes", "typing_extens
 
 def functions_in(cls: type) -> Iterator[FunctionType]:
     """Yield the functions that a class holds, also those within what Python wraps around them."""
-    for value in cls.__dict__.values():
-        yield from wrapped_functions(value)
+    for name, value in cls.__dict__.items():
+        if name not in MADE_LATE:
+            yield from wrapped_functions(value)
 
 
 def wrapped_functions(value: Any) -> Iterator[FunctionType]:
@@ -438,7 +452,7 @@ def _reduce_layout(
     return (
         rebuild.make_layout,
         args,
-        (_parts(cls, {**fields, **rest}, fill_part), tuple(cls.__dict__), False, ()),
+        (_parts(cls, {**fields, **rest}, fill_part), _names(cls), False, ()),
         _FILL,
     )
 
@@ -447,8 +461,17 @@ def _reduce_layout(
 
 
 def reduce_accessor(obj: Any) -> tuple[Any, ...] | None:
-    """Tell how to make a property, class method or static method of a class derived from these."""
+    """
+    Tell how to make a property, class method and the like of a class derived from these.
+
+    Returns:
+        That, or None if the class itself says how.
+    """
     kind = type(obj)
+    if issubclass(kind, functools.partialmethod):
+        own = kind.__reduce_ex__, kind.__reduce__
+        is_usual = own == (object.__reduce_ex__, object.__reduce__)
+        return _reduce_partial_method(obj) if is_usual else None
     state = dict(getattr(obj, "__dict__", ()))
     if issubclass(kind, property):
         args = obj.fget, obj.fset, obj.fdel, obj.__doc__
@@ -498,6 +521,13 @@ def _reduce_method_dispatcher(obj: Any) -> tuple[Any, ...]:
     return functools.singledispatchmethod, (obj.func,), {"dispatcher": obj.dispatcher}
 
 
+def _reduce_partial_method(obj: Any) -> tuple[Any, ...]:
+    # From Python 3.14 on pickle makes one without what it needs, and fails when it loads it.
+    made = ("func", "args", "_phcount", "_merger")
+    state = {name: value for name, value in vars(obj).items() if name not in made}
+    return rebuild.make_partial_method, (type(obj), obj.func, obj.args), state
+
+
 def _reduce_sentinel(obj: Any) -> tuple[Any, ...]:
     return getattr, (dataclasses, _SENTINELS[type(obj)])
 
@@ -538,17 +568,28 @@ _TYPE_PARAMETERS = [
 
 
 def _reduce_forward_reference(obj: Any) -> tuple[Any, ...]:
-    # It has a code object in it, which is for one Python.
-    more = obj.__forward_module__, obj.__forward_is_class__
-    return rebuild.make_forward_reference, (obj.__forward_arg__, obj.__forward_is_argument__, *more)
+    # It has a code object in it, which is for one Python; and the globals, from Python 3.14 on.
+    module = obj.__forward_module__
+    if module is None:
+        module = (getattr(obj, "__globals__", None) or {}).get("__name__")
+    more = obj.__forward_arg__, obj.__forward_is_argument__, module, obj.__forward_is_class__
+    held = ((name, getattr(obj, name, None)) for name in _HELD_BY_REFERENCES)
+    state = {name: value for name, value in held if value is not None}
+    return rebuild.make_forward_reference, more, ((None, state) if state else None)
 
+
+_HELD_BY_REFERENCES = ("__owner__", "__cell__", "__extra_names__")
+"""What tells a forward reference where to look, from Python 3.14 on."""
 
 _FORWARD_REFERENCES = (
-    [typing.ForwardRef] if "__forward_code__" in getattr(typing.ForwardRef, "__slots__", ()) else []
+    [typing.ForwardRef]
+    if {"__forward_code__", "__code__"} & set(getattr(typing.ForwardRef, "__slots__", ()))
+    else []
 )
 
 REDUCERS: dict[type, Callable[[Any], Any]] = {
     functools.cached_property: _reduce_cached_property,
+    functools.partialmethod: _reduce_partial_method,
     functools.singledispatchmethod: _reduce_method_dispatcher,
     **dict.fromkeys(_SENTINELS, _reduce_sentinel),
     **dict.fromkeys(_TYPE_PARAMETERS, _reduce_type_parameter),

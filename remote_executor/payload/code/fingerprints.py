@@ -36,12 +36,12 @@ class _Pickler(pickle.Pickler):
         kind = type(obj)
         if obj is _one:
             return NotImplemented
-        if kind is FunctionType:
-            from remote_executor.payload.captures import method_by_dispatch
+        if kind is FunctionType or kind.__module__ == "functools":
+            from remote_executor.payload.captures import reduce_method_by_dispatch
 
-            attribute = method_by_dispatch(obj)
-            if attribute is not None:
-                return _one, attribute
+            by_dispatch = reduce_method_by_dispatch(obj)
+            if by_dispatch is not None:
+                return _one, by_dispatch[1]
         if isinstance(obj, _BY_IDENTITY) or kind.__module__ in ("_thread", "_io"):
             return _one, (id(obj),)
         if kind is CellType:

@@ -15,6 +15,7 @@ that come from there; to run it again would fill a registry twice, or find other
 from __future__ import annotations
 
 import abc
+import functools
 import sys
 from collections.abc import Iterable, Sequence
 from types import CellType
@@ -36,6 +37,7 @@ __all__ = [
     "make_library",
     "make_lock",
     "make_namedtuple",
+    "make_partial_method",
     "make_type_parameter",
     "make_validated",
 ]
@@ -43,7 +45,7 @@ __all__ = [
 _QUIET = "__made_by_remote_executor__"
 """In a class as long as it is being made: it runs no ``__init_subclass__``."""
 
-MACHINE_MADE = frozenset({"__dict__", "__weakref__", "_abc_impl"})
+MACHINE_MADE = frozenset({"__classdictcell__", "__dict__", "__weakref__", "_abc_impl"})
 """What a class gets by itself, and nobody can give it."""
 
 
@@ -328,6 +330,13 @@ def make_accessor(kind: Any, base: Any, args: tuple[Any, ...], state: dict[str, 
     return made
 
 
+def make_partial_method(kind: Any, func: Any, args: tuple[Any, ...]) -> Any:
+    """Make an object of ``functools.partialmethod``; its keywords come with its state."""
+    made = object.__new__(kind)
+    vars(made).update(vars(functools.partialmethod(func, *args)))
+    return made
+
+
 def make_type_parameter(
     kind: str, name: str, args: tuple[Any, ...], options: dict[str, Any], tracker: str
 ) -> Any:
@@ -345,7 +354,13 @@ def make_type_parameter(
 
     from remote_executor.payload.code.cloudpickle_inside import track
 
-    made = getattr(typing, kind)(name, *args, **options)
+    make = getattr(typing, kind)
+    try:
+        made = make(name, *args, **options)
+    except TypeError:
+        if kind != "TypeVarTuple":
+            raise
+        made = make(name)  # it has a variance from Python 3.15 on only
     return track(tracker, made)
 
 
@@ -353,7 +368,7 @@ def make_forward_reference(text: str, is_argument: bool, module: Any, is_class: 
     """Make what ``typing`` makes of an annotation that is text."""
     import typing
 
-    return typing.ForwardRef(text, is_argument, module, is_class=is_class)
+    return typing.ForwardRef(text, is_argument=is_argument, module=module, is_class=is_class)
 
 
 def make_lock(name: str) -> Any:

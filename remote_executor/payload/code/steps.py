@@ -18,7 +18,8 @@ __all__ = ["IS_CPYTHON", "named_steps"]
 
 IS_CPYTHON: bool = sys.implementation.name == "cpython"
 _HAS_NAME = frozenset(dis.hasname)
-_HAS_FREE = frozenset(dis.hasfree)
+# CPython 3.14 leaves LOAD_DEREF out of that list.
+_HAS_FREE = frozenset({*dis.hasfree, dis.opmap["LOAD_DEREF"]})
 
 
 def named_steps(code: CodeType) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import textwrap
 import types
 from pathlib import Path
 
@@ -60,9 +61,11 @@ async def later():
 counter = (lambda start: lambda: start + 1)(4)
 """
 
-#: What RECEIVE has to find, each of which is code of its own. A comprehension is, before Python 3.12.
+#: What RECEIVE has to find, each of which is code of its own.
 WALKED = {"top", "inner", "Within", "method", "generate", "later", "<lambda>"}
-WALKED |= {"area", "fails", "twice", *(["<listcomp>"] if sys.version_info < (3, 12) else [])}
+WALKED |= {"area", "fails", "twice"}
+if sys.version_info < (3, 12):  # later a comprehension is a part of the code around it
+    WALKED |= {"<listcomp>"}
 
 SEND = """
 import sys, types, cloudpickle
@@ -193,3 +196,40 @@ def test_submodules_that_code_gets_at_by_their_package():
 
     assert xml.etree.ElementTree in inside.imported_submodules(code, [xml])
     assert inside.imported_submodules(code, [1]) == []
+
+
+#: Releases that do not know the Python they are on: as on PyPy 8.0, and as on CPython 3.14.
+UNFIT = {
+    "does not load": "raise SystemError('bad argument to internal function')",
+    "does not find itself": """
+__version__ = "3.1.0"
+def _make_function(): pass
+def _should_pickle_by_reference(obj): return False
+""",
+}
+
+
+@pytest.mark.parametrize("how", UNFIT)
+def test_a_cloudpickle_that_does_not_know_this_python_is_named(how, tmp_path):
+    package = tmp_path / "cloudpickle"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .cloudpickle import *; __version__ = '3.1.0'")
+    (package / "cloudpickle.py").write_text(UNFIT[how])
+    program = """
+        import sys
+        from remote_executor.errors import PayloadError
+        from remote_executor.payload.pickles import dump, load
+        assert load(*dump(len)) is len  # what goes by name has no need of it
+        for name in (1, 2):
+            try:
+                dump(lambda: 1)
+            except (ImportError, PayloadError) as error:
+                said = str(error)
+        print(said)
+        """
+
+    said = run(textwrap.dedent(program), folder=tmp_path)
+
+    assert "the installed cloudpickle does not work on this Python" in said
+    assert sys.version.split()[0] in said
+    assert "install a release of cloudpickle that knows this Python" in said
