@@ -44,10 +44,12 @@ from remote_executor.payload.code.definitions import (
 )
 from remote_executor.payload.code.digests import digest, frozen, key_of
 from remote_executor.payload.code.families import virtual_bases
+from remote_executor.payload.code.fingerprints import loses_attributes
 from remote_executor.payload.code.lines import files
 from remote_executor.payload.code.names import OF_THE_MODULE, found_by_name, is_by_hand, names
 from remote_executor.payload.code.origins import (
     is_environment,
+    loaded_inside,
     module_of_globals,
     origin_of_method,
 )
@@ -450,6 +452,9 @@ class WorkerPickler(_Pickler):
                 listed = sys.modules.get(obj.__name__) is obj
                 inside = {k: v for k, v in vars(obj).items() if k not in OF_THE_MODULE}
                 return namespace.make_module, (obj.__name__, listed), inside
+            loaded = loaded_inside(obj)
+            if loaded:
+                return namespace.import_package, (obj.__name__, loaded)
         elif is_environment(obj):
             return namespace.import_attribute, ("os", _name_of_environment(obj))
         elif kind is BuiltinFunctionType:
@@ -461,9 +466,10 @@ class WorkerPickler(_Pickler):
             if inner is not None:
                 self.inner.add(id(obj))
                 return inner
-            if kind is FunctionType and is_by_hand(sys.modules.get(obj.__module__)):
+            by_hand = is_by_hand(sys.modules.get(obj.__module__))
+            if kind is FunctionType and by_hand:
                 return self._dynamic_function_reduce(obj)
-            if kind is not FunctionType and not goes_by_reference(obj):
+            if kind is not FunctionType and (by_hand or not goes_by_reference(obj)):
                 return self.reduce_class(obj)
         elif kind.__module__ in _TYPING:
             alias = reduce_alias(obj)
@@ -476,7 +482,12 @@ class WorkerPickler(_Pickler):
         elif id(obj) in self._own_ids:
             reduced = super().reducer_override(obj)
             if reduced is NotImplemented and kind not in self.dispatch_table:
-                return _reduce_own(obj)
+                return with_attributes(obj, _reduce_own(obj))
+            return reduced
+        elif self.data and kind.__module__ == "__main__" and loses_attributes(kind):
+            reduced = super().reducer_override(obj)
+            if reduced is NotImplemented and kind not in self.dispatch_table:
+                return with_attributes(obj, obj.__reduce_ex__(5))
             return reduced
         return super().reducer_override(obj)
 
@@ -507,8 +518,11 @@ class WorkerPickler(_Pickler):
         space = func.__globals__
         files[func.__code__.co_filename] = None
         named = self.reach(space, wanted)
+        known = facts(func.__code__)
+        for name in known.imports:
+            if is_by_hand(sys.modules.get(name)):
+                self.visit.names[f"sys.modules.{name}"] = None
         if space is self.main:
-            known = facts(func.__code__)
             self.visit.all |= known.looks_at_all
             self.visit.subclasses |= known.looks_at_subclasses
             self._note_annotations(func)
@@ -613,6 +627,30 @@ def _reduce_own(obj: Any) -> Any:
         }
         return copyreg.__newobj__, (kind,), (state, slots)  # type: ignore[attr-defined]
     return reduced
+
+
+def with_attributes(obj: Any, reduced: Any) -> Any:
+    """
+    Add the attributes of an instance to how it is made, where that leaves them out.
+
+    What a fork has it has; ``date``, ``Decimal`` and ``numpy.ndarray`` pickle only themselves, also
+    for classes derived from them.
+
+    Args:
+        obj: The instance.
+        reduced: What its own way to be pickled gave.
+    """
+    attributes = getattr(obj, "__dict__", None)
+    if not attributes or type(reduced) is not tuple or not loses_attributes(type(obj)):
+        return reduced
+    make, args, state, *rest = (*reduced, None)[:3] + reduced[3:]
+    parts = state if type(state) is tuple else (state,)
+    if len(rest) > 2 or any(
+        part is attributes or part == attributes for part in parts if type(part) is dict
+    ):
+        return reduced
+    items = [*rest, None, None][:2]
+    return make, args, (state, dict(attributes)), *items, rebuild.fill_attributes
 
 
 def _name_of_environment(obj: object) -> str:

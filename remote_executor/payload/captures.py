@@ -73,6 +73,7 @@ class Facts(NamedTuple):
         writes_globals: Whether it assigns a global.
         looks_at_all: Whether it may look at all globals, as ``eval`` does.
         looks_at_subclasses: Whether it names ``__subclasses__``.
+        imports: Modules that it imports.
     """
 
     names: tuple[str, ...]
@@ -80,6 +81,7 @@ class Facts(NamedTuple):
     writes_globals: bool
     looks_at_all: bool = False
     looks_at_subclasses: bool = False
+    imports: tuple[str, ...] = ()
 
 
 _facts: weakref.WeakKeyDictionary[CodeType, Facts] = weakref.WeakKeyDictionary()
@@ -92,6 +94,7 @@ def facts(code: CodeType) -> Facts:
         return found
     names: dict[str, None] = {}
     written_free: set[str] = set()
+    imports: dict[str, None] = {}
     writes_globals = looks_at_all = subclasses = False
     for operation, name in named_steps(code):
         if operation in _READS:
@@ -99,6 +102,7 @@ def facts(code: CodeType) -> Facts:
             looks_at_all = looks_at_all or name in _LOOK_AT_ALL
         elif operation == "IMPORT_NAME":
             looks_at_all = looks_at_all or name == "__main__"
+            imports[name] = None
         elif operation in _GETS:
             looks_at_all = looks_at_all or name in _GLOBALS
             subclasses = subclasses or name == "__subclasses__"
@@ -115,9 +119,15 @@ def facts(code: CodeType) -> Facts:
             writes_globals |= inner.writes_globals
             looks_at_all |= inner.looks_at_all
             subclasses |= inner.looks_at_subclasses
+            imports.update(dict.fromkeys(inner.imports))
     written_free.intersection_update(code.co_freevars)
     found = _facts[code] = Facts(
-        tuple(names), frozenset(written_free), writes_globals, looks_at_all, subclasses
+        tuple(names),
+        frozenset(written_free),
+        writes_globals,
+        looks_at_all,
+        subclasses,
+        tuple(imports),
     )
     return found
 

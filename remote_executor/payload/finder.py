@@ -12,6 +12,7 @@ Python, or is marked with :func:`deftask`.
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import functools
@@ -84,6 +85,8 @@ class _Unit:
         self._before = before
         self._after = after
         self._imported: dict[str, None] = {}
+        self.flags = 0
+        """Of ``compile``, for what it imports from ``__future__``."""
         self._walk(ast.parse(text), None, "", ())
         # From Python 3.12 on, calls of what the module imports are compiled in another way.
         self._imports = f"import {', '.join(self._imported)}\n" if self._imported else ""
@@ -112,6 +115,10 @@ class _Unit:
                 self._note("<lambda>", child.lineno, _Place(child, cls, "", around))
                 self._walk(child, cls, prefix + "<lambda>.<locals>.", (*around, child))
             else:
+                if isinstance(child, ast.ImportFrom) and child.module == "__future__":
+                    for alias in child.names:
+                        feature = getattr(__future__, alias.name, None)
+                        self.flags |= getattr(feature, "compiler_flag", 0)
                 if isinstance(child, ast.alias) and not prefix and child.name != "*":
                     self._imported[child.asname or child.name.partition(".")[0]] = None
                 self._walk(child, cls, prefix, around)
@@ -125,7 +132,13 @@ class _Unit:
         free = sorted(set(code.co_freevars) - OF_A_CLASS_BODY if place.cls else code.co_freevars)
         path: tuple[str, ...] = ()
         before = head = ""
-        text, indent = self._lines(node)
+        decorators = getattr(node, "decorator_list", ())
+        start = min([node, *decorators], key=_line).lineno
+        text, indent = self._lines(node, start)
+        if decorators:
+            # Its code begins where they do. They do not run, so that one stands for all.
+            lines = text.splitlines(keepends=True)[node.lineno - start :]
+            text = "".join([f"{indent}@_\n", "\n" * (node.lineno - start - 1), *lines])
         if free or place.cls or indent or code.co_name == "<lambda>":
             head = f"def {OUTER}({', '.join(free)}):\n"
             path = (OUTER,)
@@ -137,7 +150,7 @@ class _Unit:
             path = OUTER, place.cls
             before += f"{place.cls}."
         if len(indent) < len(path):
-            text = self._deepen(node, text, indent)
+            text = self._deepen(node, text, indent, start)
             indent = " " * len(path)
         tail = ""
         if isinstance(node, ast.Lambda):
@@ -147,7 +160,7 @@ class _Unit:
             text, tail = "".join([f"{indent}({space}{first}", *rest]), "\n)\n"
         return Recipe(
             filename=self.filename,
-            first=node.lineno + self.shift,
+            first=start + self.shift,
             head=head,
             text=text,
             tail=tail,
@@ -476,7 +489,7 @@ def _class_at(
         min([node, *node.decorator_list], key=_line).lineno + unit.shift,
         node.end_lineno + unit.shift,
     )
-    flags = 0
+    flags = unit.flags
     cells: dict[str, CellType] = {}
     own: list[FunctionType] = []
     for method in methods.values():

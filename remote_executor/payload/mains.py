@@ -56,14 +56,31 @@ class Unsent:
     """
     Stands in a worker for a global that could not be pickled.
 
+    Args:
+        what: What it stands for.
+        reason: Why that could not be pickled.
+        kind: Module and qualified name of its type.
+
     Raises:
         PayloadError: If it is used in any way.
     """
 
-    __slots__ = ("_args",)
+    __slots__ = ("_args", "_kind")
 
-    def __init__(self, what: str, reason: str) -> None:
+    def __init__(self, what: str, reason: str, kind: tuple[str, str] | None = None) -> None:
         self._args = what, reason
+        self._kind = kind
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """The type that it stands for, for ``isinstance``."""
+        found: Any = None
+        if self._kind is not None:
+            home, name = self._kind
+            found = sys.modules.get(home)
+            for each in name.split("."):
+                found = getattr(found, each, None)
+        return found if isinstance(found, type) else type(self)
 
     def _refuse(self, *_: object) -> Any:
         raise PayloadError(*self._args)
@@ -80,6 +97,22 @@ class Unsent:
 
     def __repr__(self) -> str:
         return f"<Unsent: {self._args[0]} cannot be pickled>"
+
+
+def make_unsent(what: str, reason: str, home: str, name: str) -> Unsent:
+    """
+    Make a stand-in whose type is called as the one that it stands for.
+
+    Args:
+        what: What it stands for.
+        reason: Why that could not be pickled.
+        home: The module of its type ...
+        name: ... and the qualified name of that.
+    """
+    space = {"__slots__": (), "__module__": home, "__qualname__": name}
+    kind: Any = type(name.rpartition(".")[2], (Unsent,), space)
+    made: Unsent = kind(what, reason, (home, name))
+    return made
 
 
 def prepare_main() -> ModuleType:

@@ -57,12 +57,14 @@ class Outcome:
         error: The error that ended it, as a name and a text, or None.
         refusal: Whether that says that something cannot travel.
         log: What it wrote.
+        refused: Its globals that pickle refuses.
     """
 
     shown: list[str]
     error: tuple[str, str] | None
     refusal: bool
     log: str
+    refused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         words = ", ".join(self.shown)
@@ -348,6 +350,9 @@ def judge(program: Program, home: Outcome, fork: Outcome, farm: Outcome) -> Verd
         return Verdict("wrong", f"{farm}\n    refused too late: {measure}", farm.log)
     if not program.named_in(text):
         return Verdict("wrong", f"{farm}\n    does not name what is refused", farm.log)
+    # What fork refuses as well, or pickle wherever it is, is refused rightly.
+    if fork.refusal or any(f"'{each}'" in text for each in home.refused):
+        return Verdict("right")
     return Verdict("refused", f"{name}: {text}", farm.log)
 
 
@@ -364,6 +369,7 @@ def _outcome(folder: Path, status: int) -> Outcome:
         (error["type"], error["text"]) if error is not None else None,
         error is not None and error["refusal"],
         log,
+        tuple(found["refused"]),
     )
 
 

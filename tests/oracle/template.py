@@ -13,13 +13,14 @@ import gc
 import importlib
 import json
 import os
+import pickle
 import selectors
 import signal
 import sys
 import time
 import traceback
 from importlib.machinery import SourceFileLoader
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 
 def run(request, helper):
@@ -51,8 +52,21 @@ def run(request, helper):
         }
     finally:
         oracle.close()
+    refused = refused_by_pickle(main) if request["mode"] == "home" else []
     with open(os.path.join(folder, "outcome.json"), "w", encoding="utf-8") as stream:
-        json.dump({"shown": oracle.SHOWN, "error": error}, stream)
+        json.dump({"shown": oracle.SHOWN, "error": error, "refused": refused}, stream)
+
+
+def refused_by_pickle(main):
+    """Return the names of a program's globals that are data which pickle refuses."""
+    found = []
+    for name, value in list(vars(main).items()):
+        if name[:2] != "__" and type(value) not in (FunctionType, ModuleType, type):
+            try:
+                pickle.dumps(value, 5)
+            except Exception:
+                found.append(name)
+    return found
 
 
 def start(request, helper):

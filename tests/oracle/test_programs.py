@@ -120,6 +120,18 @@ def test_a_refusal_must_name_what_is_refused():
     assert judge(program(), right, right, refused).word == "wrong"
 
 
+def test_what_fork_or_pickle_refuses_as_well_is_refused_rightly():
+    home = ended("1")
+    farm = ended(error=("PayloadError", "global 'M' cannot be pickled"), refusal=True)
+    assert judge(program(), home, ended("1"), farm).word == "refused"
+    fork = ended(error=("TypeError", "cannot pickle"), refusal=True)
+    assert judge(program(), home, fork, farm).word == "right"
+    home.refused = ("M",)
+    assert judge(program(), home, ended("1"), farm).word == "right"
+    home.refused = ("N",)
+    assert judge(program(), home, ended("1"), farm).word == "refused"
+
+
 def test_a_refusal_after_a_wrong_value_is_wrong():
     right = ended("1", "2")
     refused = ended("3", error=("PayloadError", "M"), refusal=True)

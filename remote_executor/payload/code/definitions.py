@@ -306,7 +306,8 @@ def _reduce_enum(
         and name not in ("__new__", "__new_member__", "_new_member_")
     }
     is_own = "__new_member__" in cls.__dict__
-    state = _parts(cls, attributes, fill_part), own, is_own, held, more_values
+    names = frozenset(attributes)
+    state = _parts(cls, attributes, fill_part), own, is_own, held, more_values, names
     return rebuild.make_enum, args, state, rebuild.fill_enum
 
 

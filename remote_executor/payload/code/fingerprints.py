@@ -17,7 +17,7 @@ from typing import Any
 
 from remote_executor.payload.code.digests import frozen, same_bytes
 
-__all__ = ["Print", "fingerprint"]
+__all__ = ["Print", "fingerprint", "loses_attributes"]
 
 LRU_CACHE = type(functools.lru_cache(lambda: None))
 
@@ -62,6 +62,8 @@ class _Pickler(pickle.Pickler):
             if isinstance(obj, (list, tuple, set, frozenset, dict, str, bytes, bytearray)):
                 inside = _content(obj)
             return _one, (id(kind), getattr(obj, "__dict__", None), slots, inside)
+        if kind.__flags__ & _HEAP and kind.__module__ == "__main__" and loses_attributes(kind):
+            return _one, (id(kind), getattr(obj, "__dict__", None), obj.__reduce_ex__(5))
         return NotImplemented
 
 
@@ -73,6 +75,14 @@ def _content(obj: Any) -> Any:
             make: Any = kind
             return make(obj)
     return None  # pragma: no cover
+
+
+def loses_attributes(kind: Any) -> bool:
+    """Whether a class of the program takes its way to be pickled from one that knows no others."""
+    for each in kind.__mro__[:-1]:
+        if "__reduce_ex__" in vars(each) or "__reduce__" in vars(each):
+            return bool(each.__module__ not in ("__main__", "__mp_main__"))
+    return False
 
 
 def _is_of_a_program(kind: type) -> bool:

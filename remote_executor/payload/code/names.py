@@ -139,7 +139,8 @@ class Names:
                     self._first_bound_at[name] = generation
         by_id: dict[int, str] = {}
         for name, value in space.items():
-            if name in OF_THE_MODULE or is_atom(value) or isinstance(value, ModuleType):
+            # Not isinstance(), which may run code of the value's.
+            if name in OF_THE_MODULE or is_atom(value) or issubclass(type(value), ModuleType):
                 continue
             if found_by_name(value):
                 continue

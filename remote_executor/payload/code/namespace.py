@@ -20,7 +20,7 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +166,7 @@ def forget_asked() -> None:
 
 def reset() -> None:
     """Forget all that was sent. For a new worker, before any pickle is loaded."""
-    for each in (objects, serials, asked, _sent, _filled, _copied, _by_hand):
+    for each in (objects, serials, asked, _sent, _filled, _held, _copied, _by_hand):
         each.clear()
 
 
@@ -377,19 +377,36 @@ def fill_class(cls: type, state: tuple[Any, ...]) -> None:
     from remote_executor.payload.code import rebuild
 
     fill, rest = state
+    if fill is rebuild.fill_enum:
+        _, _, _, held, _, names = rest
+        _forget_gone(cls, names, held)
     if cls not in _filled or fill is not rebuild.fill_class:
         fill(cls, rest)
         if cls in mains.arrived:
             _filled.add(cls)
         return
     _, names, _, registered = rest
+    _forget_gone(cls, names)
+    fill(cls, (None, names, False, registered))
+
+
+_held: dict[type, dict[str, dict[str, Any]]] = {}
+"""What the members of enums held when they came last."""
+
+
+def _forget_gone(cls: Any, names: Container[str], held: Any = None) -> None:
+    """Delete what a class had when it came last, and has no more. What a task has added stays."""
     before = _sent.get(cls, {})
-    for name in before.keys() - names:
-        # What a task has added stays.
+    for name in [name for name in before if name not in names]:
         del before[name]
         if name in cls.__dict__:
             type.__delattr__(cls, name)
-    fill(cls, (None, names, False, registered))
+    if held is None or cls not in mains.arrived:
+        return
+    for member, attributes in _held.get(cls, {}).items():
+        for name in attributes.keys() - held.get(member, {}).keys():
+            vars(cls._member_map_[member]).pop(name, None)
+    _held[cls] = held
 
 
 def _is_same(one: object, other: object) -> bool:
@@ -437,6 +454,39 @@ def import_attribute(module: str, name: str, copy: Any = None) -> Any:
             f"it belongs to that module and cannot be imported here: {error}",
         ) from error
     return found
+
+
+class Package(ModuleType):
+    """A package of the client's: what the client has loaded in it is loaded when it is wanted."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Import a submodule that the client has loaded."""
+        whole = f"{self.__name__}.{name}"
+        if whole in _loaded_there:
+            return import_package(whole, ())
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
+_loaded_there: set[str] = set()
+
+
+def import_package(name: str, inside: Iterable[str]) -> ModuleType:
+    """
+    Import a package of the client's own.
+
+    Args:
+        name: Its name.
+        inside: The modules in it that the client has loaded. Who asks the package for one gets it,
+            as at the client.
+    """
+    from importlib import import_module
+
+    module = import_module(name)
+    _loaded_there.update(inside)
+    plain = type(module) is ModuleType and "__getattr__" not in vars(module)
+    if plain and hasattr(module, "__path__"):
+        module.__class__ = Package
+    return module
 
 
 def module_space(module: str, copies: dict[str, Any] | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from remote_executor.payload.code.names import is_atom
 
-__all__ = ["find_origin", "is_importable", "module_of_globals"]
+__all__ = ["find_origin", "is_importable", "loaded_inside", "module_of_globals"]
 
 _OURS = "remote_executor"
 
@@ -95,6 +95,18 @@ def is_importable(name: object) -> bool:
     if module is None or name in ("__main__", "__mp_main__", "builtins"):
         return False
     return getattr(module, "__spec__", None) is not None
+
+
+def loaded_inside(module: ModuleType) -> tuple[str, ...]:
+    """Return the names of what is loaded of a package of the user's, and is found in it."""
+    if not hasattr(module, "__path__") or module.__name__ in ("__main__", _OURS):
+        return ()
+    from remote_executor.payload.modules import users_own_file
+
+    if users_own_file(module) is None:
+        return ()
+    prefix = module.__name__ + "."
+    return tuple(name for name in list(sys.modules) if name.startswith(prefix))
 
 
 def module_of_globals(space: dict[str, Any]) -> ModuleType | None:

@@ -17,12 +17,14 @@ from __future__ import annotations
 import abc
 import functools
 import sys
+import weakref
 from collections.abc import Iterable, Sequence
 from types import CellType
 from typing import Any
 
 __all__ = [
     "describe",
+    "fill_attributes",
     "fill_cell",
     "fill_class",
     "fill_enum",
@@ -59,6 +61,23 @@ def fill_cell(cell: CellType, contents: tuple[object, ...]) -> None:
     """
     for value in contents:
         cell.cell_contents = value
+
+
+def fill_attributes(obj: Any, state: tuple[Any, dict[str, Any]]) -> None:
+    """
+    Give an instance its state, and attributes that its state does not know.
+
+    Args:
+        obj: The instance.
+        state: Both.
+    """
+    own, attributes = state
+    if own is not None:
+        if hasattr(obj, "__setstate__"):
+            obj.__setstate__(own)
+        else:
+            obj.__dict__.update(own)
+    obj.__dict__.update(attributes)
 
 
 def make_class(
@@ -207,14 +226,20 @@ def fill_statement(cls: Any, state: tuple[Any, ...]) -> None:
     Args:
         cls: The class.
         state: Its globals and their names for :func:`source.bind`, what its captured variables
-            hold, its attributes, what its methods hold, and a description to compare it with.
+            hold, its attributes, what its methods hold, a description to compare it with, and the
+            names that it has at the client.
 
     Raises:
         CannotShip: If the statement makes another class here.
     """
     from remote_executor.payload import source
 
-    space, named, contents, attributes, patches, description = state
+    space, named, contents, attributes, patches, description, names = state
+    # At first what the statement makes and the client has deleted; later what it had before.
+    for name in (_had.get(cls) or set(cls.__dict__)) - names:
+        if name[:1] != "_" and name in cls.__dict__:
+            delattr(cls, name)
+    _had[cls] = names
     source.bind(space, named)
     for cell, value in contents:
         cell.cell_contents = value
@@ -234,6 +259,10 @@ def fill_statement(cls: Any, state: tuple[Any, ...]) -> None:
         for name in description.keys() | here.keys():
             if description.get(name) != here.get(name):
                 raise _differs(cls, name)
+
+
+_had: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+"""The names that classes made by their statement had at the client when they came last."""
 
 
 def _differs(cls: type, name: str) -> Exception:
@@ -485,6 +514,8 @@ def make_enum(
         space["__new__"] = _new_member
         space["__init__"] = _init_member
     for key, value in members:
+        if hasattr(value, "__get__") and sys.version_info >= (3, 11):  # pragma: no branch
+            value = enum.member(value)  # some Pythons take a partial for a method
         space[key] = value
     options: dict[str, Any] = {}
     if boundary and sys.version_info >= (3, 11):  # pragma: no branch
@@ -505,9 +536,9 @@ def fill_enum(cls: Any, state: tuple[Any, ...]) -> None:
         cls: The enum.
         state: Its parts, which were set when they were loaded; the function that makes members, if
             it is the script's, and whether this very enum has it; what members hold, by name;
-            values that lead to members, too.
+            values that lead to members, too; the names that the parts have.
     """
-    _, maker, is_own, held, more = state
+    _, maker, is_own, held, more, _ = state
     for name in ("__new__", "__init__"):
         if cls.__dict__.get(name) in (_new_member, _init_member):
             type.__delattr__(cls, name)

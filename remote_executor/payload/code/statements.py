@@ -69,7 +69,8 @@ def reduce_by_statement(pickler: Any, cls: Any) -> Reduced:
     attributes = _attributes(pickler, cls, found)
     patches = _patches(cls, found)
     description = {} if pickler.portable else describe(cls, attributes)
-    state = there, rest, contents(found.cells.values()), attributes, patches, description
+    held = contents(found.cells.values())
+    state = there, rest, held, attributes, patches, description, frozenset(cls.__dict__)
     args = found.recipe, there, found.cells, soon, first, tracker_of(cls), _hooks(cls)
     return source.define, args, state, pickler.fill_statement
 

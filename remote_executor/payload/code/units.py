@@ -17,6 +17,7 @@ from __future__ import annotations
 import builtins
 import io
 import pickle
+import sys
 from collections.abc import Callable, Container, Iterable, Sequence
 from enum import Enum
 from functools import partial
@@ -63,8 +64,14 @@ _NO_IDENTITY = (
     pickle.PickleBuffer,
 )
 
-_NO_NAMES = frozenset({REGISTERED, SUBCLASSES})
-"""What stands among the names of ``__main__`` and is none: it is loaded, and not bound."""
+MODULE = "sys.modules."
+"""Before its name, stands for a module made by hand that code imports."""
+
+
+def is_no_name(name: str) -> bool:
+    """Tell what stands among the names of ``__main__`` and is none: it is loaded, and not bound."""
+    return "." in name
+
 
 _NEVER = OF_THE_MODULE - {"__package__"}
 
@@ -79,11 +86,12 @@ class _Unsent:
 
     __slots__ = ("args",)
 
-    def __init__(self, what: str, reason: str) -> None:
-        self.args = what, reason
+    def __init__(self, what: str, reason: str, value: object) -> None:
+        kind = type(value)
+        self.args = what, reason, kind.__module__, kind.__qualname__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return mains.Unsent, self.args
+        return mains.make_unsent, self.args
 
 
 class Unit:
@@ -180,6 +188,8 @@ class Units:
         return unit
 
     def _value(self, name: str) -> Any:
+        if name.startswith(MODULE):
+            return sys.modules[name[len(MODULE) :]]
         if name == SUBCLASSES:
             return Family(family(self._main))
         if name == REGISTERED:
@@ -211,7 +221,7 @@ class Units:
         for name, value in zip(of, values, strict=True):
             if name == SUBCLASSES:
                 unit.captures.add_fetched(partial(family, self._main))
-            if name in _NO_NAMES:  # for the other names.refresh() says that it is outdated
+            if is_no_name(name):  # for the other names.refresh() says that it is outdated
                 continue
             if unit.error is not None:
                 unit.captures.add_unsent(name, value)
@@ -232,7 +242,7 @@ class Units:
                 return
         file = io.BytesIO()
         views: list[memoryview] = []
-        own = [name for name in unit.names if name not in _NO_NAMES]
+        own = [name for name in unit.names if not is_no_name(name)]
         pickler = self._make(file, keeper(views), unit.visit, own)
         pickler.dump(values)
         unit.body = file.getvalue()
@@ -299,7 +309,7 @@ class Units:
     def gone(self) -> list[str]:
         """Return the names that a worker may have and ``__main__`` has no more."""
         main = main_globals()
-        return [name for name in list(_sent) if name not in main and name not in _NO_NAMES]
+        return [name for name in list(_sent) if name not in main and not is_no_name(name)]
 
     def _reached(
         self, visit: Visit, made: dict[str, Unit], without: Container[str]
@@ -326,7 +336,7 @@ class Units:
                 seen.add(name)
                 continue
             seen.add(name)
-            if name not in self._main and name not in _NO_NAMES:
+            if name not in self._main and not is_no_name(name):
                 absent[name] = None
                 continue
             unit = self._unit(name, made)
@@ -358,7 +368,9 @@ class Units:
                 reason = str(unit.error) or type(unit.error).__name__
                 user = _user_of(name, found)
                 what = f"global {name!r}" + (f", which {user} uses," if user else "")
-                unit.body = pickle.dumps(tuple(_Unsent(what, reason) for _ in unit.names), 5)
+                unit.body = pickle.dumps(
+                    tuple(_Unsent(what, reason, self._main.get(each)) for each in unit.names), 5
+                )
                 unit.buffers = []
                 unit.serials = tuple(0 for _ in unit.names)
                 # The same for all that use it: what a worker has put in its place stays.

@@ -485,3 +485,24 @@ def test_syntax_can_be_judged_beforehand(module):
     assert caught.value.theirs == "CPython 3.9"
     assert caught.value.function == "f"
     assert compiled(recipe) is not None
+
+
+def test_the_code_of_a_decorated_function_begins_where_its_decorators_do(module):
+    made = module(
+        "import functools\n"
+        "def keep(*_): return lambda f: f\n"
+        "@keep(\n    1)\n@keep(2)\ndef f():\n    return 1\n"
+        "class C:\n    @keep()\n\n    def m(self): return 2\n"
+    )
+    for function in (made.f, made.C.m):
+        code = compiled(function_recipe(function))
+        assert code.co_firstlineno == function.__code__.co_firstlineno
+        assert list(code.co_lines())[-1] == list(function.__code__.co_lines())[-1]
+
+
+def test_a_class_without_methods_has_the_features_of_its_file(module):
+    made = module("from __future__ import annotations\nclass Tree:\n    child: Tree\n")
+    recipe = class_source(made.Tree, lambda code: facts(code).names).recipe
+    space = {"__name__": "x"}
+    exec(compile_recipe(recipe), space)
+    assert space["Tree"].__annotations__ == {"child": "Tree"}

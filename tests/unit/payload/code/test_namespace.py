@@ -10,6 +10,79 @@ from remote_executor.errors import PayloadError
 from remote_executor.payload.code import namespace
 from tests.support.payload_tasks import run_main
 
+MORE = {
+    "a module made by hand that a task imports": """
+        import sys, types
+        made = types.ModuleType("made_up")
+        made.level = 5
+        exec("class Thing:\\n    x = 3\\n", vars(made))
+        sys.modules["made_up"] = made
+        def task():
+            import made_up
+            return made_up.level
+        with Worker() as worker:
+            assert worker.call(task) == 5
+            made.level = 6
+            assert worker.call(task) == 6
+            assert worker.call(lambda thing: thing.x, made.Thing()) == 3
+        """,
+    "attributes that a base class does not pickle": """
+        import datetime, decimal, fractions
+        class Day(datetime.date): pass
+        class Price(decimal.Decimal): pass
+        class Part(fractions.Fraction): pass
+        class Own(datetime.date):
+            def __reduce__(self): return Own, (2000, 1, 1)
+        class Odd(dict): pass
+        made = [Day(2020, 1, 2), Price("1.5"), Own(2020, 1, 2), Odd(a=1)]
+        for each in made: each.note = [type(each).__name__]
+        def task(): return [getattr(each, "note", None) for each in made], made[0].day, made[3]
+        with Worker() as worker:
+            assert worker.call(task) == ([["Day"], ["Price"], None, ["Odd"]], 2, {"a": 1})
+            made[0].note.append(1)
+            assert worker.call(task)[0][0] == ["Day", 1]
+        """,
+    "attributes deleted from an enum and its members": """
+        import enum
+        class Mode(enum.Enum):
+            A = 1
+        Mode.label, Mode.A.weight = "x", 3
+        def look():
+            return getattr(Mode, "label", None), getattr(Mode.A, "weight", None), Mode.A.value
+        def add(): Mode.mine = Mode.A.mine = 1
+        def mine(): return Mode.mine, Mode.A.mine
+        for kind in Worker, OtherWorker:
+            Mode.label, Mode.A.weight = "x", 3
+            with kind() as worker:
+                assert worker.call(look) == ("x", 3, 1)
+                worker.call(add)
+                del Mode.label, Mode.A.weight
+                assert worker.call(look) == (None, None, 1)
+                assert worker.call(mine) == (1, 1)
+        """,
+    "a stand-in says of which type it stands for one": """
+        import socket, threading
+        s, lock = socket.socket(), threading.Lock()
+        s.close()
+        def task():
+            return isinstance(s, socket.socket), type(s).__name__, isinstance(s, int), s is None
+        def use(): return lock.locked()
+        with Worker() as worker:
+            assert worker.call(task) == (True, "socket", False, False)
+            try: worker.call(use)
+            except Exception as error: assert "global 'lock'" in str(error), error
+            else: raise AssertionError
+        """,
+    "a partial is a member of an enum on any Python": """
+        import enum, functools
+        class Op(enum.Enum):
+            ADD = functools.partial(lambda a, b: a + b)
+            MORE = functools.partial(lambda a, b: a * b)
+        def task(): return [each.value(2, 3) for each in Op]
+        with Worker() as worker: assert worker.call(task) == [5, 6]
+        """,
+}
+
 IDENTITY = {
     "a default": """
         M = object()
@@ -359,6 +432,28 @@ CONVERSIONS = {
 }
 
 PROGRAMS = {**CONVERSIONS, **IDENTITY, **STALE, **LOADING, **SET_BACK}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_in_two_processes(name, tmp_path):
+    assert run_main(dedent(MORE[name]), tmp_path) == ""
+
+
+def test_what_the_client_has_loaded_of_a_package_is_loaded_when_it_is_wanted(tmp_path):
+    for name, text in {"__init__": "", "part": "VALUE = 3", "other": ""}.items():
+        (tmp_path / "own_package").mkdir(exist_ok=True)
+        (tmp_path / "own_package" / f"{name}.py").write_text(text, "utf-8")
+    script = """
+        import own_package.part
+        def task(name): return getattr(own_package, name).VALUE
+        with Worker() as worker:
+            assert worker.call(task, "part") == 3
+            for name in "other", "nothing":
+                try: worker.call(task, name)
+                except AttributeError as error: assert f"no attribute '{name}'" in str(error)
+                else: raise AssertionError
+        """
+    assert run_main(dedent(script), tmp_path) == ""
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -68,7 +68,7 @@ def test_members_that_code_of_the_program_makes():
     members = [("A", rebuild.Member(1, int, (1,))), ("B", rebuild.Member(1, int, (1,)))]
     made = rebuild.make_enum(enum.EnumMeta, (int, enum.Enum), given, members, True, "", None, "6")
 
-    rebuild.fill_enum(made, ((), None, False, {"A": {"label": "a"}}, [("one", "A")]))
+    rebuild.fill_enum(made, ((), None, False, {"A": {"label": "a"}}, [("one", "A")], frozenset()))
 
     assert made.A is made.B is made(1) is made("one")
     assert (made.A.label, made.A + 1, made.A.name) == ("a", 2, "A")
