@@ -15,8 +15,8 @@ right, and where that refuses, what the program shows at home. ``measure: home``
 promises beyond fork. ``also: text`` is right as well, where README's table says so; it may be given
 more than once. ``refuses: name`` says that a refusal must name that; without it, anything that the
 program binds will do. A refusal is right if fork refuses, too, or if pickle refuses the global that
-it names. ``missing: name`` lets a program end with a RemoteModuleNotFound of that module. The program
-is preceded by a line that imports what ``oracle`` has.
+it names. ``missing: name`` lets a program end with a RemoteModuleNotFound of that module. The
+program is preceded by a line that imports what ``oracle`` has.
 """
 
 from __future__ import annotations
