@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +99,11 @@ class Blob:
             frame.set_segment(self._segment)
         return frame
 
-    def __del__(self) -> None:
-        # The garbage collector may call this in any thread, whatever that has in hand.
-        self._freed(self.number, self._segment)
+    def __del__(self, is_at_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
+        # The garbage collector may call this in any thread, whatever that has in hand. At the
+        # interpreter's end the names of modules may be None already, and nobody is there to tell.
+        if not is_at_the_end():
+            self._freed(self.number, self._segment)
 
 
 class Shares:

@@ -29,6 +29,14 @@ _MEMORY_FILE: Callable[[str], int] | None = getattr(os, "memfd_create", None)
 _references: Callable[[object], int] | None = getattr(sys, "getrefcount", None)
 
 
+def _identity(fd: int, fstat: Callable[[int], os.stat_result] = os.fstat) -> tuple[int, int] | None:
+    try:
+        status = fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class PrivateCopies:
     """Hands out writable copies of the same buffers."""
 
@@ -136,14 +144,15 @@ class PrivateCopies:
         return faults() == self._faults or unwritten(self._last)
 
     def __del__(self) -> None:
-        if self._fd >= 0 and _identity(self._fd) == self._identity:
-            os.close(self._fd)
+        if self._fd >= 0:
+            self._close()
+
+    # At the interpreter's end the names of a module may be None already; a default is there.
+    def _close(
+        self,
+        identity: Callable[[int], tuple[int, int] | None] = _identity,
+        close: Callable[[int], None] = os.close,
+    ) -> None:
+        if identity(self._fd) == self._identity:
+            close(self._fd)
             self._fd = -1
-
-
-def _identity(fd: int) -> tuple[int, int] | None:
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

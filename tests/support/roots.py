@@ -6,16 +6,18 @@ The tests on the Pythons of other Debian releases, each in a root of its own mad
     python3 tests/support/roots.py trixie                       # Python 3.13, the whole suite
     python3 tests/support/roots.py trixie pypy3 tests/contract  # PyPy, a part
     python3 tests/support/roots.py sid python3.14               # 3.15 likewise
+    python3 tests/support/roots.py sid python3.14 python3.15 tests/unit/payload  # both are there
     python3 tests/support/roots.py --why-not                    # why it cannot work here, if so
 
 Needs root, debootstrap, unshare and a mirror as apt has it. Roots stay in
 ``REMOTE_EXECUTOR_TEST_ROOTS`` (by default below the user's cache) and are used again. The tests run
-there as an ordinary user, in a copy of the checkout, and all that they start ends with them. What
-is behind the name of the Python goes to pytest.
+there as an ordinary user, in a copy of the checkout, and all that they start ends with them. The
+first Python runs them; others are there for what travels. What is behind them goes to pytest.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -32,6 +34,7 @@ PLACE = Path(
 )
 USUAL_MIRROR = "http://deb.debian.org/debian"
 USER = "tester"
+_PYTHON = re.compile(r"python3(\.\d+)?|pypy3")
 SECONDS = 1800
 """For the tests. Debootstrap and pip have as much, each."""
 
@@ -117,14 +120,18 @@ class Root:
         """Make it, unless it is there."""
         debs = PLACE / "debs"
         debs.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "usr/bin/apt-get").exists():
+        if not self.path.exists():
+            # Under another name until it is whole: one that was begun is no root.
+            begun = self.path.with_suffix(".begun")
+            shutil.rmtree(begun, ignore_errors=True)
             words = ["debootstrap", "--variant=minbase", f"--cache-dir={debs}"]
             subprocess.run(
-                [*words, self.suite, str(self.path), mirror(_sources())],
+                [*words, self.suite, str(begun), mirror(_sources())],
                 stdout=subprocess.DEVNULL,
                 timeout=SECONDS,
                 check=True,
             )
+            begun.rename(self.path)
         for name in ("resolv.conf", "hosts"):
             shutil.copy(f"/etc/{name}", self.path / "etc" / name)
         # A mirror may stand still.
@@ -145,12 +152,12 @@ class Root:
             text = "[global]\ncert = /etc/ssl/certs/of-the-host.crt\n"
             (self.path / "etc/pip.conf").write_text(text)
 
-    def install(self, python: str) -> None:
-        """Install a Python and what the tests want."""
-        packages = [*PACKAGES, python, f"{python}-venv"]
-        packages.append("pypy3-dev" if python == "pypy3" else f"{python}-dev")
+    def install(self, pythons: list[str]) -> None:
+        """Install Pythons and what the tests want."""
+        wanted = [f"{python}{part}" for python in pythons for part in ("", "-venv", "-dev")]
+        install = ["apt-get", "install", "-qy", "--no-install-recommends"]
         self.run("root", "apt-get", "update", "-q")
-        self.run("root", "apt-get", "install", "-qy", "--no-install-recommends", *packages)
+        self.run("root", *install, *PACKAGES, *wanted)
 
     def copy(self, checkout: Path) -> None:
         """Put a copy of the checkout's files into the user's home."""
@@ -171,12 +178,10 @@ class Root:
     def test(self, python: str, arguments: list[str]) -> int:
         """Install the checkout with what it needs, run pytest; return its exit code."""
         wanted = ["-e", ".", *FOR_PYPY] if python == "pypy3" else ["-e", ".[test]"]
-        script = (
-            f"cd checkout && {python} -m venv .venv-{python} && "
-            f'.venv-{python}/bin/pip install -q "$@"'
-        )
+        venv = f"../venv-{python}"  # it stays
+        script = f'cd checkout && {python} -m venv {venv} && {venv}/bin/pip install -q "$@"'
         self.run(USER, "sh", "-c", script, "sh", *wanted)
-        script = f'cd checkout && exec .venv-{python}/bin/python -m pytest "$@"'
+        script = f'cd checkout && exec {venv}/bin/python -m pytest "$@"'
         done = self._enter(USER, ["sh", "-c", script, "sh", *arguments])
         return done.returncode
 
@@ -215,14 +220,14 @@ def main(arguments: list[str]) -> int:
         print(f"roots.py: {reason}", file=sys.stderr)
         return 1
     suite, *rest = arguments
-    python = "python3"
-    if rest and re.fullmatch(r"python3(\.\d+)?|pypy3", rest[0]):
-        python, *rest = rest
+    pythons = list(itertools.takewhile(_PYTHON.fullmatch, rest))
+    rest = rest[len(pythons) :]
+    pythons = pythons or ["python3"]
     root = Root(suite)
     root.make()
-    root.install(python)
+    root.install(pythons)
     root.copy(CHECKOUT)
-    return root.test(python, rest)
+    return root.test(pythons[0], rest)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,28 @@ def test_without_arguments_it_says_how_it_is_used():
 
     assert done.returncode == 2
     assert "roots.py trixie" in done.stderr
+
+
+def test_a_root_that_was_begun_is_made_anew(monkeypatch, tmp_path):
+    monkeypatch.setattr(roots, "PLACE", tmp_path)
+    monkeypatch.setattr(roots.Root, "run", lambda *_: None)
+    made = []
+
+    def debootstrap(words, **_):
+        place = Path(words[-2])
+        made.append(place)
+        (place / "etc/apt/apt.conf.d").mkdir(parents=True)
+        if len(made) == 1:
+            raise subprocess.TimeoutExpired(words, 1)
+
+    monkeypatch.setattr(roots.subprocess, "run", debootstrap)
+    root = roots.Root("trixie")
+    with pytest.raises(subprocess.TimeoutExpired):
+        root.make()
+    assert not root.path.exists()
+
+    root.make()
+    root.make()
+
+    assert len(made) == 2
+    assert (root.path / "etc/resolv.conf").exists()
