@@ -8,6 +8,7 @@ microseconds, to look whether these values are still the same costs less than on
 
 from __future__ import annotations
 
+import builtins
 import functools
 import gc
 import sys
@@ -42,6 +43,7 @@ __all__ = [
 
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented)}
+    | {getattr(builtins, "sentinel", bool)}  # from Python 3.15 on
 )
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _LOOK_AT_ALL = frozenset({"globals", "eval", "exec", "vars"})

@@ -367,13 +367,16 @@ def _units(filename: str, space: dict[str, Any]) -> Iterator[_Unit]:
     # What was recorded, and what came here as source.
     for recipe in reversed(source.units.get(filename, [])):
         yield _unit_of_recipe(recipe)
-    lines = linecache.getlines(filename, space) or _command(filename, space)
+    # What has no loader is not asked for one: Python 3.15 warns of that.
+    spec_loader = getattr(space.get("__spec__"), "loader", None)
+    loaded = space if spec_loader or space.get("__loader__") else None
+    lines = linecache.getlines(filename, loaded) or _command(filename, space)
     before = "".join(lines)
     if lines:
         yield from _unit_of_text(before, filename)
     # It may have been read before the module was loaded anew.
     linecache.checkcache(filename)
-    now = "".join(linecache.getlines(filename, space))
+    now = "".join(linecache.getlines(filename, loaded))
     if now and now != before:
         yield from _unit_of_text(now, filename)
 

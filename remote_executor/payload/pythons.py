@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-__all__ = ["Abroad", "abroad", "alias_renamed", "python_words"]
+__all__ = ["Abroad", "abroad", "alias_renamed", "python_words", "reduce_timezone"]
 
 _RENAMED = {"pathlib._local": "pathlib"}
 """Modules of Python that pickles of newer versions name, and where older ones have the same."""
@@ -54,11 +55,26 @@ def python_words(implementation: str = "", version: tuple[int, ...] = ()) -> str
 
 
 def alias_renamed() -> None:
-    """Let pickles of newer Pythons find the modules that these have renamed."""
+    """
+    Let each Python load what the other pickles of its own library.
+
+    Modules that newer ones have renamed are found, and PyPy pickles time zones as CPython does.
+    """
     from importlib import import_module
+
+    if sys.implementation.name == "pypy":
+        import copyreg
+        import datetime
+
+        copyreg.pickle(datetime.timezone, reduce_timezone)
 
     for name, home in _RENAMED.items():
         try:
             import_module(name)
         except ImportError:
             sys.modules[name] = import_module(home)
+
+
+def reduce_timezone(zone: Any) -> tuple[Any, ...]:
+    """Say how to make a time zone. PyPy's own way tells what is in it there, and not in CPython."""
+    return type(zone), zone.__getinitargs__()

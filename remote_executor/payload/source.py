@@ -234,8 +234,9 @@ def make_function(
     return FunctionType(code, space, code.co_name, None, _closure(code, cells))
 
 
-def _closure(code: CodeType, cells: dict[str, CellType]) -> tuple[CellType, ...]:
-    return tuple(cells.get(name) or CellType() for name in code.co_freevars)
+def _closure(code: CodeType, cells: dict[str, CellType]) -> tuple[CellType, ...] | None:
+    # None where there are none: PyPy refuses an empty one.
+    return tuple(cells.get(name) or CellType() for name in code.co_freevars) or None
 
 
 def fill_function(function: FunctionType, state: tuple[Any, ...]) -> None:

@@ -537,7 +537,8 @@ def _reduce_sentinel(obj: Any) -> tuple[Any, ...]:
 _SENTINELS: dict[type, str] = {
     type(getattr(dataclasses, name)): name
     for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
-    if hasattr(dataclasses, name)
+    # From Python 3.15 on some are of a type of Python's own, which pickles them by name.
+    if type(getattr(dataclasses, name, None)).__module__ == "dataclasses"
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import pathlib
 import pickle
 import sys
@@ -32,3 +33,12 @@ def test_modules_that_newer_pythons_renamed_are_found(monkeypatch):
     assert pickle.loads(b"\x80\x04cpathlib._later\nPurePosixPath\n.") is pathlib.PurePosixPath
     assert sys.modules["json"] is not pathlib
     monkeypatch.delitem(sys.modules, "pathlib._later")
+
+
+def test_time_zones_go_as_what_makes_them_again():
+    """PyPy's own way names what CPython's time zones do not have."""
+    named = datetime.timezone(datetime.timedelta(hours=2), "there")
+    for zone in (datetime.timezone.utc, datetime.timezone(datetime.timedelta(hours=-3)), named):
+        make, args = pythons.reduce_timezone(zone)
+
+        assert (make(*args), make(*args).tzname(None)) == (zone, zone.tzname(None))

@@ -236,3 +236,11 @@ def test_errors_in_it_show_its_lines():
         there(deftask_source("def f():\n    return 1 / 0\n"))()
 
     assert "return 1 / 0" in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_captures_nothing_has_no_closure():
+    """An empty one is refused by PyPy."""
+    captured = 1
+
+    assert source._closure((lambda: 1).__code__, {}) is None
+    assert len(source._closure((lambda: captured).__code__, {})) == 1
