@@ -564,7 +564,7 @@ class Driver:
                 if not known.use(part.number):
                     self._send_part(peer, server, part)
             needs = task.blobs or function.parts
-            if needs or task.timeout is not None or task.pinned is not None:
+            if needs or task.timeout is not None or task.pinned is not None or task.priority:
                 flags |= Flag.OPTIONED
                 self._send_options(session, task)
             frame = make_frame(TASK, task.id, body, buffers, aux=function.number, flags=flags)
@@ -656,6 +656,8 @@ class Driver:
                 fields["grace"] = task.grace
         if task.pinned is not None:
             fields["worker"] = task.pinned
+        if task.priority:
+            fields["priority"] = task.priority
         parts = () if task.function is None else task.function.parts
         if task.blobs or parts:
             fields["blobs"] = [each.number for each in (*task.blobs, *parts)]
@@ -1172,7 +1174,8 @@ class Driver:
         form = task.abroad if peer.foreign else None
         body = form[1] if isinstance(form, tuple) else task.body or b""
         flags = task.flags
-        if task.blobs or task.function.parts or task.timeout is not None or task.pinned is not None:
+        needs = task.blobs or task.function.parts
+        if needs or task.timeout is not None or task.pinned is not None or task.priority:
             flags |= Flag.OPTIONED  # the server has kept its options
         number = task.function.number
         peer.session.send(make_frame(TASK, task.id, body, task.buffers, aux=number, flags=flags))

@@ -49,6 +49,9 @@ AHEAD_SECONDS = 0.005
 """How much work a worker is given ahead of time."""
 
 AHEAD_MOST = 256
+AHEAD_PRIOR = 16
+"""The same where tasks have priorities, since what is given ahead may have to be taken back."""
+
 SHORT_SECONDS = 0.005
 """Of tasks up to this long a worker is given several."""
 
@@ -168,6 +171,7 @@ class PoolSession:
         "open",
         "pinned",
         "pins",
+        "priorities",
         "queue",
         "seconds",
         "stale",
@@ -192,6 +196,8 @@ class PoolSession:
         # Tasks for a certain worker: queued ones by index, and the index of every unsettled one.
         self.pinned: dict[int, deque[int]] = {}
         self.pins: dict[int, int] = {}
+        # Those that are not 0.
+        self.priorities: dict[int, int] = {}
         self.workers: dict[int, PoolWorker] = {}
         self.idle: dict[PoolWorker, None] = {}
         self.busy: dict[PoolWorker, None] = {}
@@ -342,6 +348,7 @@ class Pool:
         session.stale = 0
         session.pinned.clear()
         session.pins.clear()
+        session.priorities.clear()
         del self.sessions[session]
         for table in (self._dirty, self._waiting, self._lagging):
             table.pop(session, None)
@@ -353,10 +360,51 @@ class Pool:
 
     def queue(self, session: PoolSession, ids: Sequence[int]) -> None:
         """Take tasks that any worker of the session may run. Ids must be new."""
+        if session.priorities:
+            for id in ids:
+                self.queue_prior(session, id, 0)
+            return
         session.tasks.update(dict.fromkeys(ids))
         session.queue.extend(ids)
         self._waiting[session] = None
         self._dirty[session] = None
+
+    def queue_prior(self, session: PoolSession, id: int, priority: int) -> None:
+        """Take a task that goes before those of a lower priority, and after all others."""
+        session.tasks[id] = None
+        priorities, queue = session.priorities, session.queue
+        if priority:
+            priorities[id] = priority
+        for worker in list(session.busy):
+            if any(priorities.get(other, 0) < priority for other in worker.assigned):
+                self._recall(worker, priority)
+        place = len(queue)
+        if queue and priorities.get(queue[-1], 0) < priority:
+            place = next(
+                at for at, other in enumerate(queue) if priorities.get(other, 0) < priority
+            )
+        queue.insert(place, id)
+        self._waiting[session] = None
+        self._dirty[session] = None
+
+    def _recall(self, worker: PoolWorker, priority: int) -> None:
+        """Have back what a worker was given ahead, if something of it is less urgent than that."""
+        session = worker.session
+        priorities, queue, pins = session.priorities, session.queue, session.pins
+        unread = self._tokens.reclaim(worker)
+        back = [id for id in unread if priorities.get(id, 0) < priority and id not in pins]
+        self._tokens.restore(worker, [id for id in unread if id not in back])
+        for id in reversed(back):
+            del worker.assigned[id]
+            session.tasks[id] = None
+            mine = priorities.get(id, 0)
+            # Before those of its own priority, since it was the first of them.
+            places = (at for at, other in enumerate(queue) if priorities.get(other, 0) <= mine)
+            queue.insert(next(places, len(queue)), id)
+        if worker.left is not None:
+            worker.left += len(back)
+        if not worker.assigned:
+            self._dry[worker] = None
 
     def begin(self, session: PoolSession, id: int, now: float) -> PoolWorker | None:
         """
@@ -430,6 +478,7 @@ class Pool:
             id = session.queue.pop()
             if id in session.tasks:
                 del session.tasks[id]
+                session.priorities.pop(id, None)
                 taken.append(id)
             else:
                 session.stale -= 1
@@ -539,9 +588,10 @@ class Pool:
                 del tasks[id]
             else:
                 strange = [*strange, id]
-        if session.pins:
+        if session.pins or session.priorities:
             for id in ids:
                 session.pins.pop(id, None)
+                session.priorities.pop(id, None)
         count = len(ids)
         mean = micros / (count * 1e6)
         if session.seconds is None:
@@ -578,6 +628,7 @@ class Pool:
         for id in died:
             del session.tasks[id]
             session.pins.pop(id, None)
+            session.priorities.pop(id, None)
         self._move(worker, GONE)
         return died
 
@@ -631,6 +682,21 @@ class Pool:
                 if len(worker.assigned) < least:
                     least = len(worker.assigned)
         return least
+
+    def precedes(self, worker: PoolWorker, id: int, other: PoolWorker) -> bool:
+        """
+        Whether what a worker was given last is to begin before a task of another worker.
+
+        Args:
+            worker: The other worker.
+            id: Its task.
+            other: The worker that was given something before.
+        """
+        session = worker.session
+        if session is not other.session or not other.assigned or not session.priorities:
+            return False
+        priorities = session.priorities
+        return priorities.get(next(iter(other.assigned)), 0) > priorities.get(id, 0)
 
     def is_provided_for(self) -> bool:
         """Whether all slots are held, by tasks that take a while and have successors waiting."""
@@ -839,7 +905,8 @@ class Pool:
         if seconds is None:
             return 2
         if seconds < SHORT_SECONDS:
-            return min(AHEAD_MOST, max(2, int(AHEAD_SECONDS / max(seconds, 1e-6))))
+            most = AHEAD_PRIOR if session.priorities else AHEAD_MOST
+            return min(most, max(2, int(AHEAD_SECONDS / max(seconds, 1e-6))))
         return 2 if seconds < LONG_SECONDS else 1
 
     def _fill(
@@ -982,6 +1049,7 @@ class Pool:
 
     def _unqueue(self, session: PoolSession, id: int) -> None:
         del session.tasks[id]
+        session.priorities.pop(id, None)
         index = session.pins.pop(id, None)
         if index is None:
             session.stale += 1
@@ -1005,6 +1073,7 @@ class Pool:
         for id in taken:
             del session.tasks[id]
             session.pins.pop(id, None)
+            session.priorities.pop(id, None)
 
     def _restore(self, worker: PoolWorker, unread: list[int], taken: list[int]) -> None:
         """Let a worker keep what it had not begun, but for what was taken."""
@@ -1071,6 +1140,7 @@ class Pool:
             assert sorted([*given, *queued, *pinned]) == sorted(session.tasks)
             assert given == {id: w for id, w in session.tasks.items() if w is not None}
             assert session.pins.keys() <= session.tasks.keys()
+            assert session.priorities.keys() <= session.tasks.keys()
             for worker in workers:
                 assert worker.left is None or worker.left >= 0
                 if worker.state in (STARTING, IDLE):

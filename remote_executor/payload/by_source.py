@@ -26,6 +26,7 @@ from remote_executor.payload.by_value import (
 )
 from remote_executor.payload.captures import LRU_CACHE, facts, is_code
 from remote_executor.payload.code import namespace
+from remote_executor.payload.code.alone import goes_alone
 from remote_executor.payload.code.annotations import annotations_of
 from remote_executor.payload.code.bundles import (
     copied_bundle,
@@ -106,7 +107,7 @@ class _BySource:
             ((), (), named),
             imported_submodules(func.__code__, values),
         )
-        make = recipe, self.new_space(space, wanted), cells
+        make = recipe, self.new_space(space, wanted, alone=goes_alone(func)), cells
         args = self.identity(func), source.make_function, make
         return namespace.make_function, args, state, None, None, source.fill_function
 

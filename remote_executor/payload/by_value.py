@@ -10,8 +10,10 @@ It imports cloudpickle, and so it is imported when the first object needs it.
 
 from __future__ import annotations
 
+import builtins
 import copyreg
 import functools
+import importlib
 import io
 import itertools
 import os
@@ -26,12 +28,14 @@ from remote_executor.payload import mains, source
 from remote_executor.payload.captures import (
     LRU_CACHE,
     facts,
+    is_code,
     is_dispatcher,
     is_fixed,
     is_lru_cache,
     reduce_method_by_dispatch,
 )
 from remote_executor.payload.code import cloudpickle_inside, namespace, rebuild
+from remote_executor.payload.code.alone import goes_alone
 from remote_executor.payload.code.annotations import annotations_of
 from remote_executor.payload.code.calls import is_future, keeps_data
 from remote_executor.payload.code.cloudpickle_inside import tracker_of
@@ -133,6 +137,18 @@ class Global:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return namespace.import_attribute, self.args
+
+
+class Imported:
+    """Unpickles to a module that can be imported."""
+
+    __slots__ = ("args",)
+
+    def __init__(self, module: ModuleType) -> None:
+        self.args = (module.__name__,)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, self.args
 
 
 class Space:
@@ -242,12 +258,15 @@ class _Pickler(cloudpickle_inside.Pickler):
     def space(self, space: dict[str, Any], wanted: Iterable[str] = ()) -> Any:
         """Return what unpickles to globals; None to have new ones made."""
 
-    def new_space(self, space: dict[str, Any], wanted: Iterable[str]) -> Any:
-        """Return what unpickles to globals, new ones if need be."""
-        found = self.space(space, wanted)
+    def new_space(
+        self, space: dict[str, Any], wanted: Iterable[str], *, alone: bool = False
+    ) -> Any:
+        """Return what unpickles to globals, new ones if need be, or if they are to be."""
+        found = None if alone else self.space(space, wanted)
         if found is None:
             args = space, source.new_space, space.get("__name__"), space.get("__file__")
-            found = self._spaces.setdefault(id(space), Space(*args))
+            key = -id(space) if alone else id(space)
+            found = self._spaces.setdefault(key, Space(*args))
         return found
 
     def need(self, wanted: Iterable[str]) -> tuple[Any, ...]:
@@ -405,11 +424,18 @@ class WorkerPickler(_Pickler):
             if self.main.get("__package__"):  # python -m: relative imports start from it
                 self.visit.names["__package__"] = None
             return {}
-        found = {name: space[name] for name in wanted if name in space and name not in SKIPPED}
-        return {} if self._is_imported(space, found) else found
+        found = _named(space, wanted)
+        return {} if self._is_imported(space, found, wanted) else found
 
-    def _is_imported(self, space: dict[str, Any], found: dict[str, Any]) -> bool:
-        """Whether a function's globals are to be a module's own there: it keeps state in them."""
+    def _is_imported(
+        self, space: dict[str, Any], found: dict[str, Any], wanted: Iterable[str]
+    ) -> bool:
+        """
+        Whether a function's globals are to be a module's own there.
+
+        They are if the module has data that the function names, or may get some: what an
+        initializer or another task has set there counts then, as for the module's own functions.
+        """
         module = module_of_globals(space)
         if module is None:
             return False
@@ -417,7 +443,12 @@ class WorkerPickler(_Pickler):
             return True
         if not cloudpickle_inside.goes_by_name(module):
             return False
-        return not all(map(is_fixed, found.values()))
+        if not all(map(is_fixed, found.values())):
+            return True
+        data = any(not is_code(value) for value in found.values())
+        later = any(name not in space and not hasattr(builtins, name) for name in wanted)
+        # Where the module is not to be had, what the function names must be copied.
+        return (data or later) and plain_copies(found) is not None
 
     def space(self, space: dict[str, Any], wanted: Iterable[str] = ()) -> Any:
         """
@@ -429,8 +460,8 @@ class WorkerPickler(_Pickler):
         """
         if space is self.main:
             return Space(space, mains.namespace)
-        found = {name: space[name] for name in wanted if name in space and name not in SKIPPED}
-        if not self._is_imported(space, found):
+        found = _named(space, wanted)
+        if not self._is_imported(space, found, wanted):
             return None
         made = self._spaces.get(id(space))
         if made is None:
@@ -467,7 +498,7 @@ class WorkerPickler(_Pickler):
                 self.inner.add(id(obj))
                 return inner
             by_hand = is_by_hand(sys.modules.get(obj.__module__))
-            if kind is FunctionType and by_hand:
+            if (kind is FunctionType and by_hand) or goes_alone(obj):
                 return self._dynamic_function_reduce(obj)
             if kind is not FunctionType and (by_hand or not goes_by_reference(obj)):
                 return self.reduce_class(obj)
@@ -517,7 +548,7 @@ class WorkerPickler(_Pickler):
         """
         space = func.__globals__
         files[func.__code__.co_filename] = None
-        named = self.reach(space, wanted)
+        named = _named(space, wanted) if goes_alone(func) else self.reach(space, wanted)
         known = facts(func.__code__)
         for name in known.imports:
             if is_by_hand(sys.modules.get(name)):
@@ -567,13 +598,17 @@ class WorkerPickler(_Pickler):
         # cloudpickle overlooks what the body of a class in the function names.
         wanted = dict.fromkeys((*state[1]["__globals__"], *facts(func.__code__).names))
         state[1]["__globals__"] = self.met_function(func, wanted)
-        space = self.space(func.__globals__, wanted)
+        space = None if goes_alone(func) else self.space(func.__globals__, wanted)
         args = args[0], space if space is not None else args[1], *args[2:]
         args = self.identity(func), maker, args
         state[1]["__closure__"] = ()
         contents = [(cell, _contents(cell)) for cell in func.__closure__ or ()]
         state = state, mains.main_name(func), contents
         return namespace.make_function, args, state, None, None, mains.fill_function
+
+
+def _named(space: dict[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+    return {name: space[name] for name in wanted if name in space and name not in SKIPPED}
 
 
 _SINGLE = frozenset({type(None), type(...), type(NotImplemented)})
@@ -590,7 +625,7 @@ def plain_copies(found: dict[str, Any]) -> dict[str, bytes] | None:
     """Return pickles of globals of a module, if all of them are data or go by name."""
     copies = {}
     for name, value in found.items():
-        plain = plainly(value)
+        plain = plainly(Imported(value) if type(value) is ModuleType else value)
         if plain is None or plain[1]:
             return None
         copies[name] = plain[0]

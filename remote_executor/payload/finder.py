@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from remote_executor.errors import CannotShip
 from remote_executor.payload import source
+from remote_executor.payload.code.alone import send_alone
 from remote_executor.payload.code.annotations import OF_A_CLASS_BODY
 from remote_executor.payload.pythons import python_words
 from remote_executor.payload.source import (
@@ -610,7 +611,7 @@ def check_syntax(recipe: Recipe, implementation: str, version: tuple[int, ...]) 
 
 def deftask(function: F) -> F:
     """
-    Mark a function as one to be sent, and record its source now. Comes from lfarm's ``deftask``.
+    Mark a function as one to be sent by its definition. Comes from lfarm's ``deftask``.
 
     ::
 
@@ -620,9 +621,12 @@ def deftask(function: F) -> F:
 
         ex.submit(area, 3, height=4)
 
-    Most functions need no mark: their source is looked for when they go to another version of
-    Python. This records it in time, whatever becomes of the file, and says at once if there is
-    none. The function itself stays what it is.
+    Most functions need no mark. This is for one of a module that servers lack or cannot import: its
+    definition goes alone, with the values of the globals that it names, and what else the module
+    imports is not needed there. For other versions of Python its source is recorded in time,
+    whatever becomes of the file, and it is said at once if there is none; but a program that is
+    typed in or comes by a pipe has none, and its functions travel as others of it do. The function
+    itself stays what it is.
 
     Args:
         function: A function written in Python.
@@ -636,5 +640,10 @@ def deftask(function: F) -> F:
     """
     if not isinstance(function, FunctionType):
         raise TypeError(f"deftask is for functions written in Python, not {function!r}")
-    function_recipe(function)
+    try:
+        function_recipe(function)
+    except CannotShip:
+        if function.__module__ != "__main__":
+            raise
+    send_alone(function)
     return function

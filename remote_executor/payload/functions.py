@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
 from remote_executor.payload.code import registrations
+from remote_executor.payload.code.alone import goes_alone
 from remote_executor.payload.code.names import names
 from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.pickles import (
@@ -338,7 +339,7 @@ class FunctionCache:
         self, function: Callable[..., Any], extra: Names, key: Key, before: _Entry | None
     ) -> Encoded:
         captures: Captures | None = None
-        plain = plainly(function) if not extra else None
+        plain = plainly(function) if not extra and not goes_alone(function) else None
         if plain is not None and plain[0].endswith(_BY_NAME):
             encoded = Encoded(*plain, pure=True)
         else:

@@ -39,6 +39,7 @@ from remote_executor.net.streams import SocketStream
 from remote_executor.payload.libraries import installed
 from remote_executor.printable import printable, printable_lines
 from remote_executor.server.asking import Asking
+from remote_executor.server.begin_order import BeginOrder
 from remote_executor.server.sharing import Incoming, Memory, Room, Sharing
 from remote_executor.server.strangers import MOST_STRANGERS, Progress, Strangers, network_of
 from remote_executor.server.token_pipe import ALONG, TokenPipes
@@ -525,7 +526,9 @@ class Supervisor:
         )
         self.places: dict[str, str] = {}
         """The ids of sessions by what a client says when it comes back to one."""
-        self.pool = Pool(slots, TokenPipes())
+        tokens = TokenPipes()
+        self.pool = Pool(slots, tokens)
+        self._begin_order = BeginOrder(self.pool, tokens.unread)
         self.host = socket.gethostname()
         self.memory = Memory()
         self.id = os.urandom(16).hex()
@@ -1095,8 +1098,11 @@ class Supervisor:
             grace = options.get("grace")
             if isinstance(grace, (int, float)) and 0 <= grace < LONGEST_TIMEOUT:
                 client.graces[id] = grace
+        priority = options.get("priority")
         if isinstance(index, int) and not client.broken:
             self.pool.queue_pinned(client.pool, id, index)
+        elif isinstance(priority, int) and not client.broken:
+            self.pool.queue_prior(client.pool, id, priority)
         else:
             self._queue(client, [id])
 
@@ -1342,6 +1348,8 @@ class Supervisor:
                         self._give_blob(client, process, number)
             if frame.segment is not None:
                 client.sharing.given(process, frame)
+        if process.pool.session.priorities:
+            self._begin_order.wait_for_turn(process.pool, ids[0])
         self._want_writing(process, not process.give(frames))
         seconds = process.pool.session.seconds
         self._quick = len(ids) == 1 and seconds is not None and seconds * 1e6 < QUICK_MICROS

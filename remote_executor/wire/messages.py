@@ -136,8 +136,8 @@ class Flag(enum.IntFlag):
     """The buffers are in a shared-memory segment whose descriptor came along."""
     OPTIONED = 16
     """TASK: an OPTIONS frame of the same id went before, with fields that may be missing: timeout
-    in seconds, worker (the index of the one that is to run it), blobs (the numbers of the shared
-    objects and of the parts of its function that it needs)."""
+    and grace in seconds, worker (the index of the one that is to run it), priority, blobs (the
+    numbers of the shared objects and of the parts of its function that it needs)."""
     UNLOADED = 32
     """FAILURE: the function or its arguments could not be unpickled."""
     SHARED = 64

@@ -117,6 +117,14 @@ class PoolHistory(RuleBasedStateMachine):
         self.pool.queue(session, ids)
 
     @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), priority=st.sampled_from([-1, 0, 1, 2]))
+    def task_with_a_priority(self, data, priority):
+        session = data.draw(st.sampled_from(self.sessions))
+        id, self.next_id = self.next_id, self.next_id + 1
+        self.open[id] = session
+        self.pool.queue_prior(session, id, priority)
+
+    @precondition(lambda self: self.sessions)
     @rule(data=st.data())
     def task_that_comes_alone(self, data):
         session = data.draw(st.sampled_from(self.sessions))

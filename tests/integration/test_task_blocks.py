@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from remote_executor import TaskKilled
+from remote_executor import FarmExecutor, TaskKilled
 from remote_executor.parallel import future, make_kernel, task_category, task_priority
 from tests.support import tasks
 from tests.support.scale import scaled
@@ -93,3 +93,25 @@ def test_a_broadcast_of_the_current_executor_has_the_category(own, tmp_path):
     assert own.kill_tasks("etl", grace=0) == 2
     thread.join(LIMIT)
     assert not thread.is_alive()
+
+
+# -- priorities
+
+
+def test_what_waits_at_a_server_goes_by_priority(tmp_path):
+    path, release = tmp_path / "order", tmp_path / "release"
+    with FarmExecutor(1) as executor:
+        for _ in range(20):
+            executor.submit(tasks.nothing).result(LIMIT)  # so much is sent ahead
+        held = executor.submit(tasks.hold, tmp_path / "held", release)
+        wait_until((tmp_path / "held").exists, 20)
+        found = []
+        for name in ("low", "normal", "low", "high", "normal", "high"):
+            found.append(executor.options(priority=name).submit(tasks.record, path, name))
+            executor._driver.settle_down()  # so that it is sent before the next one is there
+        assert executor.status().sent == 7
+        release.touch()
+        for each in (held, *found):
+            each.result(LIMIT)
+    order = path.read_text().split()
+    assert sorted(order, key=["high", "normal", "low"].index) == order

@@ -1095,3 +1095,57 @@ def test_a_task_runs_as_soon_as_a_worker_has_it_with_none_before_it(shell):
     assert shell.pool.running(session, [first, second, third]) == []
     shell.assign()
     assert shell.pool.running(session, [third, second, first, 10**6]) == [first]
+
+
+# ------------------------------------------------------------------------- priorities
+
+
+def test_what_waits_goes_by_priority_and_within_one_in_order(shell):
+    session = shell.open(limit=1)
+    for id, priority in enumerate([0, -1, 1, 0, 2, -1, 1]):
+        shell.pool.queue_prior(session, id, priority)
+    shell.pool.queue(session, [7, 8])
+    shell.pool.check()
+
+    assert list(session.queue) == [4, 2, 6, 0, 3, 7, 8, 1, 5]
+
+
+def test_priorities_are_forgotten_with_their_tasks(shell):
+    session = shell.open(limit=1)
+    (worker,) = shell.warm(session, 1, 1e-3)
+    for id in range(100, 106):
+        shell.pool.queue_prior(session, id, id % 3 - 1)
+    shell.assign()
+    shell.finish(worker)
+    shell.pool.take_back(session, [104])
+    shell.pool.take_back_newest(session, 1)
+    shell.pool.check()
+    shell.drain(session)
+    assert not session.priorities
+
+
+def test_what_is_more_urgent_precedes_what_another_worker_is_given(shell):
+    session = shell.open()
+    shell.warm(session, 2, 1.0)
+    shell.pool.queue_prior(session, 101, 1)
+    shell.pool.queue_prior(session, 102, 0)
+    given = {ids[0]: worker for worker, ids in ids_given(shell.assign()).items()}
+
+    assert list(given) == [101, 102], "the urgent one first"
+    assert shell.pool.precedes(given[102], 102, given[101])
+    assert not shell.pool.precedes(given[101], 101, given[102])
+    assert not shell.pool.precedes(given[101], 101, given[101])
+
+
+def test_what_was_given_ahead_comes_back_for_something_more_urgent(shell):
+    session = shell.open(limit=1)
+    (worker,) = shell.warm(session, 1, 1e-3)
+    (running,) = shell.queue(session)
+    shell.assign()
+    shell.begin(worker)
+    for id, priority in ((101, 0), (102, 0), (103, 1), (104, 2)):
+        shell.pool.queue_prior(session, id, priority)
+        shell.assign()
+
+    assert list(worker.assigned) == [running, 104, 103, 101, 102]
+    assert list(shell.pipes.pipes[worker]) == [104, 103, 101, 102]
