@@ -1112,14 +1112,16 @@ class Driver:
 
     def _on_begun(self, peer: Peer, server: Server, frame: Frame) -> None:
         ids = decode_ids(frame.body)
-        for task in self.scheduler.begun(server, ids):
-            if task.feed is None and isinstance(task.sink, FarmFuture):
-                self.deliver(task.sink.set_begun)
         if frame.id:
+            # Some may have a worker that only starts, so that they can be cancelled still.
             found = [server.inflight[id] for id in ids if id in server.inflight]
             inquiry = self._inquiries.answer(frame.id, found)
             if inquiry is not None:
                 self.deliver(inquiry.answered.set)
+            return
+        for task in self.scheduler.begun(server, ids):
+            if task.feed is None and isinstance(task.sink, FarmFuture):
+                self.deliver(task.sink.set_begun)
 
     def _on_taken_back(self, peer: Peer, server: Server, frame: Frame) -> None:
         self._silent.discard(server)

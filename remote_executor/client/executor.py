@@ -402,8 +402,8 @@ class _Face(Executor):
         """
         Stop all running tasks of a category (lfarm's kill-tasks). Waiting ones are not touched.
 
-        A task runs as soon as a worker has begun it, however short a time ago: the servers are
-        asked.
+        A task runs as soon as it has a slot, however short a time ago, also while its worker is
+        being started: the servers are asked.
 
         Args:
             category: As given to :meth:`options`; "default" for tasks without one.
@@ -434,7 +434,7 @@ class _Face(Executor):
         """
         Return the categories of the tasks that run now, with None for each idle slot.
 
-        A task runs as soon as a worker has begun it: the servers are asked.
+        A task runs as soon as it has a slot: the servers are asked.
         """
         driver = self._driver
         driver.settle_down()

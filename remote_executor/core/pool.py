@@ -546,15 +546,34 @@ class Pool:
 
     def running(self, session: PoolSession, ids: Iterable[int]) -> list[int]:
         """
-        Return which of these tasks workers have begun, or begin now, since none is before them.
+        Return which of these tasks hold a slot.
 
-        Read what the workers have finished first.
+        They are those that workers have begun, or begin now, since none is before them; and those
+        for which a worker is being started. Read what the workers have finished first.
         """
+        next_ones = self._for_starting(session) if session.starting else ()
         found = []
         for id in ids:
             worker = session.tasks.get(id)
-            if worker is not None and worker.state is BUSY and next(iter(worker.assigned)) == id:
+            if worker is None:
+                if id in next_ones:
+                    found.append(id)
+            elif worker.state is BUSY and next(iter(worker.assigned)) == id:
                 found.append(id)
+        return found
+
+    def _for_starting(self, session: PoolSession) -> set[int]:
+        """Return the queued tasks that workers which start now will be given first."""
+        found = {
+            queue[0]
+            for index, queue in session.pinned.items()
+            if index in session.workers and session.workers[index].state is STARTING
+        }
+        for id in session.queue:
+            if len(found) >= session.starting:
+                break
+            if id in session.tasks:
+                found.add(id)
         return found
 
     # ------------------------------------------------------------------- workers

@@ -273,7 +273,7 @@ class PoolHistory(RuleBasedStateMachine):
             if worker.session is session and worker.state is WorkerState.BUSY
         }
         assert begun <= set(running)
-        assert len(running) <= len(session.busy)
+        assert len(running) <= session.holding
 
     @rule()
     def look_who_has_begun(self):

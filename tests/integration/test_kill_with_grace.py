@@ -293,7 +293,9 @@ def with_a_thread(folder):
 # -- kill_tasks however young they are
 
 
-def test_kill_tasks_reaches_a_task_that_has_just_begun(own):
+@pytest.mark.parametrize("grace", [0, None])
+def test_kill_tasks_reaches_a_task_that_has_just_begun(own, grace):
+    """Also if its worker is only being started, since the one before was killed."""
     own.broadcast(abs, 1)
     view = own.options(category="young")
     for _ in range(25):
@@ -301,9 +303,8 @@ def test_kill_tasks_reaches_a_task_that_has_just_begun(own):
         time.sleep(0.005)
         assert own.task_categories_running().count("young") == 1
         assert own.kill_tasks("young", dry_run=True) == 1
-        assert own.kill_tasks("young", grace=0) == 1
+        assert own.kill_tasks("young", grace=grace) == 1
         assert isinstance(future.exception(LIMIT), TaskKilled)
-        own.broadcast(abs, 1)
 
 
 def test_kill_tasks_reaches_several_and_leaves_what_waits(own):

@@ -1149,3 +1149,18 @@ def test_what_was_given_ahead_comes_back_for_something_more_urgent(shell):
 
     assert list(worker.assigned) == [running, 104, 103, 101, 102]
     assert list(shell.pipes.pipes[worker]) == [104, 103, 101, 102]
+
+
+def test_a_task_for_which_a_worker_is_being_started_has_its_slot(shell):
+    session = shell.open(limit=2)
+    first, second, third = shell.queue(session, 3)
+    shell.pool.queue_pinned(session, 100, 1)
+    shell.assign()
+    ids = [first, second, third, 100]
+    assert session.starting == 2
+    assert len(shell.pool.running(session, ids)) == 2
+
+    for id in shell.pool.running(session, ids):
+        assert shell.pool.dismiss(session, id) == (Verdict.DROPPED, None)
+    shell.ready()
+    assert len(session.tasks) == 2
