@@ -12,6 +12,7 @@ import hashlib
 import importlib.resources
 import io
 import json
+import re
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,14 @@ HALVES = MARK.partition("-")
 
 SCRIPT = (
     f"m={HALVES[0]}-; "
+    # What a setup line calls, such as "module", may be there in login shells only.
+    'case ${1%% *} in *=*) ;; *) command -v "${1%% *}" >/dev/null 2>&1 || '
+    "{ [ -r /etc/profile ] && . /etc/profile </dev/null >&2; };; esac; "
     'set -f; eval "$1" </dev/null >&2 || '
     f'{{ s=$?; echo; echo "${{m}}{HALVES[2]} setup $s"; exit 1; }}; '
     "shift; t=; "
     'for p in "$@"; do '
+    'case $p in "~"/*) p=$HOME/${p#??};; esac; '
     'command -v "$p" >/dev/null 2>&1 || continue; '
     'v=$("$p" -I -S -c '
     '"import sys;print(sys.version_info>=(3,10),sys.version.split()[0])" </dev/null 2>&1); '
@@ -108,6 +113,9 @@ def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, Traversable]
             yield inner, each
 
 
+_HOME = re.compile(r"^\$(HOME|\{HOME\})/")
+
+
 def boot_command(host: SSHHost) -> str:
     """
     Return what the login shell is to run.
@@ -115,7 +123,7 @@ def boot_command(host: SSHHost) -> str:
     Args:
         host: Whose ``python`` and ``setup`` count.
     """
-    pythons = PYTHONS if host.python is None else (host.python,)
+    pythons = PYTHONS if host.python is None else (_HOME.sub("~/", host.python),)
     words = [host.setup or ":", *pythons]
     return f"exec sh -c '{SCRIPT}' sh " + " ".join(map(quote_for_any_shell, words))
 

@@ -7,7 +7,9 @@ neither.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import os
+import threading
+from typing import IO, TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
@@ -17,7 +19,28 @@ if TYPE_CHECKING:
     from remote_executor.launch.stages import Progress
     from remote_executor.net.addresses import Address
 
-__all__ = ["TRY_OPENSSH", "Client", "Connection", "NotForwarded", "Run", "ServerGone", "Unsteady"]
+__all__ = [
+    "PROXY_COMMAND",
+    "TRY_OPENSSH",
+    "Client",
+    "Connection",
+    "LastWords",
+    "Logins",
+    "NotForwarded",
+    "Run",
+    "ServerGone",
+    "Unsteady",
+]
+
+MAX_AT_ONCE = 8
+"""Connections to a server that have not authenticated."""
+
+PROXY_COMMAND = "a ProxyCommand"
+"""In the place of a server that is not known."""
+
+CHUNK = 64 * 1024
+MAX_SAID = 64 * 1024
+"""Bytes that are kept of what a program writes to its standard error."""
 
 TRY_OPENSSH = "client='openssh' does"
 """Ends the reason of a failure that the program ssh would not have."""
@@ -33,6 +56,56 @@ class ServerGone(Exception):
 
 class NotForwarded(Exception):
     """The SSH server does not forward."""
+
+
+class Logins:
+    """Lets a few log in at a time at each SSH server, which drops some from its tenth on."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, threading.BoundedSemaphore] = {}
+
+    def at(self, place: str) -> threading.BoundedSemaphore:
+        """
+        Return what is to be held until the login is done.
+
+        Args:
+            place: The server that is connected to from here. A dead one holds up no other.
+        """
+        return self._gates.setdefault(place, threading.BoundedSemaphore(MAX_AT_ONCE))
+
+
+class LastWords:
+    """
+    Keeps the last of what a program writes to its standard error, in a thread of its own.
+
+    Args:
+        file: The pipe that it writes to; owned from now on.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._said = b""
+        self._reader = threading.Thread(target=self._read, name="ssh stderr", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with self._file as file:
+            while data := os.read(file.fileno(), CHUNK):
+                self._said = (self._said + data)[-MAX_SAID:]
+
+    def text(self, patience: float = 0.5) -> str:
+        """
+        Return it.
+
+        Args:
+            patience: Seconds to wait for the program's end.
+        """
+        self._reader.join(patience)
+        return self._said.decode("utf-8", "replace")
+
+    def close(self, patience: float) -> None:
+        """Wait for the end of the program, which gives back the pipe, for so many seconds."""
+        self._reader.join(patience)
 
 
 class Run(Protocol):

@@ -109,7 +109,7 @@ def _check(host: SSHHost) -> None:
             raise TypeError(f"{what} must be a str, not {type(value).__name__}")
         if value is not None and (not value or (what != "password" and not value.isprintable())):
             raise AddressError(str(host.name), f"{what} cannot be {value!r}")
-    if host.user is not None and (host.user[0] == "-" or any(c in " @" for c in host.user)):
+    if host.user is not None and (host.user[0] == "-" or " " in host.user):
         raise AddressError(name, f"{host.user!r} is not the name of a user")
     unfit = why_unfit_for_shell(name, host.user)
     if unfit is not None:
@@ -168,7 +168,8 @@ def parse_host(given: HostLike) -> SSHHost:
     Read a host.
 
     Args:
-        given: "host", "user@host", "user@host:port", "user@[::1]:port", or an :class:`SSHHost`.
+        given: "host", "user@host", "user@host:port", "user@[::1]:port", any of these after "ssh://",
+            or an :class:`SSHHost`. What stands before the last "@" is the user: "me@corp@host".
 
     Raises:
         AddressError: If it is none of these; it is a ValueError too.
@@ -179,6 +180,8 @@ def parse_host(given: HostLike) -> SSHHost:
     if not isinstance(given, str):
         raise TypeError(f"a host must be a str or an SSHHost, not {type(given).__name__}")
     text = given.strip()
+    if text.startswith("ssh://"):
+        text = text.removeprefix("ssh://").removesuffix("/")
     user, at, rest = text.rpartition("@")
     if rest.startswith("["):
         name, bracket, tail = rest[1:].partition("]")
@@ -240,8 +243,4 @@ def split_jumps(text: str | None) -> list[SSHHost]:
     """
     if text is None or text.strip().lower() == "none":
         return []
-    jumps = []
-    for part in text.split(","):
-        one = part.strip()
-        jumps.append(parse_host(one.removeprefix("ssh://")))
-    return jumps
+    return [parse_host(part) for part in text.split(",")]

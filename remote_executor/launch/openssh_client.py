@@ -22,7 +22,15 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from remote_executor.launch.clients import NotForwarded, ServerGone, Unsteady
+from remote_executor.launch.clients import (
+    PROXY_COMMAND,
+    LastWords,
+    Logins,
+    NotForwarded,
+    ServerGone,
+    Unsteady,
+)
+from remote_executor.launch.ssh_settings import ask_ssh
 from remote_executor.launch.stages import RESOLVER_AWAY, read_complaint
 
 if TYPE_CHECKING:
@@ -46,7 +54,6 @@ SSH_FAILED = 255
 WRITE_SECONDS = 60.0
 END_SECONDS = 2.0
 CHUNK = 64 * 1024
-MOST_STDERR = 64 * 1024
 
 HOLD = "exec cat >/dev/null"
 """What a connection runs that has nothing to run: it ends when we do."""
@@ -169,6 +176,20 @@ class OpenSSHClient:
         self._program = program
         self._host_keys = host_keys
         self._config = ssh_config
+        self._logins = Logins()
+
+    def _place(self, host: SSHHost) -> str:
+        """Return which SSH server is connected to from here: the first on the way."""
+        try:
+            words = ask_ssh(self._program, host, self._config)
+        except (OSError, ValueError):
+            return str(host)  # ssh itself will say what is wrong
+        jumps = host.proxy or words.get("proxyjump", ["none"])[0]
+        if jumps != "none":
+            return jumps.partition(",")[0]
+        if words.get("proxycommand", ["none"])[0] != "none" and host.proxy is None:
+            return PROXY_COMMAND
+        return f"{words.get('hostname', [host.name])[0]}:{words.get('port', ['22'])[0]}"
 
     def connect(
         self, host: SSHHost, progress: Progress, address: Address | None, command: str | None
@@ -191,24 +212,31 @@ class OpenSSHClient:
         forwards = {there: os.path.join(folder, str(n)) for n, there in enumerate(remote)}
         known = options_of(self._program)
         words = ssh_command(self._program, host, self._config, self._host_keys, forwards, known)
-        connection = OpenSSHConnection(words, command or HOLD, folder, forwards)
-        progress.hold(connection.close)
-        try:
-            if not connection.wait_until_ready(LOGIN_SECONDS, progress):
-                stderr = connection.run.stderr()
-                if connection.is_alive():
-                    raise progress.failure(f"no login within {LOGIN_SECONDS:g} s", stderr)
-                stage, reason, again = read_complaint(stderr)
-                progress.enter(stage)
-                if again:
-                    raise Unsteady(reason)
-                away = stage == "resolve" and any(w in reason.lower() for w in RESOLVER_AWAY)
-                stderr = stderr if stderr.strip() != reason else ""
-                raise progress.failure(reason, stderr, may_pass=away)
-        except BaseException:
-            connection.close()
-            raise
+        with self._logins.at(self._place(host)):
+            if progress.cancelled:
+                raise ConnectionAbortedError("the executor was shut down")
+            connection = OpenSSHConnection(words, command or HOLD, folder, forwards)
+            progress.hold(connection.close)
+            try:
+                if not connection.wait_until_ready(LOGIN_SECONDS, progress):
+                    raise self._why_not(connection, progress)
+            except BaseException:
+                connection.close()
+                raise
         return connection
+
+    @staticmethod
+    def _why_not(connection: OpenSSHConnection, progress: Progress) -> Exception:
+        stderr = connection.run.stderr()
+        if connection.is_alive():
+            return progress.failure(f"no login within {LOGIN_SECONDS:g} s", stderr)
+        stage, reason, again = read_complaint(stderr)
+        progress.enter(stage)
+        if again:
+            return Unsteady(reason)
+        away = stage == "resolve" and any(w in reason.lower() for w in RESOLVER_AWAY)
+        stderr = stderr if stderr.strip() != reason else ""
+        return progress.failure(reason, stderr, may_pass=away)
 
 
 class OpenSSHRun:
@@ -221,17 +249,10 @@ class OpenSSHRun:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self._stderr = b""
-        self._reader = threading.Thread(target=self._read_stderr, name="ssh stderr", daemon=True)
-        self._reader.start()
+        assert process.stderr is not None
+        self._said = LastWords(process.stderr)
         assert process.stdin is not None
         os.set_blocking(process.stdin.fileno(), False)
-
-    def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
-        fd = self._process.stderr.fileno()
-        while data := os.read(fd, CHUNK):
-            self._stderr = (self._stderr + data)[-MOST_STDERR:]
 
     def write(self, data: bytes) -> None:
         """Write to its standard input."""
@@ -257,9 +278,7 @@ class OpenSSHRun:
 
     def stderr(self) -> str:
         """Return what it has written to its standard error."""
-        if self._process.poll() is not None:
-            self._reader.join(END_SECONDS)
-        return self._stderr.decode("utf-8", "replace")
+        return self._said.text(END_SECONDS if self._process.poll() is not None else 0.0)
 
     def status(self) -> int | None:
         """Return its exit status."""
@@ -280,8 +299,8 @@ class OpenSSHRun:
     def finish(self) -> None:
         """Give back what is left of the process, which has ended."""
         process = self._process
-        self._reader.join(END_SECONDS)
-        for file in (process.stdin, process.stdout, process.stderr):
+        self._said.close(END_SECONDS)
+        for file in (process.stdin, process.stdout):
             assert file is not None
             try:
                 file.close()

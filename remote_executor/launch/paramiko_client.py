@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import logging
 import os
 import pwd
 import select
@@ -19,7 +20,15 @@ import paramiko
 
 from remote_executor.client.troubles import RESOLVER_AWAY, SHORTAGES
 from remote_executor.errors import LaunchFailed
-from remote_executor.launch.clients import TRY_OPENSSH, NotForwarded, ServerGone, Unsteady
+from remote_executor.launch.clients import (
+    PROXY_COMMAND,
+    TRY_OPENSSH,
+    LastWords,
+    Logins,
+    NotForwarded,
+    ServerGone,
+    Unsteady,
+)
 from remote_executor.launch.hosts import split_jumps, why_unfit_for_shell
 from remote_executor.launch.known_hosts import HostKeys, KnownHosts, append_line, host_label
 from remote_executor.launch.ssh_config import expand, include_paths, read_file
@@ -39,6 +48,17 @@ if TYPE_CHECKING:
     from remote_executor.net.addresses import Address
 
 __all__ = ["ParamikoClient", "ParamikoConnection", "Pump"]
+
+_log = logging.getLogger("remote_executor.paramiko")
+
+
+def _for_debugging(record: logging.LogRecord) -> bool:
+    """What paramiko calls an error, with a traceback, is tried again by us, or raised."""
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return _log.isEnabledFor(logging.DEBUG)
+
+
+_log.addFilter(_for_debugging)
 
 CONNECT_SECONDS = 10.0
 LOGIN_SECONDS = 20.0
@@ -81,6 +101,7 @@ class ParamikoClient:
         self._accept_new = host_keys == "accept-new"
         self._config = ssh_config
         self._known = KnownHosts()
+        self._logins = Logins()
         self._known_lock = threading.Lock()
         self._ssh = shutil.which("ssh")
         """The program that is asked what the configuration means, if there is one."""
@@ -115,26 +136,36 @@ class ParamikoClient:
             raise progress.failure(str(exc)) from exc
         before: ParamikoConnection | None = None
         process: subprocess.Popen[bytes] | None = None
+        said: LastWords | None = None
         transport: paramiko.Transport | None = None
+        proxied = settings.proxy_command is not None and host.proxy is None and not jumps
         try:
             sock: Any
             if jumps:
                 before, sock = self._jump(jumps, settings, progress, depth)
-            elif settings.proxy_command is not None and host.proxy is None:
+            place = PROXY_COMMAND if proxied else f"{settings.name}:{settings.port}"
+            with self._logins.at(place):
+                if proxied:
+                    progress.enter("connect")
+                    assert settings.proxy_command is not None
+                    sock, process, said = _run_proxy(settings.proxy_command)
+                elif not jumps:
+                    sock = _connect(settings, progress)
                 progress.enter("connect")
-                sock, process = _run_proxy(settings.proxy_command)
-            else:
-                sock = _connect(settings, progress)
-            progress.enter("connect")
-            transport = _handshake(sock, self._known_kinds(settings), settings, progress)
-            progress.enter("host key")
-            self._check_key(transport, settings, progress)
-            progress.enter("authentication")
-            _authenticate(transport, host, settings, progress)
+                transport = _handshake(sock, self._known_kinds(settings), settings, progress)
+                progress.enter("host key")
+                self._check_key(transport, settings, progress)
+                progress.enter("authentication")
+                _authenticate(transport, host, settings, progress)
             transport.set_keepalive(KEEPALIVE_SECONDS)
             return ParamikoConnection(transport, before, process)
-        except BaseException:
+        except BaseException as exc:
             ParamikoConnection(transport, before, process).close()
+            words = "" if said is None else said.text()
+            if words and isinstance(exc, Unsteady):
+                raise Unsteady(f"{exc}; the ProxyCommand wrote: {words}") from exc
+            if words and isinstance(exc, LaunchFailed):
+                raise progress.failure(exc.reason, words, may_pass=exc.may_pass) from exc
             raise
 
     def _jump(
@@ -354,7 +385,7 @@ def _finish_connect(sock: socket.socket, where: Any, seconds: float, progress: P
         raise OSError(number, os.strerror(number))
 
 
-def _run_proxy(command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _run_proxy(command: str) -> tuple[socket.socket, subprocess.Popen[bytes], LastWords]:
     """Run a ProxyCommand whose standard input and output are the stream."""
     ours, theirs = socket.socketpair()
     with theirs:
@@ -363,13 +394,14 @@ def _run_proxy(command: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
                 ["/bin/sh", "-c", f"exec {command}"],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 start_new_session=True,  # the terminal's ^C is not for it
             )
         except BaseException:
             ours.close()
             raise
-    return ours, process
+    assert process.stderr is not None
+    return ours, process, LastWords(process.stderr)
 
 
 def _handshake(
@@ -381,6 +413,7 @@ def _handshake(
     except (OSError, paramiko.SSHException) as exc:
         sock.close()
         raise Unsteady(f"the connection broke: {exc}") from exc
+    transport.set_log_channel(_log.name)
     progress.hold(transport.close)
     options = transport.get_security_options()
     options.ciphers = [

@@ -62,9 +62,6 @@ T = TypeVar("T")
 
 CLIENTS = ("paramiko", "openssh", "auto")
 
-MOST_AT_ONCE = 8
-"""Connections that have not authenticated: an SSH server drops some from its tenth on."""
-
 BOOT_SECONDS = 60.0
 LAST_WORDS_SECONDS = 2.0
 TRIES = 5
@@ -194,15 +191,9 @@ def spawn(
 
 
 class Together:
-    """
-    What the ways of one farm share.
-
-    Attributes:
-        gate: Lets a few log in at a time.
-    """
+    """What the ways of one farm share."""
 
     def __init__(self) -> None:
-        self.gate = threading.BoundedSemaphore(MOST_AT_ONCE)
         self._until: float | None = None
 
     def patience(self) -> float:
@@ -397,7 +388,10 @@ class SSHWay:
             sock = connection.open_stream(address, STREAM_SECONDS)
         except NotForwarded as exc:
             raise progress.failure(
-                f"the SSH server does not forward to {address}: {exc}", stage="port"
+                f"the SSH server does not forward to {address}: {exc} (AllowTcpForwarding, "
+                "AllowStreamLocalForwarding or PermitOpen in its sshd_config; tunnel=False needs "
+                "none of them)",
+                stage="port",
             ) from exc
         self._served = True
         return sock
@@ -405,7 +399,8 @@ class SSHWay:
     def _connect_to(self, address: Address, progress: Progress) -> socket.socket:
         """Connect straight to the server."""
         try:
-            sock = socket.create_connection((address.host, address.port), STREAM_SECONDS)
+            host = _as_seen_from_here(address.host, self.host.name)
+            sock = socket.create_connection((host, address.port), STREAM_SECONDS)
         except ConnectionRefusedError as exc:
             raise ServerGone(f"{address}: {exc}") from exc
         except OSError as exc:
@@ -433,9 +428,8 @@ class SSHWay:
 
         def connect() -> Connection:
             self._drop_connection()
-            with self._together.gate:
-                self._check_open()
-                return self._client.connect(self.host, progress, address, command)
+            self._check_open()
+            return self._client.connect(self.host, progress, address, command)
 
         connection = self._steadily(connect, progress)
         with self._lock:
@@ -494,7 +488,12 @@ class SSHWay:
             "zip_size": len(library.data),
             "certificate": None if self._plan.tunnel else _certificate(self.name),
         }
-        dialogue = Dialogue(progress)
+
+        def last_words() -> str:
+            run.wait(LAST_WORDS_SECONDS)
+            return run.stderr()
+
+        dialogue = Dialogue(progress, last_words)
         try:
             run.write(first_stage(library.digest))
             until = time.monotonic() + self._plan.boot_seconds
@@ -556,6 +555,19 @@ class SSHWay:
         """This is a forked child: the connection is the parent's."""
         if self._connection is not None:
             self._connection.abandon()
+
+
+def _as_seen_from_here(number: str, name: str) -> str:
+    """
+    Return a host's number with the zone that leads to it from here.
+
+    Args:
+        number: As the host itself says it: a link-local one may have a zone of its own.
+        name: By which it was connected to.
+    """
+    number = number.partition("%")[0]
+    zone = name.partition("%")[2]
+    return f"{number}%{zone}" if zone and number.lower().startswith("fe80:") else number
 
 
 def _certificate(name: str) -> str:

@@ -151,17 +151,30 @@ def by_hand(stage: str, host: SSHHost, config: str | None = None) -> str:
     for key in host.keys:
         words += ["-i", key]
     words.append(host.name if host.user is None else f"{host.user}@{host.name}")
-    python = host.python or "python3"
+    python = _for_shell(host.python or "python3")
+    setup = "" if host.setup is None else f"{host.setup} && "
     if stage in ("connect", "host key", "authentication"):
         words[1:1] = ["-v"]
         words.append("true")
     elif stage in ("python not found", "python too old"):
-        words.append(f"command -v {shlex.quote(python)}; {shlex.quote(python)} --version")
+        words.append(f"{setup}command -v {python} && {python} --version")
     elif stage == "port":
         words[1:1] = ["-v", "-W", "127.0.0.1:22"]
     else:
-        words.append(f"{shlex.quote(python)} -I -S -c 'print(1)'")
+        words.append(f"{setup}{python} -I -S -c 'print(1)'")
     return shlex.join(words)
+
+
+def _for_shell(path: str) -> str:
+    """Quote a path for a shell, which may say where home is."""
+    home, slash, rest = path.partition("/")
+    if slash and home in ("~", "$HOME", "${HOME}"):
+        return f"~/{shlex.quote(rest)}"
+    return shlex.quote(path)
+
+
+def _nothing() -> str:
+    return ""
 
 
 class Dialogue:
@@ -172,6 +185,8 @@ class Dialogue:
 
     Args:
         progress: Told of each stage; makes the errors.
+        last_words: Returns what the host has written to its standard error, once it says that it
+            gives up.
 
     Attributes:
         python: The version there, once the first stage has said so.
@@ -180,8 +195,9 @@ class Dialogue:
         noise: What else came.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, last_words: Callable[[], str] = _nothing) -> None:
         self._progress = progress
+        self._last_words = last_words
         self._line = b""
         self.python: list[int] | None = None
         self.has_zip = False
@@ -213,23 +229,25 @@ class Dialogue:
         self.noise = (self.noise + data)[-MOST_NOISE:]
 
     def _hear(self, words: str) -> None:
-        progress = self._progress
         if words.startswith("setup"):
-            raise progress.failure(f"the setup line failed with exit status {words[5:].strip()}")
+            raise self._failure(f"the setup line failed with exit status {words[5:].strip()}")
         if words.startswith("none"):
             found = words[4:].strip(" ;")
             if "False" in found:
                 text = f"Python 3.10 or later is needed; there is {found.replace('False ', '')}"
-                raise progress.failure(text, stage="python too old")
+                raise self._failure(text, "python too old")
             text = f"no Python that runs: {found}" if found else self._no_python()
-            raise progress.failure(text, stage="python not found")
+            raise self._failure(text, "python not found")
         try:
             fields = json.loads(words)
         except ValueError:
             fields = None
         if not isinstance(fields, dict):
-            raise progress.failure(f"it answers with what cannot be understood: {words[:200]}")
+            raise self._failure(f"it answers with what cannot be understood: {words[:200]}")
         self._learn(fields)
+
+    def _failure(self, reason: str, stage: str | None = None) -> LaunchFailed:
+        return self._progress.failure(reason, self.words(self._last_words()), stage)
 
     def _no_python(self) -> str:
         asked = self._progress.host.python
@@ -241,9 +259,7 @@ class Dialogue:
     def _learn(self, fields: dict[str, Any]) -> None:
         if "error" in fields:
             at = fields.get("at")
-            raise self._progress.failure(
-                str(fields["error"]), self.words(), at if at in STAGES else None
-            )
+            raise self._failure(str(fields["error"]), at if at in STAGES else None)
         if "python" in fields:
             self.python = [int(each) for each in fields["python"]]
             self.has_zip = fields.get("has_zip") is True

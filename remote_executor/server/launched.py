@@ -61,9 +61,12 @@ def main(fd: int) -> int:
             lifeline=lifeline,
             grace=config["grace"],
         )
-    except (OSError, ValueError) as exc:
+    except Exception as exc:
+        words = str(exc)
+        if not isinstance(exc, (OSError, ValueError)):
+            words = f"{type(exc).__name__}: {words}"
         try:
-            tell({"error": str(exc), "at": at})
+            tell({"error": words, "at": at})
         except OSError:
             raise exc from None  # it was up already
         return 1
@@ -121,7 +124,8 @@ def _own_address() -> str:
     words = os.environ.get("SSH_CONNECTION", "").split()
     if len(words) != 4:
         raise ValueError("the SSH server does not say at which address it was reached")
-    return words[2].partition("%")[0]
+    number, _, zone = words[2].partition("%")
+    return f"{number}%{zone}" if zone and number.lower().startswith("fe80:") else number
 
 
 def _tls(certificate: str | None, remove: list[str]) -> TLS | bool:

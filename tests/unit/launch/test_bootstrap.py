@@ -86,6 +86,45 @@ def test_any_login_shell_gets_to_the_first_stage(shell, require, tmp_path):
     }
 
 
+@pytest.mark.parametrize("shell", ["sh", "zsh", "tcsh", "fish"])
+@pytest.mark.parametrize("home", ["~", "$HOME", "${HOME}"])
+def test_a_python_in_the_home_there(shell, home, require, tmp_path):
+    program = require(shell, f"Debian's package {shell}")
+    folder = tmp_path / "c d" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "python3").symlink_to(sys.executable)
+    for python, said in ((f"{home}/c d/bin/python3", '"has_zip"'), (f"{home}/no", "none")):
+        done = subprocess.run(
+            [program, "-c", boot_command(SSHHost("a", python=python))],
+            input=first_stage(bundle().digest),
+            capture_output=True,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)},
+            timeout=60,
+        )
+        assert said in done.stdout.decode()
+
+
+def test_a_setup_line_may_call_what_login_shells_alone_have(tmp_path):
+    """As "module", a function that a file in /etc/profile.d makes."""
+    profile = tmp_path / "profile"
+    profile.write_text("for i in 1; do module() { echo loaded $2; OF_MODULE=1; }; done\n")
+    command = boot_command(SSHHost("a", setup="module load python/3.12 && export OF_MODULE"))
+    command = command.replace("/etc/profile", str(profile))
+    text = b"import os; print(os.environ['OF_MODULE'])"
+    done = subprocess.run(
+        ["sh", "-c", command], input=b"%d\n" % len(text) + text, capture_output=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == (b"1\n", b"loaded python/3.12\n")
+    # Of whoever needs no such thing nothing is read that may change the PATH.
+    profile.write_text("echo read\n")
+    for setup in (None, "A=1; export A", "export A=1", "true && B=2"):
+        again = boot_command(SSHHost("a", setup=setup)).replace("/etc/profile", str(profile))
+        done = subprocess.run(
+            ["sh", "-c", again], input=b"%d\n" % len(b"1") + b"1", capture_output=True, timeout=60
+        )
+        assert b"read" not in done.stderr, setup
+
+
 def test_the_mark_is_in_nothing_that_is_sent():
     """A shell that echoes what it gets is no answer."""
     assert MARK not in boot_command(SSHHost("a"))

@@ -27,6 +27,11 @@ NOTHING = SSHHost("default")
         ("::1", None, "::1", None, "[::1]"),
         ("me@[::1]:22", "me", "::1", 22, "me@[::1]:22"),
         ("[fe80::1]", None, "fe80::1", None, "[fe80::1]"),
+        ("fe80::1%eth0", None, "fe80::1%eth0", None, "[fe80::1%eth0]"),
+        ("me@corp@node1", "me@corp", "node1", None, "me@corp@node1"),
+        ("ssh://node1", None, "node1", None, "node1"),
+        ("ssh://me@node1:2222/", "me", "node1", 2222, "me@node1:2222"),
+        ("ssh://me@[::1]:22", "me", "::1", 22, "me@[::1]:22"),
     ],
 )
 def test_hosts_that_can_be_meant(text, user, name, port, again):
@@ -58,6 +63,9 @@ def test_hosts_that_can_be_meant(text, user, name, port, again):
         "a\nb",
         "-x@node1",
         "a b@node1",
+        "ssh://",
+        "ssh://a/b",
+        "http://node1",
     ],
 )
 def test_hosts_that_cannot_be_meant(text):

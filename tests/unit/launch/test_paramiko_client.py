@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from remote_executor.errors import LaunchFailed
+from remote_executor.launch.clients import Logins, Unsteady
 from remote_executor.launch.hosts import SSHHost
 from remote_executor.launch.stages import Progress
 from tests.support.tools import require_module
@@ -50,6 +53,34 @@ def test_names_that_a_shell_would_act_upon_reach_no_proxy_command(connect, tmp_p
     assert e.value.stage == "configuration"
     assert not mark.exists()
     assert not ran.exists()
+
+
+def test_what_a_proxy_command_wrote_stands_in_the_error(connect):
+    config = "Host node1\n  ProxyCommand echo no route to the moon >&2\n"
+
+    with pytest.raises(Unsteady, match="the ProxyCommand wrote: no route to the moon"):
+        connect(SSHHost("node1"), config)
+
+
+def test_what_paramiko_calls_an_error_is_for_debugging(caplog):
+    require_module("paramiko")
+    from remote_executor.launch import paramiko_client
+
+    logger = logging.getLogger("remote_executor.paramiko")
+    caplog.set_level("INFO", "remote_executor.paramiko")
+    logger.error("Exception: Error reading SSH protocol banner")
+    assert not caplog.records
+    caplog.set_level("DEBUG", "remote_executor.paramiko")
+    logger.error("Exception: Error reading SSH protocol banner")
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+    assert paramiko_client._log is logger
+
+
+def test_a_few_log_in_at_a_time_at_each_server():
+    logins = Logins()
+    for place in ("a:22", "b:22"):
+        held = [logins.at(place).acquire(blocking=False) for _ in range(9)]
+        assert held == [True] * 8 + [False]
 
 
 def test_a_proxy_command_with_names_that_are_fit_is_run(connect, tmp_path):

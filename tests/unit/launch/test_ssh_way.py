@@ -13,7 +13,7 @@ from remote_executor.client.troubles import Step, trouble_of
 from remote_executor.core.connection import Lasts
 from remote_executor.errors import LaunchFailed
 from remote_executor.launch.hosts import SSHHost
-from remote_executor.launch.ssh import Plan, SSHWay, Together
+from remote_executor.launch.ssh import Plan, SSHWay, Together, _as_seen_from_here
 from remote_executor.net.loop import Loop
 from tests.support.scale import scaled
 
@@ -36,15 +36,26 @@ class Client:
             raise progress.failure(error)
         raise error
 
-    def server_address(self):
-        return "127.0.0.1:0"
-
 
 @pytest.fixture
 def loop():
     loop = Loop()
     yield loop
     loop.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "seen"),
+    [
+        ("fe80::1%eth0", "fe80::1%wlan0", "fe80::1%wlan0"),
+        ("fe80::1", "fe80::1%3", "fe80::1%3"),
+        ("fe80::1", "node1", "fe80::1"),
+        ("192.0.2.1", "fe80::1%3", "192.0.2.1"),
+        ("2001:db8::1", "fe80::1%3", "2001:db8::1"),
+    ],
+)
+def test_a_link_local_number_has_the_zone_of_whoever_connects(number, name, seen):
+    assert _as_seen_from_here(number, name) == seen
 
 
 def outcome_of(loop, *errors):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 
 import pytest
 
@@ -81,6 +82,28 @@ def test_words_of_the_shell(dialogue, words, stage, reason):
 
     assert error.stage == stage
     assert reason in error.reason
+
+
+@pytest.mark.parametrize("words", ["none", "none ; python3: False 3.6.8", "setup 5", "[1]"])
+def test_what_the_host_wrote_beside_it_stands_in_the_error(progress, words):
+    dialogue = Dialogue(progress, lambda: "module: not found")
+    dialogue.received(b"Welcome to node1\n")
+
+    error = failed(dialogue, f"{MARK} {words}\n".encode())
+
+    assert error.stderr == "module: not found Welcome to node1"
+
+
+@pytest.mark.parametrize("stage", ["boot", "import", "python not found", "python too old"])
+def test_what_to_try_by_hand_has_the_setup_line_and_knows_where_home_is(stage):
+    host = SSHHost("node1", setup="module load python", python="~/my bin/python3")
+    command = shlex.split(by_hand(stage, host))[-1]
+
+    assert command.startswith("module load python && ")
+    assert "~/'my bin/python3'" in command
+    plain = shlex.split(by_hand(stage, SSHHost("node1", python="/my bin/python3")))[-1]
+    assert "'/my bin/python3'" in plain
+    assert "&&  " not in plain
 
 
 def test_errors_that_it_reports(dialogue):
