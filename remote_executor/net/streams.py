@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from remote_executor.net.addresses import Address
     from remote_executor.wire.frames import Buffer
 
-__all__ = ["STEP", "SocketStream", "Steps", "Stream", "listen", "receive_with_fds", "send_with_fd"]
+__all__ = [
+    "STEP",
+    "SocketStream",
+    "Steps",
+    "Stream",
+    "listen",
+    "listen_everywhere",
+    "receive_with_fds",
+    "send_with_fd",
+]
 
 FD = struct.Struct("i")
 MOST_FDS = 64
@@ -33,6 +42,13 @@ STEP = 16 * 1024
 """Bytes that are received in one of the :meth:`Stream.steps`."""
 
 Steps = tuple[Callable[[Any], Iterator[int]], Callable[[], Iterator[Any]]]
+
+
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""A number that this host does not have, or a family of numbers."""
+
+MAX_PORTS_TRIED = 16
+"""One that is free at a number may be taken at another."""
 
 
 class Stream(Protocol):
@@ -259,25 +275,82 @@ def listen(address: Address, backlog: int = 1024) -> socket.socket:
     Open a listening socket that does not block.
 
     Args:
-        address: Where to listen; port 0 means any free one.
+        address: Where to listen; port 0 means any free one. Of a name's numbers the first.
         backlog: How many connections may wait to be accepted.
 
     Raises:
         OSError: If that address cannot be had.
     """
-    where: Any = address.path
     if address.kind == "unix":
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    else:
-        info = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, where = info[0]
-        sock = socket.socket(family, kind, protocol)
+        return _listening(sock, address.path, backlog)
+    family, where = _places(address)[0]
+    return _listen_at(family, where, backlog)
+
+
+def listen_everywhere(address: Address, backlog: int = 1024) -> list[socket.socket]:
+    """
+    Open a listening socket, as :func:`listen` does, at each number of a name, with one port.
+
+    Numbers that this host does not have are left out, if it has another one.
+
+    Args:
+        address: Where to listen, not a path; port 0 means one that is free everywhere.
+        backlog: How many connections may wait to be accepted.
+
+    Raises:
+        OSError: If none of the numbers can be had, or the port of one is taken.
+    """
+    places = _places(address)
+    tries = 1 if address.port else MAX_PORTS_TRIED
+    while True:
+        tries -= 1
+        made: list[socket.socket] = []
+        error: OSError | None = None
+        try:
+            for family, where in places:
+                port = made[0].getsockname()[1] if made else address.port
+                try:
+                    where = (where[0], port, *where[2:])
+                    made.append(_listen_at(family, where, backlog, alone=len(places) == 1))
+                except OSError as exc:
+                    if exc.errno not in NOT_HERE:
+                        raise
+                    error = exc
+            if made:
+                return made
+            assert error is not None
+            raise error
+        except OSError as exc:
+            for sock in made:
+                sock.close()
+            if not tries or exc.errno != errno.EADDRINUSE:
+                raise
+
+
+def _places(address: Address) -> list[tuple[int, Any]]:
+    found = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return list(dict.fromkeys((int(family), where) for family, _, _, _, where in found))
+
+
+def _listen_at(family: int, where: Any, backlog: int, alone: bool = True) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if address.kind == "tcp":
-            # The port is free again at once after an end (PARITY D5).
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # The port is free again at once after an end (PARITY D5).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not alone:
+            # Numbers of IPv4 have a socket of their own; else "::" takes them, too.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+    except BaseException:
+        sock.close()
+        raise
+    return _listening(sock, where, backlog)
+
+
+def _listening(sock: socket.socket, where: Any, backlog: int) -> socket.socket:
+    try:
         sock.bind(where)
         sock.listen(backlog)
         sock.setblocking(False)

@@ -9,7 +9,7 @@ import stat
 from typing import Any
 
 from remote_executor.net.addresses import Address
-from remote_executor.net.streams import listen
+from remote_executor.net.streams import listen, listen_everywhere
 
 __all__ = ["Door"]
 
@@ -18,13 +18,15 @@ class Door:
     """
     An address to listen at, which can be left to others and taken again.
 
+    A name may have several numbers, as localhost has: all of them, with one port.
+
     Args:
         address: Where; port 0 means any free one, and the same from then on.
     """
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._listener: socket.socket | None = None
+        self._listeners: list[socket.socket] = []
         self._made: tuple[int, int] | None = None
         """Device and inode of the Unix socket that we listen on."""
 
@@ -34,7 +36,7 @@ class Door:
     @property
     def is_open(self) -> bool:
         """Whether clients can come in."""
-        return self._listener is not None
+        return bool(self._listeners)
 
     def open(self) -> None:
         """
@@ -44,52 +46,56 @@ class Door:
             OSError: If the address cannot be had, which it names.
         """
         try:
-            self._listener = _listen(self.address)
+            self._listeners = _listen(self.address)
         except OSError as exc:
             words = f"cannot listen on {self.address}: {exc.strerror}"
             if exc.errno == errno.EADDRINUSE:
                 words += f" ({_who_has_it(self.address)})"
             raise OSError(exc.errno, words) from exc
         if self.address.kind == "tcp":
-            port = self._listener.getsockname()[1]
+            port = self._listeners[0].getsockname()[1]
             self.address = Address("tcp", self.address.host, port)
         else:
             self._made = _identity(self.address.path)
 
-    def fileno(self) -> int:
-        """Return the descriptor to wait for, while it is open."""
-        assert self._listener is not None
-        return self._listener.fileno()
+    def filenos(self) -> list[int]:
+        """Return the descriptors to wait for, while it is open."""
+        return [each.fileno() for each in self._listeners]
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Return the next client's socket and where it is; BlockingIOError if there is none."""
-        assert self._listener is not None
-        return self._listener.accept()
+        for listener in self._listeners:
+            try:
+                return listener.accept()
+            except BlockingIOError:
+                continue
+        raise BlockingIOError
 
     def close(self) -> None:
         """Leave the address to whoever wants it. It may be closed already."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
+        listeners, self._listeners = self._listeners, []
+        if listeners:
             # First, while nobody else takes it for the socket of a dead server; and only if nobody
             # has put anything else in its place meanwhile.
             if self._made is not None and _identity(self.address.path) == self._made:
                 _unlink(self.address.path)
             self._made = None
-            listener.close()
+            for listener in listeners:
+                listener.close()
 
 
-def _listen(address: Address) -> socket.socket:
+def _listen(address: Address) -> list[socket.socket]:
     if address.kind == "tcp":
-        return listen(address)
+        return listen_everywhere(address)
     mask = os.umask(0o177)
     try:
         try:
-            return listen(address)
+            return [listen(address)]
         except OSError:
             if not _is_stale(address.path):
                 raise
             _unlink(address.path)
-            return listen(address)
+            return [listen(address)]
     finally:
         os.umask(mask)
 

@@ -611,7 +611,8 @@ class Supervisor:
     def listen(self, door: Door) -> None:
         """Accept connections at a door that is open."""
         self._door = door
-        self.loop.watch(door.fileno(), self._accept)
+        for fd in door.filenos():
+            self.loop.watch(fd, self._accept)
 
     def let(self, lease: Lease) -> None:
         """Belong to the first client that comes, and end as the lease says."""
@@ -703,11 +704,13 @@ class Supervisor:
                 self.log("warning", f"! a client that was cut off cannot come back yet: {exc}")
                 self._door_timer.at(now + DOOR_SECONDS)
             else:
-                self.loop.watch(door.fileno(), self._accept)
+                for fd in door.filenos():
+                    self.loop.watch(fd, self._accept)
 
     def _leave_door(self, door: Door) -> None:
         if door.is_open:
-            self.loop.forget(door.fileno())
+            for fd in door.filenos():
+                self.loop.forget(fd)
             door.close()
 
     def _over_if_done(self) -> None:
@@ -774,12 +777,14 @@ class Supervisor:
         """As a rule no descriptors are left. Let others be served meanwhile."""
         assert self._door is not None
         self.log("warning", f"! cannot accept: {reason}")
-        self.loop.want(self._door.fileno(), read=False)
+        for fd in self._door.filenos():
+            self.loop.want(fd, read=False)
         self.loop.timer(self._accept_again).at(self.loop.now + 0.2)
 
     def _accept_again(self, now: float) -> None:
         if self._door is not None and self._door.is_open:
-            self.loop.want(self._door.fileno())
+            for fd in self._door.filenos():
+                self.loop.want(fd)
 
     def attach(self, connection: Connection, frame: Frame, now: float) -> ClientSession | None:
         """Give a connection its session, an old or a new one."""

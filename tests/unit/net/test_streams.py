@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -11,7 +12,13 @@ import pytest
 
 from remote_executor.net.addresses import Address, parse_address
 from remote_executor.net.segments import Descriptor
-from remote_executor.net.streams import SocketStream, listen, receive_with_fds, send_with_fd
+from remote_executor.net.streams import (
+    SocketStream,
+    listen,
+    listen_everywhere,
+    receive_with_fds,
+    send_with_fd,
+)
 from remote_executor.wire.outbox import WithSegment
 from tests.support.scale import scaled
 from tests.support.shortage import descriptors
@@ -203,6 +210,52 @@ def test_listening_on_ipv6():
         pytest.skip(f"there is no IPv6 here: {exc}")
     with server:
         assert server.family == socket.AF_INET6
+
+
+def test_listening_on_all_numbers_of_a_name_with_one_port(monkeypatch):
+    numbers = ["127.0.0.1", "192.0.2.1", "127.0.0.2", "127.0.0.1"]  # the second one is not ours
+
+    def look_up(host, port, *_, **__):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in numbers]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    servers = listen_everywhere(parse_address("node1:0"))
+    names = [server.getsockname() for server in servers]
+    for server in servers:
+        with server, socket.socket() as client:
+            client.connect(server.getsockname())
+    assert [number for number, _ in names] == ["127.0.0.1", "127.0.0.2"]
+    assert len({port for _, port in names}) == 1
+    numbers[:] = ["192.0.2.1"]
+    with pytest.raises(OSError, match="assign") as caught:
+        listen_everywhere(parse_address("node1:0"))
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+def test_a_port_that_is_taken_at_one_of_the_numbers(monkeypatch):
+    def look_up(host, port, *_, **__):
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port))
+            for each in ("127.0.0.1", "127.0.0.2")
+        ]
+
+    with listen(parse_address("127.0.0.2:0")) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        with pytest.raises(OSError, match="in use"):
+            listen_everywhere(parse_address(f"node1:{port}"))
+        first = [port, 0]  # a port that is free at the first number only
+
+        def bind(self, where, _bind=socket.socket.bind):
+            if where[1] == 0 and first:
+                where = (where[0], first.pop(0))
+            _bind(self, where)
+
+        monkeypatch.setattr(socket.socket, "bind", bind)
+        servers = listen_everywhere(parse_address("node1:0"))
+        assert {server.getsockname()[1] for server in servers}.isdisjoint({port})
+    for server in servers:
+        server.close()
 
 
 def test_listening_on_a_path(tmp_path, monkeypatch):
