@@ -624,7 +624,7 @@ def test_stage_boot_of_a_login_shell_that_waits(another, client):
     """Such as one that runs tmux; this one shows what it is sent."""
     server = another("ForceCommand echo tmux says hello; exec cat")
 
-    error = failure(server, client=client, connect_timeout=scaled(6))
+    error = failure(server, client=client, connect_timeout=scaled(10))
 
     assert error.stage == "boot"
     assert "tmux" in error.reason
