@@ -370,10 +370,16 @@ class WorkerPickler(_Pickler):
 
     def persistent_id(self, obj: Any) -> str | None:
         """Return the name of ``__main__`` that binds an object. The pickler calls this."""
-        name = obj.name if type(obj) is Need else names.name_of(obj)
+        # For each object that there is, so nothing is called for those that have no name.
+        kind = type(obj)
+        if id(obj) in names.by_id:
+            name = names.name_of(obj)
+        elif kind is Need:
+            name = obj.name
+        else:
+            return None
         if name is None or name in self.own:
             return None
-        kind = type(obj)
         if not self.data and kind is not Need:
             if not (kind in _BY_NAME or issubclass(kind, type)):
                 return None
@@ -477,6 +483,8 @@ class WorkerPickler(_Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
+        if kind is FunctionType and obj.__module__ in _MAKERS:
+            return NotImplemented  # it goes by name, as each pickle has some of these
         if kind is ModuleType:
             if is_by_hand(obj):
                 self.visit.modules.append(obj)
@@ -610,6 +618,18 @@ class WorkerPickler(_Pickler):
 def _named(space: dict[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
     return {name: space[name] for name in wanted if name in space and name not in SKIPPED}
 
+
+_MAKERS = frozenset(
+    {
+        "cloudpickle.cloudpickle",
+        cloudpickle_inside.__name__,
+        mains.__name__,
+        namespace.__name__,
+        rebuild.__name__,
+        source.__name__,
+    }
+)
+"""Modules of what is called to make things of pickles."""
 
 _SINGLE = frozenset({type(None), type(...), type(NotImplemented)})
 

@@ -49,6 +49,7 @@ except Exception as exc:  # cloudpickle 3.1.3 on PyPy 8.0, for one
         "install a release of cloudpickle that knows this Python, or use another Python"
     ) from exc
 
+from remote_executor.payload.captures import facts
 from remote_executor.payload.code.annotations import with_plain_annotations
 from remote_executor.payload.code.steps import IS_CPYTHON, named_steps
 
@@ -282,6 +283,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         Its captured variables go as what they are, for others may have them, too; what they hold
         goes with the state, since that may lead back to the function.
         """
+        code = func.__code__
+        inside._extract_code_globals_cache.setdefault(code, dict.fromkeys(facts(code).names))
         plain = with_plain_annotations(func)
         maker, args, (attributes, slots), *_ = super()._dynamic_function_reduce(plain)
         cells = func.__closure__ or ()

@@ -92,6 +92,7 @@ class Names:
         generation: Goes up whenever a look shows that some name is bound anew, or is gone.
         asked: Names that workers have asked for, since no code names them. From then on they go
             along with each function.
+        by_id: Names by the ids of the objects that they bound at the last look.
         refreshed: Goes up when values shall be pickled again, though nothing seems to have changed.
         watched: Whether a worker has asked for all names. From then on each submit looks at them.
     """
@@ -105,7 +106,7 @@ class Names:
         self._refreshed_at: dict[str, int] = {}
         self._module: ModuleType | None = None
         self._ids: dict[str, int] = {}
-        self._by_id: dict[int, str] = {}
+        self.by_id: dict[int, str] = {}
         self._bound_at: dict[str, int] = {}
         self._first_bound_at: dict[str, int] = {}
 
@@ -147,7 +148,7 @@ class Names:
             other = by_id.get(id(value))
             if other is None or _is_home(value, name):
                 by_id[id(value)] = name
-        self._module, self._ids, self._by_id = module, ids, by_id
+        self._module, self._ids, self.by_id = module, ids, by_id
         self.generation = generation
 
     def refresh(self, which: Iterable[str] | None) -> None:
@@ -177,7 +178,7 @@ class Names:
 
     def name_of(self, obj: object) -> str | None:
         """Return the name that binds exactly this object, as of the last look or later."""
-        name = self._by_id.get(id(obj))
+        name = self.by_id.get(id(obj))
         if name is None or self._module is None:
             return None
         return name if self._module.__dict__.get(name) is obj else None

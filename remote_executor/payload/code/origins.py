@@ -81,10 +81,16 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return base
 
 
+_text: list[Any] = []
+
+
 def _text_of(space: dict[str, Any]) -> str:
     file = space.get("__file__")
     if isinstance(file, str):
-        return "".join(linecache.getlines(file, space))
+        lines = linecache.getlines(file, space)
+        if not _text or _text[0] is not lines:  # for each of some hundred names it is the same
+            _text[:] = lines, "".join(lines)
+        return str(_text[1])
     given = sys.orig_argv
     return given[given.index("-c") + 1] if "-c" in given[:-1] else ""
 

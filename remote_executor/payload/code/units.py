@@ -64,6 +64,9 @@ _NO_IDENTITY = (
     pickle.PickleBuffer,
 )
 
+_NEVER_IDENTITY = frozenset(_NO_IDENTITY)
+_IDENTITY = frozenset({list, dict, set, bytearray, CellType})
+
 MODULE = "sys.modules."
 """Before its name, stands for a module made by hand that code imports."""
 
@@ -431,13 +434,14 @@ def _copy_of(value: object) -> bytes | None:
 
 
 def _has_identity(obj: object) -> bool:
-    if isinstance(obj, _NO_IDENTITY):
-        return False
-    if type(obj) in (list, dict, set, bytearray, CellType):
+    kind = type(obj)
+    if kind in _IDENTITY:
         return True
+    if kind in _NEVER_IDENTITY or issubclass(kind, _NO_IDENTITY):
+        return False
     if isinstance(obj, FunctionType):
         return not found_by_name(obj)
-    return type(obj).__hash__ in (None, object.__hash__)
+    return kind.__hash__ in (None, object.__hash__)
 
 
 def _to_join(found: dict[str, Unit]) -> list[tuple[str, ...]]:
