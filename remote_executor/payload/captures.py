@@ -462,6 +462,11 @@ class Captures:
             if name[:2] != "__" and name not in _OF_PYTHON and not hasattr(type(value), "__get__")
         )
 
+    def at_one_look(self) -> Callable[[], bool] | None:
+        """Return what tells the same as :meth:`hold`, if it needs nothing of what was pickled."""
+        one = self._own is None and not self._more and self._watch is not None
+        return self._watch.holds if one and self._watch is not None else None
+
     def hold(self, root: Any) -> bool:
         """
         Tell whether all values are what they were.

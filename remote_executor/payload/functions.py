@@ -228,11 +228,13 @@ class Encoded:
 
 
 class _Entry:
-    __slots__ = ("captures", "encoded", "reference", "refreshed", "used")
+    __slots__ = ("captures", "encoded", "holds", "reference", "refreshed", "used")
 
     def __init__(self, encoded: Encoded, captures: Captures | None) -> None:
         self.encoded = encoded
         self.captures = captures
+        # Of most functions one look says all; each call less counts here.
+        self.holds = None if captures is None else captures.at_one_look()
         self.reference: Any = None
         self.refreshed = names.refreshed
         self.used = False
@@ -283,8 +285,11 @@ class FunctionCache:
         key = (id(function), extra) if extra else id(function)
         entry = self._entries.get(key)
         if entry is not None and entry.reference() is function:
-            captures = entry.captures
-            if captures is None or (entry.refreshed == names.refreshed and captures.hold(function)):
+            captures, holds = entry.captures, entry.holds
+            if captures is None or (
+                entry.refreshed == names.refreshed
+                and (holds() if holds is not None else captures.hold(function))
+            ):
                 entry.used = True
                 return entry.encoded
         return self._encode(function, extra, key, entry)

@@ -96,7 +96,7 @@ CODE: dict[str, Measure] = {
                 "`submit` of the same lambda, against an importable function",
                 "of the rate",
                 "plain",
-                0.5,
+                0.8,
                 True,
             ),
             Bar(

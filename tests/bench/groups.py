@@ -7,6 +7,7 @@ from tests.bench.code import CODE
 from tests.bench.measures import EXECUTOR
 from tests.bench.network import NETWORK
 from tests.bench.parallel import PARALLEL
+from tests.bench.scripts import SCRIPTS
 from tests.bench.share import SHARE
 from tests.bench.ssh import SSH
 
@@ -16,7 +17,15 @@ GROUPS = {
     "executor": EXECUTOR,
     "parallel": PARALLEL,
     "network": {**NETWORK, **SSH},
-    "code": {**CODE, **SHARE},
+    "code": {**CODE, **SCRIPTS, **SHARE},
 }
 
-MEASURES: dict[str, Measure] = {**EXECUTOR, **PARALLEL, **NETWORK, **SSH, **CODE, **SHARE}
+MEASURES: dict[str, Measure] = {
+    **EXECUTOR,
+    **PARALLEL,
+    **NETWORK,
+    **SSH,
+    **CODE,
+    **SCRIPTS,
+    **SHARE,
+}
