@@ -14,6 +14,8 @@ import functools
 import linecache
 import os
 import sys
+from collections import deque
+from collections.abc import Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -51,7 +53,8 @@ def _bound_by(text: str, package: str) -> _Bound | None:
     own: set[str] = set()
     stars: list[str] = []
     put: set[str] = set()
-    for node in ast.walk(tree):
+    # Nearly all nodes are in expressions, which bind nothing but by a walrus.
+    for node in ast.walk(tree) if ":=" in text else _bindings(tree):
         if isinstance(node, ast.ImportFrom):
             base = _absolute(node, package)
             for alias in node.names:
@@ -70,6 +73,30 @@ def _bound_by(text: str, package: str) -> _Bound | None:
             for target in targets:
                 own.update(each.id for each in ast.walk(target) if isinstance(each, ast.Name))
     return _Bound(imported, frozenset(own), tuple(stars), frozenset(put))
+
+
+def _bindings(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements of a program, the outer ones first, and what is in their targets."""
+    todo = deque([tree])
+    while todo:
+        node = todo.popleft()
+        yield node
+        for field in _BODIES:
+            todo.extend(getattr(node, field, ()))
+        for target in (*getattr(node, "targets", ()), *_targets(node)):
+            yield from ast.walk(target)
+
+
+_BODIES = ("body", "handlers", "orelse", "finalbody", "cases")
+
+
+def _targets(node: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(node, (ast.With, ast.AsyncWith)):
+        yield from (each.optional_vars for each in node.items if each.optional_vars is not None)
+    else:
+        target = getattr(node, "target", None)
+        if target is not None:
+            yield target
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

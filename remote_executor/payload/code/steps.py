@@ -29,6 +29,8 @@ def named_steps(code: CodeType) -> Iterator[tuple[str, str]]:
     Args:
         code: Not that of functions within it.
     """
+    if not (code.co_names or code.co_freevars or code.co_cellvars):
+        return
     if IS_CPYTHON:
         for step in dis.get_instructions(code):
             if step.opcode in _HAS_NAME or step.opcode in _HAS_FREE:
