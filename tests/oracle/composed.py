@@ -83,16 +83,130 @@ def {n}():
 ===
 {n} = functools.partial(lambda a, b: (a is {0}, look(b)), {0}, {1})
 """
-DEFINITIONS = re.split(r"^===$", TEXT, flags=re.M)
+MORE = """
+class G{n}(Base):
+    __slots__ = ()
+    held = {0}
+    count = 0
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        G{n}.count += 1
+    @classmethod
+    def kind(cls):
+        return cls.__name__, cls.held is {0}
+    @staticmethod
+    def plain(x={1}):
+        return x is {1}
+class H{n}(G{n}):
+    field = Field()
+    def __init__(self):
+        self.field = {1}
+h{n} = H{n}()
+def {n}():
+    held = h{n}.field is {1}, look(h{n}.field), H{n}.field.name
+    return H{n}.kind(), G{n}.plain(), G{n}.count, held
+===
+class M{n}(Base):
+    def __init__(self, x={0}):
+        self.x = x
+    def get(self):
+        return look(self.x), self is m{n}
+m{n} = M{n}()
+{n} = m{n}.get
+===
+import state
+from state import items as items_{n}, bump as bump_{n}
+def {n}():
+    return bump_{n}(), items_{n} is state.items, len(state.items), look({0})
+===
+@functools.lru_cache
+def cached_{n}(x):
+    return look({0})
+def {n}():
+    return cached_{n}(1), cached_{n}(1) is cached_{n}(1), cached_{n}.cache_info().maxsize
+===
+@functools.singledispatch
+def name_{n}(x):
+    return 'other', look({0})
+@name_{n}.register
+def _(x: list):
+    return 'list', x is {1}
+def {n}():
+    return name_{n}({0}), name_{n}({1})
+===
+table_{n} = dict(f=lambda: look({0}), held={1})
+def {n}():
+    return table_{n}['f'](), table_{n}['held'] is {1}
+===
+def gen_{n}(x={0}):
+    yield x is {0}
+    yield from (look({1}),)
+def {n}():
+    return list(gen_{n}())
+===
+@dataclasses.dataclass(slots=True)
+class S{n}:
+    x: int = 1
+    y: list = dataclasses.field(default_factory=lambda: [look({0})])
+    def both(self):
+        return self.x, self.y
+s{n} = S{n}(2)
+def {n}():
+    return s{n}.both(), S{n}().both(), type(s{n}) is S{n}
+===
+N{n} = collections.namedtuple('N{n}', 'a b', defaults=(7,))
+n{n} = N{n}({0})
+def {n}():
+    return n{n}.a is {0}, n{n}.b, type(n{n}) is N{n}
+===
+def make_{n}():
+    count = 0
+    def up():
+        nonlocal count
+        count += 1
+        return look({0})
+    def get():
+        return count
+    return up, get
+up_{n}, get_{n} = make_{n}()
+def {n}():
+    return get_{n}.__closure__[0] is up_{n}.__closure__[0], look({1})
+===
+def {n}():
+    below = sorted(each.__name__ for each in Base.__subclasses__())
+    return below, look(globals()['{0}'])
+===
+class D{n}(dict):
+    pass
+d{n} = D{n}(a={0})
+d{n}.note = {1}
+def {n}():
+    return d{n}['a'] is {0}, d{n}.note is {1}, type(d{n}) is D{n}
+"""
+DEFINITIONS = re.split(r"^===$", TEXT, flags=re.M) + re.split(r"^===$", MORE, flags=re.M)
 CHANGES = [
     "{0} = [5]",
     "{0} = {1}",
+    "{0} = object()",
     "grow({0})",
-    "{f}.mark = 9",
+    "grow({0})\ngrow({1})",
+    "look.mark = 9",
     "def {f}():\n    return 'redefined', look({0})\n",
     "Base.level = Base.level + 1",
+    "Base.extra = {0}",
+    "Base.extra = 5\ndel Base.extra",
+    "def look(x, depth=3):\n    return 'looked', type(x).__name__\n",
+    "class Box:\n    def __init__(self, x):\n        self.x = (x, 'again')\n",
+    "Box.shown = property(lambda self: {0})",
+    "grow.__defaults__ = ({0},)",
     "pass",
 ]
+STATE = """
+items = []
+def bump():
+    items.append(1)
+    return len(items) > 0
+"""
 HEAD = """
 import collections, dataclasses, enum, functools, types
 class Box:
@@ -101,6 +215,17 @@ class Box:
 class Base:
     __slots__ = ()
     level = 1
+class Field:
+    def __set_name__(self, owner, name):
+        self.name = name
+    def __get__(self, obj, owner=None):
+        return self if obj is None else obj.__dict__[self.name]
+    def __set__(self, obj, value):
+        obj.__dict__[self.name] = value
+written = 'nothing'
+def prepare(value):
+    global written
+    written = value
 def logged(function):
     @functools.wraps(function)
     def wrapper():
@@ -116,7 +241,7 @@ def look(x, depth=3):
     if isinstance(x, (Box, types.SimpleNamespace)):
         return type(x).__name__, look(x.x, depth - 1)
     return x if isinstance(x, (int, str)) else type(x).__name__
-def grow(x):
+def grow(x, more=None):
     if isinstance(x, (list, collections.deque)):
         x.append(len(x))
     elif isinstance(x, dict):
@@ -149,14 +274,25 @@ def programs(draw: st.DrawFn) -> Program:
     pairs = ", ".join(f"{a} is {b}" for a, b in itertools.combinations(names, 2))
     calls = ", ".join(f"{f}()" for f in functions)
     looks = ", ".join(f"look({name})" for name in names)
-    lines.append(f"def task():\n    return [{pairs}], [{calls}], [{looks}], Base.level")
-    lines.append("show(run(task))")
+    seen = f"[{pairs}], [{calls}], [{looks}], Base.level, getattr(Base, 'extra', None) is {some()}"
+    lines.append(f"def task():\n    return written, {seen}, getattr(look, 'mark', None)")
+    prepared = draw(st.booleans())
+    lines.append(
+        "with executor({}) as ex:".format(
+            "initializer=prepare, initargs=('prepared',)" if prepared else ""
+        )
+    )
+    lines.append(SUBMIT)
     for _ in range(draw(st.integers(0, 3))):
         change = draw(st.sampled_from(CHANGES))
-        lines.append(change.format(some(), some(), f=draw(st.sampled_from(functions))))
-        lines.append("show(run(task))")
+        change = change.format(some(), some(), f=draw(st.sampled_from(functions)))
+        lines += [f"    {line}" for line in change.splitlines()] + [SUBMIT]
     text = PRELUDE + HEAD + "\n".join(lines) + "\n"
-    return Program("composed", f"number_{next(_numbers)}", text, measure="home")
+    files = {"state.py": STATE}
+    return Program("composed", f"number_{next(_numbers)}", text, files, measure="home")
+
+
+SUBMIT = "    show(ex.submit(task).result())"
 
 
 def main() -> int:

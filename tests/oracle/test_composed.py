@@ -1,9 +1,9 @@
-"""What hypothesis composes is a program: it runs at home, and shows something."""
+"""What hypothesis composes is a program, and a farm runs it as home does: some of them."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from io import StringIO
 from types import ModuleType
 
@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from tests.oracle.composed import programs
-from tests.oracle.runner import HERE
+from tests.oracle.runner import HERE, Oracle
 
 
 @pytest.fixture(scope="module")
@@ -39,4 +39,17 @@ def test_composed_programs_run_at_home(helper, program):
             exec(compile(program.text, "composed.py", "exec"), vars(space))
     finally:
         del sys.modules["composed_program"]
-    assert len(helper.SHOWN) == program.text.count("show(run(task))") > 0
+    assert len(helper.SHOWN) == program.text.count("show(ex.submit") > 0
+
+
+@pytest.mark.timeout(180)
+def test_a_farm_runs_a_sample_of_them_as_home_does(tmp_path):
+    with closing(Oracle(tmp_path, [], ["elsewhere"])) as oracle:
+
+        @hypothesis.given(programs())
+        @hypothesis.settings(max_examples=8, derandomize=True, database=None, deadline=None)
+        def check(program):
+            verdict = oracle.judge(program)["elsewhere"]
+            assert verdict.word != "wrong", f"{program.text}\n{verdict.reason}"
+
+        check()

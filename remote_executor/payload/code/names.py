@@ -9,7 +9,7 @@ against the module on each use, so an outdated entry can never give a wrong one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
@@ -146,7 +146,8 @@ class Names:
             if found_by_name(value):
                 continue
             other = by_id.get(id(value))
-            if other is None or _is_home(value, name):
+            # Of several it stays the one that it was: workers have the object under that.
+            if other is None or self._by_id.get(id(value)) == name or _is_home(value, name):
                 by_id[id(value)] = name
         self._module, self._ids, self.by_id = module, ids, by_id
         self.generation = generation
@@ -171,6 +172,10 @@ class Names:
     def bound_since(self, name: str, generation: int) -> bool:
         """Tell whether a name was bound anew, or deleted, after a generation."""
         return self._bound_at.get(name, 0) > generation
+
+    def bind_any(self, ids: KeysView[int]) -> bool:
+        """Tell whether a name binds one of some objects, as of the last look."""
+        return not ids.isdisjoint(self._by_id)
 
     def new_since(self, generation: int) -> set[str]:
         """Return the names that were not bound at all when there was a generation."""

@@ -164,6 +164,7 @@ class Units:
     def __init__(self, make: Make = WorkerPickler) -> None:
         self._make = make
         self._units: dict[str, Unit] = {}
+        self._generation = 0
         self._main: dict[str, Any] = {}
 
     def forget(self, which: Iterable[str]) -> None:
@@ -221,6 +222,9 @@ class Units:
             unit.error.__context__ = None
             unit.visit = Visit()
         unit.captures = Captures(None, unit.visit, self._main)
+        for name in unit.visit.references:  # bound anew, it is no more what the pickle means
+            if not is_no_name(name):
+                unit.captures.add_global(name, self._main.get(name), 0)
         for name, value in zip(of, values, strict=True):
             if name == SUBCLASSES:
                 unit.captures.add_fetched(partial(family, self._main))
@@ -282,6 +286,11 @@ class Units:
         if main is not self._main:
             self._main = main
             self._units.clear()
+        if names.generation != self._generation:
+            self._generation = names.generation
+            for unit in self._units.values():
+                # What had no name when it was pickled, and has one now, is referred to by that.
+                unit.stale = unit.stale or names.bind_any(unit.visit.shared.keys())
         # Each is looked at once, so that what joins two of them stays.
         made: dict[str, Unit] = {}
         while True:

@@ -180,3 +180,34 @@ def test_nothing_that_views_memory_is_kept(main):
     main.own = [Own()]
     collect(Units(), "own")
     main.data += b"1"
+
+
+def test_a_name_that_is_bound_anew_is_no_more_what_others_refer_to(main):
+    exec("v = object()\ndef f(a=v): return a\ntable = [v]\nkept = v", vars(main))
+    units = Units()
+    before, _ = collect(units, "f", "table", "v")
+    main.v = [5]
+    del main.kept
+    after, _ = collect(units, "f", "table", "v")
+    assert "v" in before[("f",)].visit.references
+    for unit in after.values():
+        assert "v" not in unit.visit.references
+
+
+def test_an_object_keeps_the_name_that_workers_have_it_under(main):
+    exec("a = object()\nb = [1]", vars(main))
+    units = Units()
+    _, before = collect(units, "a", "b"), names.name_of(main.b)
+    main.a = main.b
+    found, _ = collect(units, "a", "b")
+    assert (before, names.name_of(main.a)) == ("b", "b")
+    assert list(found[("a",)].visit.references) == ["b"]
+
+
+def test_what_has_got_a_name_since_is_referred_to_by_it(main):
+    exec("def f(a=[1]): return a", vars(main))
+    units = Units()
+    collect(units, "f")
+    main.later = main.f.__defaults__[0]
+    found, _ = collect(units, "f", "later")
+    assert list(found[("f",)].visit.references) == ["later"]
