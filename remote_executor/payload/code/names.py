@@ -147,7 +147,7 @@ class Names:
                 continue
             other = by_id.get(id(value))
             # Of several it stays the one that it was: workers have the object under that.
-            if other is None or self._by_id.get(id(value)) == name or _is_home(value, name):
+            if other is None or self.by_id.get(id(value)) == name or _is_home(value, name):
                 by_id[id(value)] = name
         self._module, self._ids, self.by_id = module, ids, by_id
         self.generation = generation
@@ -175,7 +175,7 @@ class Names:
 
     def bind_any(self, ids: KeysView[int]) -> bool:
         """Tell whether a name binds one of some objects, as of the last look."""
-        return not ids.isdisjoint(self._by_id)
+        return not ids.isdisjoint(self.by_id)
 
     def new_since(self, generation: int) -> set[str]:
         """Return the names that were not bound at all when there was a generation."""
