@@ -119,7 +119,7 @@ def test_k24_a_client_needs_only_struct_json_hmac_and_pickle(server):
                 break
         assert (id, pickle.loads(body)) == (17, 2j)
         send_frame(sock, 9)
-        # The end, an ACK or GOODBYE; a PING where the worker took so long to start that the ACK came
+        # The end, an ACK or GOODBYE; a PING where its worker took so long to start that an ACK came
         # before the result.
         assert sock.recv(1000)[:1] in (b"", b"\x06", b"\x08", b"\x09")
 
