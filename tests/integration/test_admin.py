@@ -806,7 +806,7 @@ def test_other_python_at_the_server(serve, tmp_path):
     mine = "{}.{}".format(*sys.version_info)
     others = [path for version, path in find_pythons().items() if version != mine]
     if not others:
-        missing(f"another CPython than {mine}", "3.10 to 3.14, in PATH or by pyenv")
+        missing(f"another CPython than {mine}", "3.10 to 3.15, in PATH or by pyenv")
     import cloudpickle
     import tblib
 

@@ -415,7 +415,7 @@ def test_a_server_with_another_python(project, serve, tmp_path):
     mine = "{}.{}".format(*sys.version_info)
     others = [path for version, path in find_pythons().items() if version != mine]
     if not others:
-        missing(f"another CPython than {mine}", "3.10 to 3.14, in PATH or by pyenv")
+        missing(f"another CPython than {mine}", "3.10 to 3.15, in PATH or by pyenv")
     borrowed = tmp_path / "borrowed"
     borrowed.mkdir()
     for name in ("cloudpickle", "tblib"):

@@ -153,11 +153,16 @@ class Root:
             (self.path / "etc/pip.conf").write_text(text)
 
     def install(self, pythons: list[str]) -> None:
-        """Install Pythons and what the tests want."""
+        """Install Pythons and what the tests want, unless that is there."""
         wanted = [f"{python}{part}" for python in pythons for part in ("", "-venv", "-dev")]
-        install = ["apt-get", "install", "-qy", "--no-install-recommends"]
+        listed = self.path / "etc/packages-of-the-tests"
+        there = set(listed.read_text().split()) if listed.exists() else set()
+        missing = sorted({*PACKAGES, *wanted} - there)
+        if not missing:
+            return
         self.run("root", "apt-get", "update", "-q")
-        self.run("root", *install, *PACKAGES, *wanted)
+        self.run("root", "apt-get", "install", "-qy", "--no-install-recommends", *missing)
+        listed.write_text("\n".join(sorted(there.union(missing))) + "\n")
 
     def copy(self, checkout: Path) -> None:
         """Put a copy of the checkout's files into the user's home."""
