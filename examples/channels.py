@@ -23,8 +23,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import remote_executor.parallel as p
 from remote_executor import FarmExecutor
-from remote_executor.parallel import Channel
 
 REPORT_SECONDS = 0.5
 
@@ -77,7 +77,7 @@ def find_modules(limit: int | None) -> list[tuple[str, Path]]:
 
 def compile_all(modules: list[tuple[str, Path]], executor: Executor) -> tuple[list[Compiled], int]:
     """Return what was compiled, in order of completion, and how many modules failed."""
-    channel = Channel(executor, maxsize=64)  # at most 64 files are read ahead
+    channel = p.Channel(executor, maxsize=64)  # at most 64 files are read ahead
 
     def submit_all() -> None:
         for name, path in modules:

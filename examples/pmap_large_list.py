@@ -22,15 +22,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remote_executor.parallel import (
-    kernel_worker_count,
-    make_kernel,
-    pcount_if,
-    pfind_if,
-    pmap,
-    preduce,
-    psort,
-)
+import remote_executor.parallel as p
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,39 +102,39 @@ def main() -> int:
         (
             "pmap(pieces, words)",
             lambda: list(map(pieces, words)),
-            lambda: pmap(pieces, words, progress=sys.stderr.isatty()),
+            lambda: p.pmap(pieces, words, progress=sys.stderr.isatty()),
         ),
         (
             "pmap(nearest_keyword, different)",
             lambda: list(map(nearest_keyword, different)),
-            lambda: pmap(nearest_keyword, different),
+            lambda: p.pmap(nearest_keyword, different),
         ),
         (
             "preduce(longer, words)",
             lambda: reduce(longer, words),
-            lambda: preduce(longer, words),
+            lambda: p.preduce(longer, words),
         ),
         (
             "pcount_if(is_palindrome, words)",
             lambda: sum(map(is_palindrome, words)),
-            lambda: pcount_if(is_palindrome, words),
+            lambda: p.pcount_if(is_palindrome, words),
         ),
         (
             "pfind_if(is_cased_palindrome, words)",
             lambda: next(filter(is_cased_palindrome, words), None),
-            lambda: pfind_if(is_cased_palindrome, words),
+            lambda: p.pfind_if(is_cased_palindrome, words),
         ),
         (
             "psort(different, key=key_of)",
             lambda: sorted(different, key=key_of),
-            lambda: psort(different, key=key_of),
+            lambda: p.psort(different, key=key_of),
         ),
     ]
     answers = {}
     addresses = options.servers.split(",") if options.servers else options.workers
-    with make_kernel(addresses):
-        pmap(abs, range(100))  # the workers are there
-        print(f"{'':38}  serial  parallel  with {kernel_worker_count()} workers")
+    with p.make_kernel(addresses):
+        p.pmap(abs, range(100))  # the workers are there
+        print(f"{'':38}  serial  parallel  with {p.kernel_worker_count()} workers")
         for name, serially, parallel in both:
             expected, serial_time = timed(serially)
             found, parallel_time = timed(parallel)

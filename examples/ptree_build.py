@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from remote_executor.parallel import Ptree, make_kernel, ptree
+import remote_executor.parallel as p
 
 PACKAGES = ["asyncio", "concurrent", "email", "encodings", "http", "json", "multiprocessing", "xml"]
 
@@ -98,9 +98,9 @@ def read_package(name: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
 
 
-def build_graph(packages: list[str], spelling: dict[str, str]) -> Ptree:
+def build_graph(packages: list[str], spelling: dict[str, str]) -> p.Ptree:
     """Return the graph. Nodes may be defined in any order; the spelling may be mended later."""
-    tree = ptree()
+    tree = p.ptree()
     tree.define("page", ["index", *(f"table {name}" for name in packages)], page)
     tree.define("index", [f"package {name}" for name in packages], index)
     for name in packages:
@@ -110,7 +110,7 @@ def build_graph(packages: list[str], spelling: dict[str, str]) -> Ptree:
     return tree
 
 
-def state_of(tree: Ptree, node: str) -> str:
+def state_of(tree: p.Ptree, node: str) -> str:
     """Return a word for what has become of a node, without computing it."""
     if not tree.computed(node):
         return "not yet"
@@ -129,7 +129,7 @@ def main() -> int:
     options = parser.parse_args()
     what: Any = options.servers.split(",") if options.servers else options.workers
     spelling = {"json": "jsno"}
-    with make_kernel(what):
+    with p.make_kernel(what):
         tree = build_graph(PACKAGES, spelling)
         tree.check()  # no ring, and nothing is undefined
 

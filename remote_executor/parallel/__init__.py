@@ -3,11 +3,12 @@ lparallel's kernel, channels, promises and cognates, on any ``concurrent.futures
 
 ::
 
-    from remote_executor.parallel import make_kernel, pmap, preduce
+    import operator
+    import remote_executor.parallel as p
 
-    with make_kernel(4):                       # or ["host:port"], or any executor
-        squares = pmap(square, range(1000))
-        total = preduce(operator.add, squares)
+    with p.make_kernel(2):  # or ["host:port"], or any executor
+        roots = p.pmap(abs, range(-3, 0))
+        p.preduce(operator.add, roots)  # 6
 
 ==========  =====================================================================================
 kernel      make_kernel, end_kernel, check_kernel, kernel_name, kernel_worker_count, task_category,
@@ -15,8 +16,9 @@ kernel      make_kernel, end_kernel, check_kernel, kernel_name, kernel_worker_co
             worker_index, server_worker_index
 channel     Channel
 promises    promise, future, delay, speculate, chain, force, fulfill, fulfill_with, fulfilled
-maps        pmap, pmap_into, pmap_unordered, pmapc, pmapcan, pdotimes
+maps        pmap, pstarmap, pmap_into, pmap_unordered, pmapc, pmapcan, pdotimes
 reduces     preduce, preduce_partial, pmap_reduce
+builtins    pany, pall, pfilter
 finds       pevery, psome, pnotany, pnotevery, pfind, pcount, premove, each with _if and _if_not
 sorts       psort
 lets        plet, pfuncall, pand, por
@@ -49,12 +51,15 @@ __all__ = [
     "kernel_worker_count",
     "kill_tasks",
     "make_kernel",
+    "pall",
     "pand",
+    "pany",
     "pcount",
     "pcount_if",
     "pcount_if_not",
     "pdotimes",
     "pevery",
+    "pfilter",
     "pfind",
     "pfind_if",
     "pfind_if_not",
@@ -77,6 +82,7 @@ __all__ = [
     "promise",
     "psome",
     "psort",
+    "pstarmap",
     "ptree",
     "server_worker_index",
     "speculate",
@@ -131,6 +137,7 @@ _WHERE = {
             "pmap_unordered",
             "pmapc",
             "pmapcan",
+            "pstarmap",
         ],
         "maps",
     ),
@@ -160,6 +167,7 @@ _WHERE = {
         ],
         "finds",
     ),
+    **dict.fromkeys(["pall", "pany", "pfilter"], "as_builtins"),
     "psort": "sorts",
     **dict.fromkeys(
         [
@@ -197,6 +205,11 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from remote_executor.parallel.as_builtins import (
+        pall,
+        pany,
+        pfilter,
+    )
     from remote_executor.parallel.channel import (
         Channel,
     )
@@ -241,6 +254,7 @@ if TYPE_CHECKING:
         pmap_unordered,
         pmapc,
         pmapcan,
+        pstarmap,
     )
     from remote_executor.parallel.promises import (
         Chain,

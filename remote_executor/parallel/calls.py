@@ -157,6 +157,7 @@ def reduce_part(
     from_end: bool,
     initial: tuple[Any, ...],
     items: Any,
+    has_initial: bool = True,
 ) -> Any:
     """
     Reduce the items of a part, of which there is at least one.
@@ -167,20 +168,26 @@ def reduce_part(
         from_end: Whether to begin with the last two.
         initial: A tuple of the initial value, or an empty one.
         items: The part.
+        has_initial: Whether the initial value counts in this part. If not, it says no more than
+            of which type numpy's results are.
     """
     numpy = sys.modules.get("numpy")
     is_array = type(items) is getattr(numpy, "ndarray", None)
     if is_array and key is None and not from_end:
-        found = _reduce_array(numpy, fn, initial, items)
+        found = _reduce_array(numpy, fn, initial, items, has_initial)
         if found:
             return found[0]
+    if not has_initial:
+        initial = ()
     values: Iterable[Any] = items if key is None else map_part(key, items)
     if from_end:
         return reduce(lambda value, item: fn(item, value), reversed(list(values)), *initial)
     return reduce(fn, values, *initial)
 
 
-def _reduce_array(numpy: Any, fn: Any, initial: tuple[Any, ...], items: Any) -> tuple[Any, ...]:
+def _reduce_array(
+    numpy: Any, fn: Any, initial: tuple[Any, ...], items: Any, has_initial: bool
+) -> tuple[Any, ...]:
     """Reduce an array as the loop does, and faster: a tuple of the result, empty if it cannot."""
     name: str | None = None
     if isinstance(fn, numpy.ufunc):
@@ -206,7 +213,7 @@ def _reduce_array(numpy: Any, fn: Any, initial: tuple[Any, ...], items: Any) -> 
             return ()
     # Arithmetic gives the machine's byte order, whatever that of its input.
     value = getattr(numpy, name).reduce(items, axis=0, dtype=dtype.newbyteorder("="))
-    return (fn(*initial, value) if initial else value,)
+    return (fn(*initial, value) if initial and has_initial else value,)
 
 
 # --------------------------------------------------------------------------- finds

@@ -59,7 +59,7 @@ class Channel:
             for number in (1, 2, 3):
                 channel.submit(abs, -number)
             results = [channel.receive() for _ in range(3)]
-        assert sorted(results) == [1, 2, 3]
+            sorted(results)  # [1, 2, 3]
 
     Each task delivers once, whatever becomes of it: a value, an error, a cancellation, a kill. Any
     number of threads may submit and receive. ``len(channel)`` is how many results are still to be
@@ -129,6 +129,15 @@ class Channel:
         """
         Cancel the tasks that have not begun. Each is received as a CancelledError.
 
+        ::
+
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2):
+                channel = p.Channel()
+                channel.submit(abs, -1)
+                channel.cancel()
+
         What runs goes on; to stop that, too, see :meth:`kill`.
         """
         cancel_all(self._kernel, self._under_way())
@@ -136,6 +145,17 @@ class Channel:
     def kill(self) -> int:
         """
         Cancel the tasks that have not begun, and stop those that run, by ending their workers.
+
+        ::
+
+            import time
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2):
+                channel = p.Channel()
+                channel.submit(time.sleep, 60)
+                channel.kill()
+                len(channel)  # 1
 
         Each is received as a CancelledError or TaskKilled. What has arrived stays.
 
@@ -173,8 +193,8 @@ class Channel:
 
             with p.make_kernel(2):
                 channel = p.Channel(maxsize=1)
-                channel.submit(pow, 2, 10)
-                assert channel.receive() == 1024
+                channel.submit(pow, 2, 10, timeout=1)
+                channel.receive()  # 1024
 
         Args:
             fn: What to call.
@@ -286,6 +306,15 @@ class Channel:
         """
         Have a value arrive after some time, without the use of any worker.
 
+        ::
+
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2):
+                channel = p.Channel()
+                channel.submit_timeout(0.01, "late")
+                channel.receive()  # 'late'
+
         Args:
             seconds: From now.
             value: What :meth:`receive` returns then.
@@ -298,6 +327,16 @@ class Channel:
     def cancel_timeout(self, timer: Timer, value: Any = None) -> bool:
         """
         Have another value arrive at once in place of a timer's.
+
+        ::
+
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2):
+                channel = p.Channel()
+                timer = channel.submit_timeout(60, "late")
+                channel.cancel_timeout(timer, "now")  # True
+                channel.receive()  # 'now'
 
         Args:
             timer: What :meth:`submit_timeout` returned.
@@ -322,6 +361,15 @@ class Channel:
         """
         Return the next result, in order of completion; wait for it.
 
+        ::
+
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2):
+                channel = p.Channel()
+                channel.submit(abs, -1)
+                channel.receive(timeout=60)  # 1
+
         If nothing was submitted it waits until some other thread submits.
 
         Args:
@@ -340,6 +388,14 @@ class Channel:
     def try_receive(self, timeout: float | None = 0) -> tuple[Any, bool]:
         """
         Return the next result if there is one within some time.
+
+        ::
+
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2):
+                channel = p.Channel()
+                channel.try_receive(0.01)  # (None, False)
 
         Args:
             timeout: Seconds to wait at most; None for as long as it takes.
@@ -371,6 +427,16 @@ class Channel:
     def receive_many(self, n: int) -> Iterator[Any]:
         """
         Yield the next ``n`` results (lparallel's do-fast-receives).
+
+        ::
+
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2):
+                channel = p.Channel()
+                for number in range(3):
+                    channel.submit(abs, -number)
+                sorted(channel.receive_many(3))  # [0, 1, 2]
 
         Args:
             n: How many.

@@ -18,7 +18,9 @@ from remote_executor.parallel.kernel import SERIAL, Kernel, kernel_of
 from remote_executor.parallel.parts import (
     columns_of,
     count_of,
+    one_of,
     part_bounds,
+    parts_of,
     section_of,
 )
 from remote_executor.parallel.work import Work
@@ -65,7 +67,7 @@ def _parts(parts: int | None, kernel: Kernel) -> int:
 # -------------------------------------------------------------------- quantifiers
 
 
-def _quantify(
+def quantify(
     run: Callable[..., Any],
     predicate: Callable[..., Any],
     iterables: tuple[Iterable[Any], ...],
@@ -73,6 +75,7 @@ def _quantify(
     parts: int | None,
     timeout: float | None,
     executor: Executor | Kernel | None,
+    chunksize: int | None = None,
 ) -> Iterator[Any]:
     """Yield what came of each part, in order of completion. Ended early, it stops the rest."""
     _callable(predicate)
@@ -81,9 +84,11 @@ def _quantify(
     most = None if size is None else count_of(size, "size")
     kernel = kernel_of(executor)
     count = _parts(parts, kernel)
+    _, length = one_of(None, chunksize)
     columns = columns_of(iterables, most)
     if not columns:
         return
+    count = parts_of(len(columns), count, length)
     run = partial(run, predicate, len(iterables) > 1)
     with Work(kernel, timeout) as work:
         for start, end in part_bounds(len(columns), count):
@@ -103,6 +108,13 @@ def pevery(
     """
     Return whether a predicate is true of all items. lparallel's pevery; the serial one is ``all``.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pevery(str.isdigit, ["1", "2", "x"])  # False
+
     The first part to say no decides, whatever its place, and the rest is stopped: cancelled, and on
     a farm killed if it does not end soon. An error counts unless a part before it in order says no,
     or any part does before the error is known.
@@ -120,7 +132,7 @@ def pevery(
         TimeoutError: It took too long.
         Exception: What the predicate raised.
     """
-    results = _quantify(calls.every_part, predicate, iterables, size, parts, timeout, executor)
+    results = quantify(calls.every_part, predicate, iterables, size, parts, timeout, executor)
     return all(results)
 
 
@@ -135,16 +147,26 @@ def pnotevery(
     """
     Return whether a predicate is false of some item. The opposite of :func:`pevery`.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pnotevery(str.isdigit, ["1", "2", "x"])  # True
+
     Args:
-        predicate: As for :func:`pevery`.
-        iterables: As for :func:`pevery`.
-        size: As for :func:`pevery`.
-        parts: As for :func:`pevery`.
-        timeout: As for :func:`pevery`.
-        executor: As for :func:`pevery`.
+        predicate: Called with an item, or with what ``key`` gives for it.
+        iterables: At least one; the shortest ends it.
+        size: How many items count at most. Endless inputs need it.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pevery`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
     return not pevery(
         predicate, *iterables, size=size, parts=parts, timeout=timeout, executor=executor
@@ -162,21 +184,31 @@ def psome(
     """
     Return a true value of a predicate, or None. lparallel's psome; the serial one is ``any``.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.psome({"b": 2}.get, "abc")  # 2
+
     Of several true values it is the first of the part that is done first. For the first in order
     of the input see :func:`pfind_if`.
 
     Args:
-        predicate: As for :func:`pevery`.
-        iterables: As for :func:`pevery`.
-        size: As for :func:`pevery`.
-        parts: As for :func:`pevery`.
-        timeout: As for :func:`pevery`.
-        executor: As for :func:`pevery`.
+        predicate: Called with an item, or with what ``key`` gives for it.
+        iterables: At least one; the shortest ends it.
+        size: How many items count at most. Endless inputs need it.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pevery`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
-    for found in _quantify(calls.some_part, predicate, iterables, size, parts, timeout, executor):
+    for found in quantify(calls.some_part, predicate, iterables, size, parts, timeout, executor):
         if found:
             return found[0]
     return None
@@ -193,16 +225,26 @@ def pnotany(
     """
     Return whether a predicate is false of all items. The opposite of :func:`psome`.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pnotany(str.isdigit, "abc")  # True
+
     Args:
-        predicate: As for :func:`pevery`.
-        iterables: As for :func:`pevery`.
-        size: As for :func:`pevery`.
-        parts: As for :func:`pevery`.
-        timeout: As for :func:`pevery`.
-        executor: As for :func:`pevery`.
+        predicate: Called with an item, or with what ``key`` gives for it.
+        iterables: At least one; the shortest ends it.
+        size: How many items count at most. Endless inputs need it.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pevery`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
     found = psome(
         partial(calls.truth, _callable(predicate)),
@@ -218,7 +260,7 @@ def pnotany(
 # ------------------------------------------------------- find, count, remove: their parts
 
 
-class _Search:
+class Search:
     """What a search was asked for, once its arguments are checked."""
 
     def __init__(
@@ -275,6 +317,10 @@ class _Search:
     def count(self) -> int:
         run = partial(calls.count_part, self.predicate, self.key)
         return sum(self.results(run, self.spans()))
+
+    def keep(self) -> list[Any]:
+        run = partial(calls.flag_part, self.predicate, self.key)
+        return list(itertools.compress(self.items, b"".join(self.results(run, self.spans()))))
 
     def remove(self) -> Any:
         run = partial(calls.flag_part, self.predicate, self.key)
@@ -347,6 +393,13 @@ def pfind_if(
     """
     Return the first item of which a predicate is true. lparallel's pfind-if.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pfind_if(str.isdigit, ["a", "1", "2"])  # '1'
+
     It is the first in order of the sequence, and your own object, not a copy. What comes after it
     is not searched to its end.
 
@@ -368,7 +421,7 @@ def pfind_if(
         TimeoutError: It took too long.
         Exception: What the predicate raised, unless the item was found before that in order.
     """
-    search = _Search(predicate, sequence, key, start, end, parts, timeout, executor)
+    search = Search(predicate, sequence, key, start, end, parts, timeout, executor)
     return search.find(from_end, default)
 
 
@@ -386,24 +439,34 @@ def pfind_if_not(
     executor: Executor | Kernel | None = None,
 ) -> T | Any:
     """
-    Return the first item of which a predicate is false. Otherwise as :func:`pfind_if`.
+    Return the first item of which a predicate is false, in order of the sequence.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pfind_if_not(str.isdigit, ["1", "a", "2"])  # 'a'
 
     Args:
-        predicate: As for :func:`pfind_if`.
-        sequence: As for :func:`pfind_if`.
-        key: As for :func:`pfind_if`.
-        start: As for :func:`pfind_if`.
-        end: As for :func:`pfind_if`.
-        from_end: As for :func:`pfind_if`.
-        default: As for :func:`pfind_if`.
-        parts: As for :func:`pfind_if`.
-        timeout: As for :func:`pfind_if`.
-        executor: As for :func:`pfind_if`.
+        predicate: Called with an item, or with what ``key`` gives for it.
+        sequence: Any iterable.
+        key: Applied to each item first.
+        start: The first item that counts, from 0.
+        end: Where to stop; None for the end.
+        from_end: Whether to return the last such item.
+        default: What to return if there is none.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pfind_if`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
-    search = _Search(_negated(predicate), sequence, key, start, end, parts, timeout, executor)
+    search = Search(_negated(predicate), sequence, key, start, end, parts, timeout, executor)
     return search.find(from_end, default)
 
 
@@ -423,29 +486,41 @@ def pfind(
     executor: Executor | Kernel | None = None,
 ) -> T | Any:
     """
-    Return the first item that equals the given one. Otherwise as :func:`pfind_if`.
+    Return the first item that equals the given one, in order of the sequence.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pfind(2, [(1, 4), (3, 5)], key=max, default="none")  # 'none'
+
+    It is your own object, which is of use where ``test`` or ``key`` say what is equal.
 
     Args:
         item: What to look for.
-        sequence: As for :func:`pfind_if`.
-        test: Called with ``item`` and each item. By default they are compared as ``in`` does it:
-            an object equals itself, on every engine, whether or not it can be compared.
+        sequence: Any iterable.
+        test: Called with ``item`` and each item; true means that they are equal. By default they
+            are compared as ``in`` does it: an object equals itself, on every engine.
         test_not: The same, and false means found.
-        key: As for :func:`pfind_if`.
-        start: As for :func:`pfind_if`.
-        end: As for :func:`pfind_if`.
-        from_end: As for :func:`pfind_if`.
-        default: As for :func:`pfind_if`.
-        parts: As for :func:`pfind_if`.
-        timeout: As for :func:`pfind_if`.
-        executor: As for :func:`pfind_if`.
+        key: Applied to each item first.
+        start: The first item that counts, from 0.
+        end: Where to stop; None for the end.
+        from_end: Whether to return the last such item.
+        default: What to return if there is none.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        ValueError: If both tests are given, and as :func:`pfind_if`.
-        Exception: As :func:`pfind_if`.
+        ValueError: If both tests are given.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
     found = _test(test, test_not)
-    search = _Search(found, sequence, key, start, end, parts, timeout, executor, given=(item,))
+    search = Search(found, sequence, key, start, end, parts, timeout, executor, given=(item,))
     return search.find(from_end, default)
 
 
@@ -466,20 +541,30 @@ def pcount_if(
     """
     Return of how many items a predicate is true. lparallel's pcount-if.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pcount_if(str.isdigit, ["a", "1", "2"])  # 2
+
     Args:
-        predicate: As for :func:`pfind_if`.
-        sequence: As for :func:`pfind_if`.
-        key: As for :func:`pfind_if`.
-        start: As for :func:`pfind_if`.
-        end: As for :func:`pfind_if`.
-        parts: As for :func:`pfind_if`.
-        timeout: As for :func:`pfind_if`.
-        executor: As for :func:`pfind_if`.
+        predicate: Called with an item, or with what ``key`` gives for it.
+        sequence: Any iterable.
+        key: Applied to each item first.
+        start: The first item that counts, from 0.
+        end: Where to stop; None for the end.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pfind_if`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
-    return _Search(predicate, sequence, key, start, end, parts, timeout, executor).count()
+    return Search(predicate, sequence, key, start, end, parts, timeout, executor).count()
 
 
 def pcount_if_not(
@@ -496,21 +581,31 @@ def pcount_if_not(
     """
     Return of how many items a predicate is false.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pcount_if_not(str.isdigit, ["a", "1", "2"])  # 1
+
     Args:
-        predicate: As for :func:`pfind_if`.
-        sequence: As for :func:`pfind_if`.
-        key: As for :func:`pfind_if`.
-        start: As for :func:`pfind_if`.
-        end: As for :func:`pfind_if`.
-        parts: As for :func:`pfind_if`.
-        timeout: As for :func:`pfind_if`.
-        executor: As for :func:`pfind_if`.
+        predicate: Called with an item, or with what ``key`` gives for it.
+        sequence: Any iterable.
+        key: Applied to each item first.
+        start: The first item that counts, from 0.
+        end: Where to stop; None for the end.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pfind_if`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
     predicate = _negated(predicate)
-    return _Search(predicate, sequence, key, start, end, parts, timeout, executor).count()
+    return Search(predicate, sequence, key, start, end, parts, timeout, executor).count()
 
 
 def pcount(
@@ -529,23 +624,34 @@ def pcount(
     """
     Return how many items equal the given one. The serial one is ``list.count``.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pcount("a", "banana")  # 3
+
     Args:
         item: What to count.
-        sequence: As for :func:`pfind_if`.
-        test: As for :func:`pfind`.
-        test_not: As for :func:`pfind`.
-        key: As for :func:`pfind_if`.
-        start: As for :func:`pfind_if`.
-        end: As for :func:`pfind_if`.
-        parts: As for :func:`pfind_if`.
-        timeout: As for :func:`pfind_if`.
-        executor: As for :func:`pfind_if`.
+        sequence: Any iterable.
+        test: Called with ``item`` and each item; true means that they are equal. By default they
+            are compared as ``in`` does it: an object equals itself, on every engine.
+        test_not: The same, and false means equal.
+        key: Applied to each item first.
+        start: The first item that counts, from 0.
+        end: Where to stop; None for the end.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pfind`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
     found = _test(test, test_not)
-    search = _Search(found, sequence, key, start, end, parts, timeout, executor, given=(item,))
+    search = Search(found, sequence, key, start, end, parts, timeout, executor, given=(item,))
     return search.count()
 
 
@@ -566,25 +672,35 @@ def premove_if(
     """
     Return the items of which a predicate is false, in order. lparallel's premove-if.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.premove_if(str.isdigit, ["a", "1", "b"])  # ['a', 'b']
+
     Items outside ``start`` and ``end`` stay. They are your own objects, not copies.
 
     Args:
-        predicate: As for :func:`pfind_if`.
-        sequence: As for :func:`pfind_if`.
-        key: As for :func:`pfind_if`.
-        start: As for :func:`pfind_if`.
-        end: As for :func:`pfind_if`.
-        parts: As for :func:`pfind_if`.
-        timeout: As for :func:`pfind_if`.
-        executor: As for :func:`pfind_if`.
+        predicate: Called with an item, or with what ``key`` gives for it.
+        sequence: Any iterable.
+        key: Applied to each item first.
+        start: The first item that counts, from 0.
+        end: Where to stop; None for the end.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Returns:
         A str, bytes, bytearray, tuple, array, numpy array or Series for one of those; else a list.
 
     Raises:
-        Exception: As :func:`pfind_if`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
-    return _Search(
+    return Search(
         predicate, sequence, key, start, end, parts, timeout, executor, whole=True
     ).remove()
 
@@ -603,21 +719,31 @@ def premove_if_not(
     """
     Return the items of which a predicate is true, in order. The serial one is ``filter``.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.premove_if_not(str.isdigit, ["a", "1", "b"])  # ['1']
+
     Args:
-        predicate: As for :func:`pfind_if`.
-        sequence: As for :func:`pfind_if`.
-        key: As for :func:`pfind_if`.
-        start: As for :func:`pfind_if`.
-        end: As for :func:`pfind_if`.
-        parts: As for :func:`pfind_if`.
-        timeout: As for :func:`pfind_if`.
-        executor: As for :func:`pfind_if`.
+        predicate: Called with an item, or with what ``key`` gives for it.
+        sequence: Any iterable.
+        key: Applied to each item first.
+        start: The first item that counts, from 0.
+        end: Where to stop; None for the end.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pfind_if`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
     predicate = _negated(predicate)
-    return _Search(
+    return Search(
         predicate, sequence, key, start, end, parts, timeout, executor, whole=True
     ).remove()
 
@@ -636,24 +762,37 @@ def premove(
     executor: Executor | Kernel | None = None,
 ) -> Any:
     """
-    Return the items that do not equal the given one, in order. Otherwise as :func:`premove_if`.
+    Return the items that do not equal the given one, in order.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.premove("a", "banana")  # 'bnn'
+
+    Items outside ``start`` and ``end`` stay. They are your own objects, not copies.
 
     Args:
         item: What to remove.
-        sequence: As for :func:`pfind_if`.
-        test: As for :func:`pfind`.
-        test_not: As for :func:`pfind`.
-        key: As for :func:`pfind_if`.
-        start: As for :func:`pfind_if`.
-        end: As for :func:`pfind_if`.
-        parts: As for :func:`pfind_if`.
-        timeout: As for :func:`pfind_if`.
-        executor: As for :func:`pfind_if`.
+        sequence: Any iterable.
+        test: Called with ``item`` and each item; true means that they are equal. By default they
+            are compared as ``in`` does it: an object equals itself, on every engine.
+        test_not: The same, and false means equal.
+        key: Applied to each item first.
+        start: The first item that counts, from 0.
+        end: Where to stop; None for the end.
+        parts: How many parts; by default four for each worker.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pfind`.
+        TypeError: If what should be a function is not callable, also for an empty sequence.
+        ValueError: If a number is out of range.
+        TimeoutError: It took too long.
+        Exception: What a function raised.
     """
-    return _Search(
+    return Search(
         _test(test, test_not),
         sequence,
         key,

@@ -90,6 +90,13 @@ class Kernel:
     """
     An executor as channels, promises and cognates see it.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2, name="farm") as kernel:
+            kernel.name, kernel.worker_count  # ('farm', 2)
+
     Made by :func:`make_kernel`. ``with`` makes it current for the block and its context (thread,
     asyncio task), and ends it with the block; the kernel around is current again afterwards.
 
@@ -144,6 +151,13 @@ class Kernel:
         """
         Wait until there are workers: a farm's servers may still be on their way.
 
+        ::
+
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2) as kernel:
+                kernel.wait(2, timeout=60)  # 2
+
         Args:
             n: How many workers; None for what the executor itself takes for all of them.
             timeout: Seconds; None for as long as it takes.
@@ -170,6 +184,13 @@ class Kernel:
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """
         Run ``fn(*args, **kwargs)`` on the executor, with the block's priority and category.
+
+        ::
+
+            import remote_executor.parallel as p
+
+            with p.make_kernel(2) as kernel:
+                kernel.submit(pow, 2, 5).result()  # 32
 
         Args:
             fn: Any callable that the executor takes.
@@ -215,6 +236,14 @@ class Kernel:
         """
         Take no more tasks; what was submitted is finished. A second time it does nothing.
 
+        ::
+
+            import remote_executor.parallel as p
+
+            kernel = p.make_kernel(2)
+            kernel.end(wait=True)
+            kernel.ended  # True
+
         An executor that :func:`make_kernel` made is shut down; one that was given to it is not.
 
         Args:
@@ -252,6 +281,13 @@ def make_kernel(
 ) -> Kernel:
     """
     Make a kernel and make it the current one. Comes from lparallel's and lfarm's make-kernel.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pmap(abs, [-1, -2])  # [1, 2]
 
     In a ``with`` statement it is current for that block alone, in this thread or asyncio task, and
     ends with it; blocks nest. A bare call makes it current for the process and all its threads, or
@@ -305,6 +341,14 @@ def end_kernel(wait: bool = False) -> None:
     """
     End the current kernel. Where there is none, do nothing.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        p.make_kernel(2)
+        p.pmap(abs, [-1, -2])  # [1, 2]
+        p.end_kernel()
+
     Args:
         wait: Whether to return only when all that was submitted is finished.
     """
@@ -316,6 +360,13 @@ def end_kernel(wait: bool = False) -> None:
 def check_kernel() -> Kernel:
     """
     Return the current kernel.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2) as kernel:
+            p.check_kernel() is kernel  # True
 
     Inside a task it is a serial one, unless the task made its own: what is submitted runs at once
     in that worker. So nested use is safe, and waits for nobody.
@@ -378,6 +429,13 @@ def kernel_name() -> str:
     """
     Return the current kernel's name.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2, name="farm"):
+            p.kernel_name()  # 'farm'
+
     Raises:
         NoKernelError: If there is none.
     """
@@ -387,6 +445,13 @@ def kernel_name() -> str:
 def kernel_worker_count() -> int:
     """
     Return how many tasks the current kernel runs at a time.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.kernel_worker_count()  # 2
 
     Raises:
         NoKernelError: If there is none.
@@ -401,6 +466,16 @@ def kernel_worker_count() -> int:
 def task_category(category: Any) -> Iterator[None]:
     """
     Give the tasks that are submitted in a block a category, for :func:`kill_tasks`.
+
+    ::
+
+        import time
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            with p.task_category("naps"):
+                nap = p.future(time.sleep, 0.01)
+            p.force(nap)
 
     They are those of channels, promises and cognates, and of the current executor's own ``submit``,
     ``map`` and ``broadcast``. Comes from lparallel's ``*task-category*``. An executor that cannot
@@ -424,7 +499,16 @@ def task_category(category: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def task_priority(priority: int | str) -> Iterator[None]:
     """
-    Give the tasks that are submitted in a block a priority, as :func:`task_category` a category.
+    Give the tasks that are submitted in a block a priority.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            with p.task_priority("high"):
+                urgent = p.future(pow, 2, 5)
+            p.force(urgent)  # 32
 
     Comes from lparallel's ``*task-priority*``. An executor without priorities pays no heed to it.
 
@@ -453,6 +537,13 @@ def kill_tasks(category: Any, dry_run: bool = False, grace: float | None = None)
     """
     Stop all running tasks of a category, by ending their workers. Waiting ones are not touched.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.kill_tasks("naps", dry_run=True)  # 0
+
     Args:
         category: As given to :func:`task_category`; "default" for tasks without one.
         dry_run: Only count.
@@ -476,6 +567,14 @@ def task_categories_running() -> list[Any]:
     """
     Return the categories of the tasks that run now, with None for each idle worker.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2) as kernel:
+            kernel.wait(2)
+            p.task_categories_running()  # [None, None]
+
     Raises:
         NoKernelError: If there is no kernel.
         UnsupportedError: If the kernel's executor does not know.
@@ -493,6 +592,14 @@ def broadcast_task(
 ) -> list[T]:
     """
     Run ``fn(*args, **kwargs)`` exactly once in each worker, and wait for all.
+
+    ::
+
+        import os
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            len(set(p.broadcast_task(os.getpid)))  # 2
 
     Args:
         fn: Any callable. For arguments named ``missing`` or ``keep`` use ``functools.partial``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from remote_executor.parallel.kernel import Kernel, kernel_of
 from remote_executor.parallel.work import Work
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["pand", "pfuncall", "plet", "por"]
 
 T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
 
 
 def _check(thunks: tuple[Any, ...]) -> None:
@@ -38,6 +43,66 @@ def _values(
         return list(work.in_order())
 
 
+@overload
+def plet(
+    t1: Callable[[], T1],
+    /,
+    *,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> tuple[T1]: ...
+@overload
+def plet(
+    t1: Callable[[], T1],
+    t2: Callable[[], T2],
+    /,
+    *,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> tuple[T1, T2]: ...
+@overload
+def plet(
+    t1: Callable[[], T1],
+    t2: Callable[[], T2],
+    t3: Callable[[], T3],
+    /,
+    *,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> tuple[T1, T2, T3]: ...
+@overload
+def plet(
+    t1: Callable[[], T1],
+    t2: Callable[[], T2],
+    t3: Callable[[], T3],
+    t4: Callable[[], T4],
+    /,
+    *,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> tuple[T1, T2, T3, T4]: ...
+@overload
+def plet(
+    t1: Callable[[], T1],
+    t2: Callable[[], T2],
+    t3: Callable[[], T3],
+    t4: Callable[[], T4],
+    t5: Callable[[], T5],
+    /,
+    *,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> tuple[T1, T2, T3, T4, T5]: ...
+@overload
+def plet(
+    *thunks: Callable[[], T],
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> tuple[T, ...]: ...
+@overload
+def plet(
+    *, timeout: Any = None, executor: Any = None, **named: Callable[[], Any]
+) -> SimpleNamespace: ...
 def plet(
     *thunks: Callable[[], Any],
     timeout: Any = None,
@@ -49,9 +114,13 @@ def plet(
 
     ::
 
-        low, high = plet(lambda: min(numbers), lambda: max(numbers))
-        found = plet(low=lambda: min(numbers), high=lambda: max(numbers))
-        print(found.low, found.high)
+        import remote_executor.parallel as p
+
+        numbers = [3, 1, 2]
+        with p.make_kernel(2):
+            low, high = p.plet(lambda: min(numbers), lambda: max(numbers))
+            found = p.plet(low=lambda: min(numbers), high=lambda: max(numbers))
+            found.high  # 3
 
     Names are free: a computation may be called ``timeout`` or ``executor``, too. What can be called
     is a computation, and neither seconds nor an executor are. To say both, take the executor's
@@ -102,7 +171,10 @@ def pfuncall(
 
     ::
 
-        pfuncall(operator.add, lambda: slow(1), lambda: slow(2))
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pfuncall(pow, lambda: 1 + 1, lambda: 2 + 3)  # 32
 
     Args:
         fn: Called in this thread with the values.
@@ -120,12 +192,19 @@ def pfuncall(
 
 
 def pand(
-    *thunks: Callable[[], Any],
+    *thunks: Callable[[], T],
     timeout: float | None = None,
     executor: Executor | Kernel | None = None,
-) -> Any:
+) -> T | Literal[True]:
     """
     Return the first false value, or the last one to come if all are true; of nothing True.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pand(lambda: "yes", lambda: 0)  # 0
 
     In order of completion, as lparallel's pand. What is not needed is cancelled, and on a farm
     stopped.
@@ -140,16 +219,24 @@ def pand(
         TimeoutError: It took too long.
         Exception: What a thunk raised before the answer was there.
     """
-    return _decide(thunks, False, True, timeout, executor)
+    value: T | Literal[True] = _decide(thunks, False, True, timeout, executor)
+    return value
 
 
 def por(
-    *thunks: Callable[[], Any],
+    *thunks: Callable[[], T],
     timeout: float | None = None,
     executor: Executor | Kernel | None = None,
-) -> Any:
+) -> T | None:
     """
     Return the first true value, or the last one to come if all are false; of nothing None.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.por(lambda: 0, lambda: "here")  # 'here'
 
     In order of completion, as lparallel's por. What is not needed is cancelled, and on a farm
     stopped.
@@ -164,7 +251,8 @@ def por(
         TimeoutError: It took too long.
         Exception: What a thunk raised before the answer was there.
     """
-    return _decide(thunks, True, None, timeout, executor)
+    value: T | None = _decide(thunks, True, None, timeout, executor)
+    return value
 
 
 def _decide(

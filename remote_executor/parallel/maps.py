@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from remote_executor.client.waits import check_may_wait
 from remote_executor.parallel import calls
 from remote_executor.parallel.kernel import Kernel, kernel_of
-from remote_executor.parallel.parts import columns_of, count_of, part_bounds, seconds_of
+from remote_executor.parallel.parts import (
+    columns_of,
+    count_of,
+    one_of,
+    part_bounds,
+    parts_of,
+    seconds_of,
+)
 from remote_executor.parallel.progress import watched
 from remote_executor.parallel.timers import after
 from remote_executor.parallel.work import LAST_CHANCE, Work
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Executor
 
-__all__ = ["pdotimes", "pmap", "pmap_into", "pmap_unordered", "pmapc", "pmapcan"]
+__all__ = ["pdotimes", "pmap", "pmap_into", "pmap_unordered", "pmapc", "pmapcan", "pstarmap"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -48,16 +55,18 @@ class _Map:
         executor: Executor | Kernel | None,
         *,
         parts: int | None = None,
+        chunksize: int | None = None,
         size: int | None = None,
         buffersize: int | None = None,
         timeout: float | None = None,
         progress: bool = False,
+        rows: bool = False,
     ) -> None:
         if not callable(fn):
-            raise TypeError(f"the function must be callable, not {fn!r}")
+            raise TypeError(f"fn must be callable, not {fn!r}")
         self.fn = fn
         self.inputs = inputs
-        self.parts = None if parts is None else count_of(parts, "parts", 1)
+        self.parts, self.chunksize = one_of(parts, chunksize)
         self.size = None if size is None else count_of(size, "size")
         self.buffersize = None if buffersize is None else count_of(buffersize, "buffersize", 1)
         if self.buffersize is not None and self.parts is not None:
@@ -65,7 +74,8 @@ class _Map:
         self.timeout = seconds_of(timeout)
         self.progress = progress
         self.kernel = kernel_of(executor)
-        self.star = len(inputs) > 1
+        self.star = rows or len(inputs) > 1
+        """Whether each item has the arguments of a call."""
 
     def run(self, take: Callable[[Iterable[Any]], R]) -> R:
         """Map, and return what ``take`` makes of the results, in order. It is called once."""
@@ -87,13 +97,21 @@ class _Map:
         check_may_wait()
         view = self.kernel.view()
         if self.star:
-            results = view.starmap(self.fn, columns, timeout=self.timeout)  # type: ignore[attr-defined]
+            results = view.starmap(  # type: ignore[attr-defined]
+                self.fn, columns, timeout=self.timeout, chunksize=self.chunksize
+            )
         else:
-            results = view.map(self.fn, columns, timeout=self.timeout)
+            results = view.map(
+                self.fn,
+                columns,
+                timeout=self.timeout,
+                **({} if self.chunksize is None else {"chunksize": self.chunksize}),
+            )
         return _drain(results, take)
 
     def _run_parts(self, columns: Columns, take: Callable[[Iterable[Any]], R]) -> R:
         parts = self.parts or PARTS_PER_WORKER * self.kernel.worker_count
+        parts = parts_of(len(columns), parts, self.chunksize)
         run = partial(calls.starmap_part if self.star else calls.map_part, self.fn)
         with Work(self.kernel, self.timeout) as work:
             for start, end in part_bounds(len(columns), parts):
@@ -108,19 +126,29 @@ class _Map:
             take = _watching(take, None, self.fn)
         if self.kernel.farm is not None:
             check_may_wait()
-            results = self.kernel.view().map(  # type: ignore[call-arg]
-                self.fn, *inputs, timeout=self.timeout, buffersize=self.buffersize
+            view: Any = self.kernel.view()
+            results = (view.starmap if self.star else view.map)(
+                self.fn,
+                self._rows(inputs),
+                timeout=self.timeout,
+                chunksize=self.chunksize,
+                buffersize=self.buffersize,
             )
             return _drain(results, take)
         return take(self._pieces(inputs, self.buffersize))
 
+    def _rows(self, inputs: tuple[Iterable[Any], ...]) -> Iterable[Any]:
+        return zip(*inputs, strict=False) if len(inputs) > 1 else inputs[0]
+
     def _pieces(self, inputs: tuple[Iterable[Any], ...], most: int) -> Iterator[Any]:
         """Map so many items, and then so many again."""
-        rows: Iterator[Any] = zip(*inputs, strict=False) if self.star else iter(inputs[0])
+        rows = iter(self._rows(inputs))
         run = partial(calls.starmap_part if self.star else calls.map_part, self.fn)
+        count = self.kernel.worker_count
         with Work(self.kernel, self.timeout) as work:
             while piece := list(islice(rows, most)):
-                for start, end in part_bounds(len(piece), self.kernel.worker_count):
+                parts = parts_of(len(piece), count, self.chunksize)
+                for start, end in part_bounds(len(piece), parts):
                     work.submit(run, piece[start:end])
                 yield from chain.from_iterable(work.in_order())
 
@@ -148,6 +176,7 @@ def pmap(
     fn: Callable[..., T],
     *iterables: Iterable[Any],
     parts: int | None = None,
+    chunksize: int | None = None,
     size: int | None = None,
     buffersize: int | None = None,
     timeout: float | None = None,
@@ -160,6 +189,7 @@ def pmap(
     *iterables: Iterable[Any],
     result_type: Callable[[list[Any]], R],
     parts: int | None = None,
+    chunksize: int | None = None,
     size: int | None = None,
     buffersize: int | None = None,
     timeout: float | None = None,
@@ -172,6 +202,7 @@ def pmap(
     *iterables: Iterable[Any],
     result_type: None,
     parts: int | None = None,
+    chunksize: int | None = None,
     size: int | None = None,
     buffersize: int | None = None,
     timeout: float | None = None,
@@ -183,6 +214,7 @@ def pmap(
     *iterables: Iterable[Any],
     result_type: Any = list,
     parts: int | None = None,
+    chunksize: int | None = None,
     size: int | None = None,
     buffersize: int | None = None,
     timeout: float | None = None,
@@ -194,8 +226,12 @@ def pmap(
 
     ::
 
-        pmap(math.sqrt, range(1000))
-        pmap(operator.add, names, ages, result_type=tuple)
+        import math
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pmap(math.sqrt, [1, 4, 9])  # [1.0, 2.0, 3.0]
+            p.pmap("{}: {}".format, ["a", "b"], [1, 2], result_type=tuple)  # ('a: 1', 'b: 2')
 
     Comes from lparallel's and lfarm's pmap. For an iterator over results see the executor's
     ``map``, or :func:`pmap_unordered`; to fill something that exists, :func:`pmap_into`.
@@ -209,6 +245,7 @@ def pmap(
             effect only and return None.
         parts: In how many parts to divide the inputs, as even as can be; by default batches follow
             the measured time on a farm, and there are four parts for each worker elsewhere.
+        chunksize: How many items travel as one task, in place of ``parts``.
         size: How many items to map at most. No more are read, so inputs may be endless.
         buffersize: Read the inputs piece by piece, at most so many items ahead of the results.
         timeout: Seconds for all of it. After that the work is stopped on a farm's servers, too.
@@ -228,6 +265,7 @@ def pmap(
         iterables,
         executor,
         parts=parts,
+        chunksize=chunksize,
         size=size,
         buffersize=buffersize,
         timeout=timeout,
@@ -246,6 +284,7 @@ def pmapc(
     first: Iterable[T],
     *others: Iterable[Any],
     parts: int | None = None,
+    chunksize: int | None = None,
     size: int | None = None,
     buffersize: int | None = None,
     timeout: float | None = None,
@@ -255,19 +294,32 @@ def pmapc(
     """
     Map for effect, as lparallel's pmapc: results do not travel. Return the first input as it is.
 
+    ::
+
+        import time
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pmapc(time.sleep, [0.01, 0.02])  # [0.01, 0.02]
+
     Args:
         fn: Called with one item of each input.
         first: An input.
         others: More of them.
-        parts: As for :func:`pmap`.
-        size: As for :func:`pmap`.
-        buffersize: As for :func:`pmap`.
-        timeout: As for :func:`pmap`.
-        progress: As for :func:`pmap`.
-        executor: As for :func:`pmap`.
+        parts: In how many parts to divide the inputs, as even as can be.
+        chunksize: How many items travel as one task, in place of ``parts``.
+        size: How many items to map at most. No more are read, so inputs may be endless.
+        buffersize: Read the inputs piece by piece, at most so many items ahead of the results.
+        timeout: Seconds for all of it. After that the work is stopped on a farm's servers, too.
+        progress: Whether to show a bar on stderr (tqdm's, with the ``progress`` extra).
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pmap`.
+        Exception: What ``fn`` raised, the first in order of the inputs. The rest is cancelled.
+        TimeoutError: It took too long.
+        NoKernelError: If there is no kernel.
+        TypeError: If ``fn`` is not callable, or an input is not iterable.
+        ValueError: If a number is out of range, or the inputs are endless without ``size``.
     """
     pmap(
         fn,
@@ -275,6 +327,7 @@ def pmapc(
         *others,
         result_type=None,
         parts=parts,
+        chunksize=chunksize,
         size=size,
         buffersize=buffersize,
         timeout=timeout,
@@ -288,6 +341,7 @@ def pmapcan(
     fn: Callable[..., Iterable[T]],
     *iterables: Iterable[Any],
     parts: int | None = None,
+    chunksize: int | None = None,
     size: int | None = None,
     buffersize: int | None = None,
     timeout: float | None = None,
@@ -297,18 +351,30 @@ def pmapcan(
     """
     Map, and splice the results, which are iterables, into one list. lparallel's pmapcan, pmapcon.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pmapcan(range, [1, 2, 3])  # [0, 0, 1, 0, 1, 2]
+
     Args:
         fn: Called with one item of each input; returns something that travels, such as a list.
-        iterables: As for :func:`pmap`.
-        parts: As for :func:`pmap`.
-        size: As for :func:`pmap`.
-        buffersize: As for :func:`pmap`.
-        timeout: As for :func:`pmap`.
-        progress: As for :func:`pmap`.
-        executor: As for :func:`pmap`.
+        iterables: At least one; the shortest ends it. See :func:`pmap` for what is cut in slices.
+        parts: In how many parts to divide the inputs, as even as can be.
+        chunksize: How many items travel as one task, in place of ``parts``.
+        size: How many items to map at most. No more are read, so inputs may be endless.
+        buffersize: Read the inputs piece by piece, at most so many items ahead of the results.
+        timeout: Seconds for all of it. After that the work is stopped on a farm's servers, too.
+        progress: Whether to show a bar on stderr (tqdm's, with the ``progress`` extra).
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pmap`.
+        Exception: What ``fn`` raised, the first in order of the inputs. The rest is cancelled.
+        TimeoutError: It took too long.
+        NoKernelError: If there is no kernel.
+        TypeError: If ``fn`` is not callable, or an input is not iterable.
+        ValueError: If a number is out of range, or the inputs are endless without ``size``.
     """
     _need_inputs(iterables)
     asked = _Map(
@@ -316,12 +382,68 @@ def pmapcan(
         iterables,
         executor,
         parts=parts,
+        chunksize=chunksize,
         size=size,
         buffersize=buffersize,
         timeout=timeout,
         progress=progress,
     )
     return asked.run(lambda results: list(chain.from_iterable(results)))
+
+
+def pstarmap(
+    fn: Callable[..., T],
+    rows: Iterable[Iterable[Any]],
+    *,
+    parts: int | None = None,
+    chunksize: int | None = None,
+    size: int | None = None,
+    buffersize: int | None = None,
+    timeout: float | None = None,
+    progress: bool = False,
+    executor: Executor | Kernel | None = None,
+) -> list[T]:
+    """
+    Map over rows of arguments in parallel, as ``itertools.starmap``, and return all in order.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pstarmap(pow, [(2, 3), (3, 2)])  # [8, 9]
+
+    Args:
+        fn: Called with the arguments of one row.
+        rows: Any iterable of iterables.
+        parts: In how many parts to divide the rows, as even as can be.
+        chunksize: How many rows travel as one task, in place of ``parts``.
+        size: How many rows to map at most. No more are read, so there may be no end of them.
+        buffersize: Read the rows piece by piece, at most so many ahead of the results.
+        timeout: Seconds for all of it. After that the work is stopped on a farm's servers, too.
+        progress: Whether to show a bar on stderr (tqdm's, with the ``progress`` extra).
+        executor: An Executor or a Kernel; None for the current kernel.
+
+    Raises:
+        Exception: What ``fn`` raised, the first in order of the rows. The rest is cancelled.
+        TimeoutError: It took too long.
+        NoKernelError: If there is no kernel.
+        TypeError: If ``fn`` is not callable, or the rows are not iterable.
+        ValueError: If a number is out of range, or there is no end of rows without ``size``.
+    """
+    asked = _Map(
+        fn,
+        (rows,),
+        executor,
+        parts=parts,
+        chunksize=chunksize,
+        size=size,
+        buffersize=buffersize,
+        timeout=timeout,
+        progress=progress,
+        rows=True,
+    )
+    return asked.run(list)
 
 
 def pmap_unordered(
@@ -334,6 +456,16 @@ def pmap_unordered(
 ) -> Iterator[T]:
     """
     Map lazily: return an iterator over the results, in the order in which they are done.
+
+    ::
+
+        import itertools
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            for root in p.pmap_unordered(abs, itertools.count(-5)):
+                if root == 3:
+                    break
 
     The inputs are read as results are taken, and may be endless. Nothing is read or submitted
     before the first result is asked for. What is under way when the iterator is closed, or dropped,
@@ -398,6 +530,7 @@ def pdotimes(
     body: Callable[[int], object],
     *,
     parts: int | None = None,
+    chunksize: int | None = None,
     timeout: float | None = None,
     progress: bool = False,
     executor: Executor | Kernel | None = None,
@@ -405,16 +538,28 @@ def pdotimes(
     """
     Call ``body(i)`` for each i from 0 to before n, for effect, in any order.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pdotimes(3, print)
+
     Args:
         n: How often; nothing is done if it is below 1.
         body: What to call.
-        parts: As for :func:`pmap`.
-        timeout: As for :func:`pmap`.
-        progress: As for :func:`pmap`.
-        executor: As for :func:`pmap`.
+        parts: In how many parts to divide the inputs, as even as can be.
+        chunksize: How many items travel as one task, in place of ``parts``.
+        timeout: Seconds for all of it. After that the work is stopped on a farm's servers, too.
+        progress: Whether to show a bar on stderr (tqdm's, with the ``progress`` extra).
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pmap`.
+        Exception: What ``fn`` raised, the first in order of the inputs. The rest is cancelled.
+        TimeoutError: It took too long.
+        NoKernelError: If there is no kernel.
+        TypeError: If ``fn`` is not callable, or an input is not iterable.
+        ValueError: If a number is out of range, or the inputs are endless without ``size``.
         TypeError: If ``n`` is not an int.
     """
     pmap(
@@ -422,6 +567,7 @@ def pdotimes(
         range(count_of(n, "n", -sys.maxsize)),
         result_type=None,
         parts=parts,
+        chunksize=chunksize,
         timeout=timeout,
         progress=progress,
         executor=executor,
@@ -433,6 +579,7 @@ def pmap_into(
     fn: Callable[..., Any],
     *iterables: Iterable[Any],
     parts: int | None = None,
+    chunksize: int | None = None,
     size: int | None = None,
     resize: bool = False,
     timeout: float | None = None,
@@ -444,8 +591,13 @@ def pmap_into(
 
     ::
 
-        squares = numpy.zeros(1000)
-        pmap_into(squares, square, range(1000))
+        import array
+        import math
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            roots = array.array("d", [0, 0, 0])
+            p.pmap_into(roots, math.sqrt, [1, 4])  # array('d', [1.0, 2.0, 0.0])
 
     All or nothing: if anything fails, the target is as it was. What is beyond the number of results
     stays. Comes from lparallel's and lfarm's pmap-into.
@@ -454,23 +606,36 @@ def pmap_into(
         target: A list, bytearray, array, writable memoryview of one dimension, or numpy array.
         fn: Called with one item of each input, or, without inputs, with none for each slot.
         iterables: The shortest of them and the target end it.
-        parts: As for :func:`pmap`.
+        parts: In how many parts to divide the inputs, as even as can be.
+        chunksize: How many items travel as one task, in place of ``parts``.
         size: How many items to map at most.
         resize: Whether the target, a list, bytearray or array, takes all results and gets just
             their number as its length.
-        timeout: As for :func:`pmap`.
-        progress: As for :func:`pmap`.
-        executor: As for :func:`pmap`.
+        timeout: Seconds for all of it. After that the work is stopped on a farm's servers, too.
+        progress: Whether to show a bar on stderr (tqdm's, with the ``progress`` extra).
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        Exception: As :func:`pmap`, and what the target says to a value that does not fit.
-        TypeError: If nothing can be written into the target, or it cannot be resized.
+        Exception: What ``fn`` raised, the first in order of the inputs, or what the target says to
+            a value that does not fit.
+        TimeoutError: It took too long.
+        NoKernelError: If there is no kernel.
+        TypeError: If ``fn`` is not callable, nothing can be written into the target, or it cannot
+            be resized.
+        ValueError: If a number is out of range.
     """
     room, stage = _target(target, resize)
     if not iterables and not resize:
         fn = partial(calls.thunk, _callable(fn))
     asked = _Map(
-        fn, iterables, executor, parts=parts, size=size, timeout=timeout, progress=progress
+        fn,
+        iterables,
+        executor,
+        parts=parts,
+        chunksize=chunksize,
+        size=size,
+        timeout=timeout,
+        progress=progress,
     )
     if not iterables:
         if resize:

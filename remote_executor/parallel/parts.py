@@ -23,7 +23,9 @@ __all__ = [
     "columns_of",
     "count_of",
     "deadline_of",
+    "one_of",
     "part_bounds",
+    "parts_of",
     "seconds_of",
     "section_of",
     "sequence_of",
@@ -109,6 +111,37 @@ def bounds(length: int, start: Any = 0, end: Any = None) -> tuple[int, int]:
     if not first <= last <= length:
         raise ValueError(f"start={first}, end={last} do not fit a sequence of {length} items")
     return first, last
+
+
+def one_of(parts: Any, chunksize: Any) -> tuple[int | None, int | None]:
+    """
+    Check the two ways to say how an input is divided, of which one at most may be given.
+
+    Args:
+        parts: Into how many parts; None if it is not said.
+        chunksize: Into parts of how many items; None if it is not said.
+
+    Raises:
+        TypeError: If one is not an int, or both are given.
+        ValueError: If one is below 1.
+    """
+    count = None if parts is None else count_of(parts, "parts", 1)
+    size = None if chunksize is None else count_of(chunksize, "chunksize", 1)
+    if count is not None and size is not None:
+        raise TypeError("parts= and chunksize= exclude each other")
+    return count, size
+
+
+def parts_of(size: int, parts: int, chunksize: int | None) -> int:
+    """
+    Return into how many parts to divide so many items.
+
+    Args:
+        size: How many items there are.
+        parts: How many parts, if it is not said how long they are.
+        chunksize: How many items a part has at most; None if that is not said.
+    """
+    return parts if chunksize is None else max(1, -(-size // chunksize))
 
 
 def part_bounds(size: int, parts: int, start: int = 0) -> Iterator[tuple[int, int]]:

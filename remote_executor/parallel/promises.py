@@ -18,7 +18,7 @@ from _thread import get_ident
 from concurrent.futures import Future, InvalidStateError, TimeoutError
 from concurrent.futures._base import FINISHED
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from remote_executor.client.current import direct_submit
 from remote_executor.client.futures import SafeFuture
@@ -50,14 +50,24 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _waits: dict[int, Delay[Any]] = {}
 """Which delay a thread waits for."""
 
 
-class Chain:
+class Chain(Generic[T_co]):
     """
     A link to another object, made by :func:`chain`.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        box = p.promise()
+        link = p.Chain(box)
+        p.fulfill(link, 3)  # True
+        p.force(box)  # 3
 
     Args:
         object: A promise, a delay, a future, another chain, or anything.
@@ -97,7 +107,7 @@ class Chain:
         return _chain_to_outcome, (None if error is not None else _plain_result(target), error)
 
 
-def _chain_to_outcome(value: Any, error: BaseException | None) -> Chain:
+def _chain_to_outcome(value: Any, error: BaseException | None) -> Chain[Any]:
     """Return a chain to something that is done, as it is rebuilt where it was sent to."""
     outcome: SafeFuture[Any] = SafeFuture()
     if error is None:
@@ -107,13 +117,21 @@ def _chain_to_outcome(value: Any, error: BaseException | None) -> Chain:
     return Chain(outcome)
 
 
-def _chain_to_delay(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Chain:
+def _chain_to_delay(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Chain[Any]:
     return Chain(Delay(fn, args, kwargs))
 
 
 class Promise(SafeFuture[T]):
     """
     A box for one value, made by :func:`promise`.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        box = p.Promise()
+        p.fulfill(box, 3)  # True
+        box.result()  # 3
 
     ``wait``, ``as_completed`` and ``asyncio.wrap_future`` take it as any future. It is done when
     :func:`force` would not wait: one that was fulfilled with a chain, when that is done.
@@ -211,6 +229,14 @@ class Promise(SafeFuture[T]):
 class Delay(Future[T]):
     """
     A call that is made once, by whoever forces it first. Made by :func:`delay`.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        later = p.Delay(pow, (2, 5))
+        later.done()  # False
+        p.force(later)  # 32
 
     Nobody else would make it, so ``wait``, ``as_completed`` and ``asyncio.wrap_future`` refuse it.
 
@@ -338,11 +364,26 @@ def _ring(start: Promise[Any], target: Any) -> str | None:
 # ------------------------------------------------------------------------- making them
 
 
-def promise() -> Promise[Any]:
+@overload
+def promise() -> Promise[Any]: ...
+@overload
+def promise(of: type[T], /) -> Promise[T]: ...
+def promise(of: type[Any] = object, /) -> Promise[Any]:  # noqa: ARG001 - for type checkers
     """
     Return a promise: a box that :func:`fulfill` puts a value in, and :func:`force` takes it from.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        box = p.promise()
+        p.fulfill(box, 3)  # True
+        p.force(box)  # 3
+
     It never leaves this process.
+
+    Args:
+        of: Which type its value will have, for type checkers: ``promise(int)``. Nothing checks it.
     """
     return Promise()
 
@@ -350,6 +391,14 @@ def promise() -> Promise[Any]:
 def future(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """
     Run ``fn(*args, **kwargs)`` on the current kernel.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            answer = p.future(pow, 2, 5)
+            p.force(answer)  # 32
 
     Args:
         fn: What to call.
@@ -369,7 +418,15 @@ def future(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T
 
 def speculate(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
     """
-    As :func:`future`, with low priority where the executor knows of such.
+    Run ``fn(*args, **kwargs)`` on the current kernel, with low priority where there is such.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            perhaps = p.speculate(pow, 2, 5)
+            p.force(perhaps)  # 32
 
     Args:
         fn: What to call.
@@ -388,6 +445,13 @@ def delay(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Delay[T]:
     """
     Return a call that is made when it is forced, in the thread that forces it, once.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        later = p.delay(pow, 2, 5)
+        p.force(later)  # 32
+
     Args:
         fn: What to call.
         args: Its positional arguments.
@@ -401,9 +465,22 @@ def delay(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Delay[T]:
     return Delay(fn, args, kwargs)
 
 
-def chain(object: Any) -> Chain:
+@overload
+def chain(object: Chain[T] | Future[Chain[T]] | Future[T]) -> Chain[T]: ...
+@overload
+def chain(object: T) -> Chain[T]: ...
+def chain(object: Any) -> Chain[Any]:
     """
     Return a link: forcing it forces the object, fulfilling it fulfils the object.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        box, other = p.promise(), p.promise()
+        p.fulfill(box, p.chain(other))  # True
+        p.fulfill(other, 3)  # True
+        p.force(box)  # 3
 
     A promise, delay or future whose value is a chain is forced through it. A task may return a
     chain: with it travels the value, or the error, of a future or promise that is done, and the
@@ -418,9 +495,25 @@ def chain(object: Any) -> Chain:
 # ------------------------------------------------------------------------- using them
 
 
+@overload
+def force(object: Future[Chain[T]], timeout: float | None = None) -> T: ...
+@overload
+def force(object: Future[T], timeout: float | None = None) -> T: ...
+@overload
+def force(object: Chain[T], timeout: float | None = None) -> T: ...
+@overload
+def force(object: T, timeout: float | None = None) -> T: ...
 def force(object: Any, timeout: float | None = None) -> Any:
     """
     Return the value of a promise, delay, future or chain; anything else is its own value.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.force(p.future(pow, 2, 5), timeout=60)  # 32
+            p.force(42)  # 42
 
     Args:
         object: What to force.
@@ -503,6 +596,15 @@ def fulfill(object: Any, value: Any) -> bool:
     """
     Give a promise or an unforced delay its value.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        box = p.promise()
+        p.fulfill(box, "first")  # True
+        p.fulfill(box, "second")  # False
+        p.force(box)  # 'first'
+
     Args:
         object: What to fulfil; of a chain, what it holds.
         value: The value, or a chain to where it will come from.
@@ -519,7 +621,15 @@ def fulfill(object: Any, value: Any) -> bool:
 
 def fulfill_with(object: Any, fn: Callable[[], Any]) -> bool:
     """
-    As :func:`fulfill`, with a value that is computed only if it counts.
+    Give a promise or an unforced delay a value that is computed only if it counts.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        box = p.promise()
+        p.fulfill_with(box, lambda: 6 * 7)  # True
+        p.force(box)  # 42
 
     While ``fn`` runs, here, others that try to fulfil the promise get False. If it raises, that
     goes to the caller and the promise is as before.
@@ -543,6 +653,14 @@ def fulfill_with(object: Any, fn: Callable[[], Any]) -> bool:
 def fulfilled(object: Any) -> bool:
     """
     Return whether something has a value, or has failed. Never waits, raises or takes anything.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        box = p.promise()
+        p.fulfilled(box)  # False
+        p.fulfilled(42)  # True
 
     Args:
         object: A promise, delay, future or chain; True for anything else.

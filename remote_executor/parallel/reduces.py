@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import time
 from functools import partial, reduce
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from remote_executor.parallel import calls
 from remote_executor.parallel.kernel import Kernel, kernel_of
-from remote_executor.parallel.parts import count_of, deadline_of, part_bounds, section_of
+from remote_executor.parallel.parts import deadline_of, one_of, part_bounds, parts_of, section_of
 from remote_executor.parallel.work import Work
 from remote_executor.payload.slices import cut
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pmap_reduce", "preduce", "preduce_partial"]
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -32,34 +33,84 @@ class _Nothing:
 NOTHING: Final[Any] = _Nothing()
 
 
+@overload
 def preduce(
-    fn: Callable[[Any, Any], T],
-    sequence: Iterable[Any],
+    fn: Callable[[T, T], T],
+    sequence: Iterable[T],
+    initial: T = ...,
     *,
+    initial_per_part: bool = False,
+    key: None = None,
+    start: int = 0,
+    end: int | None = None,
+    from_end: bool = False,
+    parts: int | None = None,
+    chunksize: int | None = None,
+    recurse: bool = False,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> T: ...
+@overload
+def preduce(
+    fn: Callable[[K, K], K],
+    sequence: Iterable[T],
+    initial: K = ...,
+    *,
+    initial_per_part: bool = False,
+    key: Callable[[T], K],
+    start: int = 0,
+    end: int | None = None,
+    from_end: bool = False,
+    parts: int | None = None,
+    chunksize: int | None = None,
+    recurse: bool = False,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> K: ...
+def preduce(
+    fn: Callable[[Any, Any], Any],
+    sequence: Iterable[Any],
     initial: Any = NOTHING,
+    *,
+    initial_per_part: bool = False,
     key: Callable[[Any], Any] | None = None,
     start: int = 0,
     end: int | None = None,
     from_end: bool = False,
     parts: int | None = None,
+    chunksize: int | None = None,
     recurse: bool = False,
     timeout: float | None = None,
     executor: Executor | Kernel | None = None,
-) -> T:
+) -> Any:
     """
-    Reduce a sequence in parallel. Comes from lparallel's and lfarm's preduce.
+    Reduce a sequence in parallel, as ``functools.reduce(fn, sequence, initial)``.
+
+    ::
+
+        import operator
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.preduce(operator.add, [1, 2, 3, 4])  # 10
+            p.preduce(operator.add, [1, 2, 3, 4], 100)  # 110
 
     The sequence is divided into parts, each part is reduced on a worker, and the partial results
     are reduced here, in the order of the parts. That equals ``functools.reduce`` if ``fn`` is
-    associative; it need not be commutative.
+    associative; it need not be commutative. Comes from lparallel's and lfarm's preduce.
 
-    ``initial`` is the initial value *of each part*, so give one that changes nothing::
+    ``initial`` stands once in front of the items, as the first of them, so that the value is the
+    same for any number of workers. In lparallel each part begins with it, so that it must be
+    neutral, such as 0 for a sum; ``initial_per_part=True`` has it so, and then one that is not
+    neutral gives another value for each number of parts::
 
-        preduce(operator.add, [1, 2, 3, 4], initial=0, parts=2)     # 10
-        preduce(operator.add, [1, 2, 3, 4], initial=100, parts=2)   # 210, not 110
+        import operator
+        import remote_executor.parallel as p
 
-    ``initial`` must not be changed by ``fn``: threads would share it. With ``recurse`` it counts
-    once for each part of each pass.
+        with p.make_kernel(2):
+            p.preduce(operator.add, [1, 2], 100, initial_per_part=True, parts=2)  # 203
+
+    ``initial`` must not be changed by ``fn``: threads would share it.
 
     A numpy array of numbers is reduced by numpy itself where ``fn`` is one of ``operator.add``,
     ``mul``, ``and_``, ``or_``, ``xor``, a ufunc of that kind such as ``numpy.maximum``, or, for
@@ -69,12 +120,15 @@ def preduce(
     Args:
         fn: Takes two values and returns one.
         sequence: Any iterable. What can be sliced is; each part travels by itself.
-        initial: Where each part begins; without it, at its first item.
+        initial: What stands in front of the items; with ``from_end``, behind them.
+        initial_per_part: Whether each part begins with it, and with ``recurse`` each part of each
+            pass.
         key: Applied to each item first, on the workers.
         start: The first item to count.
         end: Where to stop; None for the end. An iterator is read no further, and may be endless.
         from_end: Whether each part is reduced from its end: ``fn(a, fn(b, c))``.
         parts: How many parts; by default one for each worker.
+        chunksize: How many items a part has, in place of ``parts``.
         recurse: Whether the partial results are reduced in parallel again while there are four
             or more of them.
         timeout: Seconds for all of it.
@@ -89,19 +143,19 @@ def preduce(
         TimeoutError: It took too long.
         Exception: What ``fn`` or ``key`` raised, in the first part that failed.
     """
-    asked = _Reduction(fn, key, from_end, initial, parts, timeout, executor)
+    asked = _Reduction(
+        fn, key, from_end, initial, initial_per_part, parts, chunksize, timeout, executor
+    )
     items, first, last = section_of(sequence, start, end)
     if first == last:
         if initial is NOTHING:
             raise TypeError("preduce of an empty sequence with no initial value")
-        return initial  # type: ignore[no-any-return]
+        return initial
     results = asked.partial_results(items, first, last)
     while recurse and len(results) >= 4:
-        asked.key = None
-        asked.parts = min(asked.parts, len(results) // 2)
+        asked.again(len(results) // 2)
         results = asked.partial_results(results, 0, len(results))
-    value: T = reduce(fn, results)
-    return value
+    return reduce(fn, results)
 
 
 def preduce_partial(
@@ -114,29 +168,43 @@ def preduce_partial(
     end: int | None = None,
     from_end: bool = False,
     parts: int | None = None,
+    chunksize: int | None = None,
     timeout: float | None = None,
     executor: Executor | Kernel | None = None,
 ) -> list[T]:
     """
     Reduce each part of a sequence, and return the partial results in the order of the parts.
 
+    ::
+
+        import operator
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.preduce_partial(operator.add, [1, 2, 3, 4, 5], parts=2)  # [6, 9]
+
     Args:
-        fn: As for :func:`preduce`.
-        sequence: As for :func:`preduce`; at least one item.
-        initial: As for :func:`preduce`.
-        key: As for :func:`preduce`.
-        start: As for :func:`preduce`.
-        end: As for :func:`preduce`.
-        from_end: As for :func:`preduce`.
-        parts: How many parts; the first ones are longer by one if it does not come out even.
-        timeout: As for :func:`preduce`.
-        executor: As for :func:`preduce`.
+        fn: Takes two values and returns one.
+        sequence: Any iterable with at least one item that counts.
+        initial: What each part begins with; without it, its first item.
+        key: Applied to each item first, on the workers.
+        start: The first item to count.
+        end: Where to stop; None for the end.
+        from_end: Whether each part is reduced from its end: ``fn(a, fn(b, c))``.
+        parts: How many parts, by default one for each worker; the first ones are longer by one if
+            it does not come out even.
+        chunksize: How many items a part has, in place of ``parts``.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
-        ValueError: If there are no items, with or without an initial value.
-        Exception: As :func:`preduce`.
+        ValueError: If there are no items, with or without an initial value, the bounds are outside
+            the sequence, or ``parts`` is below 1.
+        TypeError: If an argument has a wrong type.
+        TimeoutError: It took too long.
+        Exception: What ``fn`` or ``key`` raised, in the first part that failed.
     """
-    asked = _Reduction(fn, key, from_end, initial, parts, timeout, executor)
+    asked = _Reduction(fn, key, from_end, initial, True, parts, chunksize, timeout, executor)
     items, first, last = section_of(sequence, start, end)
     if first == last:
         raise ValueError("preduce_partial of an empty sequence")
@@ -144,54 +212,71 @@ def preduce_partial(
 
 
 def pmap_reduce(
-    fn: Callable[[Any], Any],
-    op: Callable[[Any, Any], T],
-    sequence: Iterable[Any],
+    fn: Callable[[T], K],
+    op: Callable[[K, K], K],
+    sequence: Iterable[T],
+    initial: K = NOTHING,
     *,
-    initial: Any = NOTHING,
+    initial_per_part: bool = False,
     start: int = 0,
     end: int | None = None,
     from_end: bool = False,
     parts: int | None = None,
+    chunksize: int | None = None,
     recurse: bool = False,
     timeout: float | None = None,
     executor: Executor | Kernel | None = None,
-) -> T:
+) -> K:
     """
-    Map and then reduce, both on the workers: :func:`preduce` with ``fn`` as its key.
+    Map and then reduce, both on the workers, so that only one value for each part comes back.
 
     ::
 
-        pmap_reduce(len, operator.add, words)
+        import operator
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.pmap_reduce(len, operator.add, ["pear", "fig"])  # 7
 
     Args:
         fn: Applied to each item.
-        op: Takes two results of ``fn`` or of its own and returns one.
-        sequence: As for :func:`preduce`.
-        initial: As for :func:`preduce`.
-        start: As for :func:`preduce`.
-        end: As for :func:`preduce`.
-        from_end: As for :func:`preduce`.
-        parts: As for :func:`preduce`.
-        recurse: As for :func:`preduce`.
-        timeout: As for :func:`preduce`.
-        executor: As for :func:`preduce`.
+        op: Takes two results of ``fn`` or of its own and returns one; associative.
+        sequence: Any iterable. What can be sliced is; each part travels by itself.
+        initial: What stands once in front of what ``fn`` gives; with ``from_end``, behind it.
+        initial_per_part: Whether each part begins with ``initial``, which must be neutral then.
+        start: The first item to count.
+        end: Where to stop; None for the end. An iterator is read no further, and may be endless.
+        from_end: Whether each part is reduced from its end: ``op(a, op(b, c))``.
+        parts: How many parts; by default one for each worker.
+        chunksize: How many items a part has, in place of ``parts``.
+        recurse: Whether the partial results are reduced in parallel again while there are four
+            or more of them.
+        timeout: Seconds for all of it.
+        executor: An Executor or a Kernel; None for the current kernel.
+
+    Returns:
+        The value; of nothing at all ``initial``.
 
     Raises:
-        TypeError: If ``fn`` or ``op`` is not callable, and as :func:`preduce`.
-        Exception: As :func:`preduce`.
+        TypeError: If there are no items and no ``initial``, or ``fn`` or ``op`` cannot be called
+            with one value and with two.
+        ValueError: If the bounds are outside the sequence, or ``parts`` is below 1.
+        TimeoutError: It took too long.
+        Exception: What ``fn`` or ``op`` raised, in the first part that failed.
     """
     _check_arguments(fn, 1, "fn")
     _check_arguments(op, 2, "op")
     return preduce(
         op,
         sequence,
-        initial=initial,
+        initial,
+        initial_per_part=initial_per_part,
         key=fn,
         start=start,
         end=end,
         from_end=from_end,
         parts=parts,
+        chunksize=chunksize,
         recurse=recurse,
         timeout=timeout,
         executor=executor,
@@ -235,7 +320,9 @@ class _Reduction:
         key: Callable[[Any], Any] | None,
         from_end: bool,
         initial: Any,
+        initial_per_part: bool,
         parts: int | None,
+        chunksize: int | None,
         timeout: float | None,
         executor: Executor | Kernel | None,
     ) -> None:
@@ -247,15 +334,27 @@ class _Reduction:
         self.key = key
         self.from_end = from_end
         self.initial = () if initial is NOTHING else (initial,)
+        self.once = not initial_per_part
         self.kernel = kernel_of(executor)
-        self.parts = self.kernel.worker_count if parts is None else count_of(parts, "parts", 1)
+        self.parts, self.chunksize = one_of(parts, chunksize)
         self.until = deadline_of(timeout)
+
+    def again(self, most: int) -> None:
+        """Prepare to reduce the results once more, in so many parts at most."""
+        self.key = None
+        self.chunksize = None
+        self.parts = min(self.parts or self.kernel.worker_count, most)
+        if self.once:
+            self.initial = ()
 
     def partial_results(self, items: Any, first: int, last: int) -> list[Any]:
         _check_arguments(self.fn, 2, "fn")
+        parts = parts_of(last - first, self.parts or self.kernel.worker_count, self.chunksize)
         run = partial(calls.reduce_part, self.fn, self.key, self.from_end, self.initial)
         left = None if self.until is None else self.until - time.monotonic()
         with Work(self.kernel, left) as work:
-            for start, end in part_bounds(last - first, self.parts, first):
-                work.submit(run, cut(items, start, end))
+            for start, end in part_bounds(last - first, parts, first):
+                place = end == last if self.from_end else start == first
+                counts = (place,) if self.initial and self.once else ()
+                work.submit(run, cut(items, start, end), *counts)
             return list(work.in_order())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import sys
 from functools import cmp_to_key, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from remote_executor.parallel import calls
 from remote_executor.parallel.kernel import Kernel, kernel_of
-from remote_executor.parallel.parts import count_of, part_bounds, sequence_of
+from remote_executor.parallel.parts import one_of, part_bounds, parts_of, sequence_of
 from remote_executor.parallel.work import Work
 from remote_executor.payload.slices import cut
 
@@ -19,18 +19,61 @@ if TYPE_CHECKING:
 
 __all__ = ["psort"]
 
+T = TypeVar("T")
+
+
+class _Array(Protocol):
+    """A numpy array, for type checkers: sorted, it is one again."""
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def itemsize(self) -> int: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+
+A = TypeVar("A", bound=_Array)
+
 
 PLAIN_KINDS = "biufcmMUS"
 """The kinds of numpy arrays that hold values, which numpy sorts, and no objects."""
 
 
+@overload
 def psort(
-    sequence: Iterable[Any],
+    sequence: A,
     *,
     key: Callable[[Any], Any] | None = None,
     cmp: Callable[[Any, Any], int] | None = None,
     reverse: bool = False,
     parts: int | None = None,
+    chunksize: int | None = None,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> A: ...
+@overload
+def psort(
+    sequence: Iterable[T],
+    *,
+    key: Callable[[T], Any] | None = None,
+    cmp: Callable[[Any, Any], int] | None = None,
+    reverse: bool = False,
+    parts: int | None = None,
+    chunksize: int | None = None,
+    timeout: float | None = None,
+    executor: Executor | Kernel | None = None,
+) -> list[T]: ...
+def psort(
+    sequence: Any,
+    *,
+    key: Callable[[Any], Any] | None = None,
+    cmp: Callable[[Any, Any], int] | None = None,
+    reverse: bool = False,
+    parts: int | None = None,
+    chunksize: int | None = None,
     timeout: float | None = None,
     executor: Executor | Kernel | None = None,
 ) -> Any:
@@ -38,6 +81,13 @@ def psort(
     Return a sorted list of the items: always equal to that of ``sorted``, and stable as it is.
     (Of items that have no order, such as NaN among floats, it is some list, as is that of sorted;
     numpy puts NaN last.)
+
+    ::
+
+        import remote_executor.parallel as p
+
+        with p.make_kernel(2):
+            p.psort(["pear", "Fig"], key=str.lower)  # ['Fig', 'pear']
 
     It pays when ``key`` is costly. Items are your own objects, not copies: what comes back from the
     workers are places and keys. Unlike lparallel's psort it leaves its input as it was.
@@ -50,6 +100,7 @@ def psort(
             above 0. Called on the workers, and here to merge the parts.
         reverse: Whether the largest come first.
         parts: How many parts; by default one for each worker.
+        chunksize: How many items a part has, in place of ``parts``.
         timeout: Seconds for all of it.
         executor: An Executor or a Kernel; None for the current kernel.
 
@@ -72,8 +123,9 @@ def psort(
             raise TypeError("cmp= and key=functools.cmp_to_key(...) exclude each other")
         key, cmp = None, compare
     kernel = kernel_of(executor)
-    count = kernel.worker_count if parts is None else count_of(parts, "parts", 1)
+    count, length = one_of(parts, chunksize)
     items = sequence_of(sequence, None, "the sequence")
+    count = parts_of(len(items), count or kernel.worker_count, length)
     spans = list(part_bounds(len(items), count))
     ndarray = getattr(sys.modules.get("numpy"), "ndarray", None)
     is_row = type(items) is ndarray and items.ndim == 1

@@ -97,6 +97,15 @@ class Ptree:
     """
     A graph of named computations. Made by :func:`ptree`; comes from lparallel's ptree.
 
+    ::
+
+        import remote_executor.parallel as p
+
+        tree = p.Ptree()
+        tree.define("answer", [], lambda: 42)
+        with p.make_kernel(2):
+            tree["answer"]  # 42
+
     Define nodes in any order, then :meth:`call` one. What it needs is computed on the kernel, each
     node once; results are kept. An error is kept as well, and is the error of all that need it,
     until :meth:`clear_errors`.
@@ -122,6 +131,16 @@ class Ptree:
     def define(self, id: Hashable, args: Iterable[Hashable], fn: Callable[..., Any]) -> None:
         """
         Define a node (lparallel's ptree-fn).
+
+        ::
+
+            import remote_executor.parallel as p
+
+            tree = p.ptree()
+            tree.define("double", ["number"], lambda number: 2 * number)
+            tree.define("number", [], lambda: 21)
+            with p.make_kernel(2):
+                tree["double"]  # 42
 
         Args:
             id: Its name.
@@ -161,8 +180,17 @@ class Ptree:
 
         ::
 
+            import remote_executor.parallel as p
+
+            tree = p.ptree()
+            tree.define("width", [], lambda: 3)
+
             @tree.node
-            def area(width, height, scale=1): ...
+            def area(width, height=4):
+                return width * height
+
+            with p.make_kernel(2):
+                tree["area"]  # 12
 
         A parameter with a default is a child if there is a node of its name when this one is
         computed, and keeps its default otherwise.
@@ -203,6 +231,14 @@ class Ptree:
     def check(self) -> None:
         """
         Check that all nodes can be computed (lparallel's check-ptree).
+
+        ::
+
+            import remote_executor.parallel as p
+
+            tree = p.ptree()
+            tree.define("number", [], lambda: 21)
+            tree.check()
 
         Raises:
             PtreeUndefinedError: If a node has no function.
@@ -271,6 +307,15 @@ class Ptree:
     ) -> Any:
         """
         Return the result of a node, and compute what is needed for it (lparallel's call-ptree).
+
+        ::
+
+            import remote_executor.parallel as p
+
+            tree = p.ptree()
+            tree.define("number", [], lambda: 21)
+            with p.make_kernel(2):
+                tree.call("number", timeout=60)  # 21
 
         Args:
             id: Its name.
@@ -418,6 +463,14 @@ class Ptree:
         """
         Return whether a node has a result or an error (lparallel's ptree-computed-p).
 
+        ::
+
+            import remote_executor.parallel as p
+
+            tree = p.ptree()
+            tree.define("number", [], lambda: 21)
+            tree.computed("number")  # False
+
         Args:
             id: Its name.
 
@@ -427,11 +480,41 @@ class Ptree:
         return self._known(id).state in (DONE, FAILED)
 
     def clear(self) -> None:
-        """Forget all results and errors, so that all is computed anew. Waits for who computes."""
+        """
+        Forget all results and errors, so that all is computed anew. Waits for who computes.
+
+        ::
+
+            import remote_executor.parallel as p
+
+            tree = p.ptree()
+            tree.define("number", [], lambda: 21)
+            with p.make_kernel(2):
+                tree["number"]  # 21
+                tree.clear()
+                tree.computed("number")  # False
+        """
         self._forget({DONE, FAILED, RUNNING})
 
     def clear_errors(self) -> None:
-        """Forget errors, so that a call goes on from where it stood. Results stay."""
+        """
+        Forget errors, so that a call goes on from where it stood. Results stay.
+
+        ::
+
+            import remote_executor.parallel as p
+
+            tree = p.ptree()
+            found = {}
+            tree.define("number", [], lambda: found["number"])
+            with p.make_kernel(2):
+                try:
+                    tree["number"]
+                except KeyError:
+                    found["number"] = 21
+                tree.clear_errors()
+                tree["number"]  # 21
+        """
         self._forget({FAILED})
 
     def _forget(self, states: set[_State]) -> None:
@@ -451,6 +534,17 @@ class Ptree:
 def ptree() -> Ptree:
     """
     Return an empty graph of computations.
+
+    ::
+
+        import remote_executor.parallel as p
+
+        tree = p.ptree()
+        tree.define("area", ["width", "height"], lambda width, height: width * height)
+        tree.define("width", [], lambda: 3)
+        tree.define("height", ["width"], lambda width: width + 1)
+        with p.make_kernel(2):
+            tree["area"]  # 12
 
     Define its nodes with ``define`` or ``node``, then ``call`` one.
     """

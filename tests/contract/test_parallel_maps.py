@@ -12,7 +12,15 @@ from concurrent.futures import TimeoutError
 
 import pytest
 
-from remote_executor.parallel import pdotimes, pmap, pmap_into, pmap_unordered, pmapc, pmapcan
+from remote_executor.parallel import (
+    pdotimes,
+    pmap,
+    pmap_into,
+    pmap_unordered,
+    pmapc,
+    pmapcan,
+    pstarmap,
+)
 from tests.support import parallel_tasks as tasks
 from tests.support.scale import scaled
 
@@ -387,3 +395,50 @@ def test_wrong_arguments_of_a_lazy_map_are_told_at_once():
     ):
         with pytest.raises((TypeError, ValueError)):
             wrong()
+
+
+# ------------------------------------------------------------------ as Python has them
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"parts": 3}, {"chunksize": 2}, {"buffersize": 2}, {"buffersize": 4, "chunksize": 3}],
+    ids=str,
+)
+def test_a_map_over_rows(how):
+    rows = [(n, 2) for n in range(7)]
+
+    assert pstarmap(pow, rows, **how) == list(itertools.starmap(pow, rows))
+    assert pstarmap(pow, iter(rows), **how) == list(itertools.starmap(pow, rows))
+    assert pstarmap(tasks.square, zip(range(3)), **how) == [0, 1, 4]
+    assert pstarmap(pow, [], **how) == []
+
+
+def test_a_map_over_rows_reads_no_more_than_it_is_told():
+    assert pstarmap(pow, ((n, 2) for n in itertools.count()), size=3) == [0, 1, 4]
+    with pytest.raises(tasks.Odd):
+        pstarmap(tasks.no_odd, [(0,), (1,)])
+    with pytest.raises(TypeError, match="callable"):
+        pstarmap(42, [])
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 99])
+def test_how_many_items_are_a_task(chunksize, tmp_path):
+    """One word for it here and in the executor's own map."""
+    how = {"chunksize": chunksize}
+    assert pmap(tasks.square, range(7), **how) == [n * n for n in range(7)]
+    assert pmap(operator.add, range(7), range(7), **how) == [2 * n for n in range(7)]
+    assert pmap(tasks.square, iter(range(7)), buffersize=4, **how) == [n * n for n in range(7)]
+    assert pmapcan(range, range(4), **how) == [0, 0, 1, 0, 1, 2]
+    assert pmap_into([0] * 3, tasks.square, range(3), **how) == [0, 1, 4]
+    assert pmapc(abs, [1, 2], **how) == [1, 2]
+    pdotimes(3, functools.partial(tasks.touch, str(tmp_path / "mark")), **how)
+    assert sorted((tmp_path / "mark").read_text().split()) == ["0", "1", "2"]
+
+
+def test_the_two_ways_to_divide_exclude_each_other():
+    with pytest.raises(TypeError, match="exclude each other"):
+        pmap(abs, [1], parts=1, chunksize=1)
+    for wrong in (0, -1, True, 1.5):
+        with pytest.raises((TypeError, ValueError), match="chunksize must"):
+            pmap(abs, [1], chunksize=wrong)

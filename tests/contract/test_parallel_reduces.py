@@ -87,10 +87,60 @@ def test_partial_results_of_nothing():
         preduce_partial(operator.add, [1, 2], initial=0, start=1, end=1)
 
 
-def test_the_initial_value_counts_once_a_part():
-    """C21."""
-    assert preduce(operator.add, [1, 2, 3, 4], initial=100, parts=2) == 210
-    assert preduce(operator.add, [1, 2, 3, 4], initial=100, parts=1) == 110
+@pytest.mark.parametrize("parts", [None, 1, 2, 3, 9])
+@pytest.mark.parametrize("recurse", [False, True])
+def test_the_initial_value_stands_once_in_front(parts, recurse):
+    """As functools.reduce has it, for any number of parts, and at the same place in the call."""
+    how = {"parts": parts, "recurse": recurse}
+
+    assert preduce(operator.add, [1, 2, 3, 4], 100, **how) == 110
+    assert preduce(operator.add, ["b", "c", "d"], initial="a", **how) == "abcd"
+    assert preduce(operator.add, list("abc"), "d", from_end=True, **how) == "abcd"
+    assert preduce(operator.add, [1, 2, 3], 100, key=operator.neg, **how) == 94
+    assert preduce(operator.add, range(20), 100, start=5, end=7, **how) == 111
+    assert pmap_reduce(len, operator.add, ["a", "bc", "def"], 100, **how) == 106
+    assert preduce(tasks.matrix_product, matrices(9), matrices(1)[0], **how) == functools.reduce(
+        tasks.matrix_product, matrices(9), matrices(1)[0]
+    )
+
+
+def test_in_one_part_it_is_reduce_to_the_letter():
+    items = [float(2**i) for i in range(8)]
+
+    found = preduce(tasks.average, items, 7.0, parts=1)
+
+    assert found == functools.reduce(tasks.average, items, 7.0)
+
+
+def test_the_initial_value_counts_once_a_part_if_that_is_wanted():
+    """C21: lparallel's meaning."""
+    each = {"initial": 100, "initial_per_part": True}
+
+    assert preduce(operator.add, [1, 2, 3, 4], parts=2, **each) == 210
+    assert preduce(operator.add, [1, 2, 3, 4], parts=1, **each) == 110
+    assert pmap_reduce(abs, operator.add, [1, 2, 3, 4], parts=4, **each) == 410
+    assert preduce(operator.add, range(8), parts=8, recurse=True, **each) == 28 + 8 * 100 + 600
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_the_initial_value_says_of_which_type_numpys_sum_is(parts):
+    """In each part, also in those where it does not count."""
+    numpy = pytest.importorskip("numpy")
+    items = numpy.full(9, 200, "uint8")
+
+    assert preduce(operator.add, items, numpy.int64(5), parts=parts) == 1805
+    assert preduce(operator.add, items, numpy.float64(0.5), parts=parts) == 1800.5
+
+
+def test_how_long_parts_are_can_be_said_instead_of_how_many():
+    assert preduce_partial(operator.add, range(10), chunksize=4) == [6, 15, 24]
+    assert preduce(operator.add, range(10), chunksize=3) == 45
+    assert pmap_reduce(abs, operator.add, range(10), chunksize=99, recurse=True) == 45
+    with pytest.raises(TypeError, match="exclude each other"):
+        preduce(operator.add, [1, 2], parts=2, chunksize=1)
+    for wrong in (0, True, "2"):
+        with pytest.raises((TypeError, ValueError), match="chunksize must"):
+            preduce(operator.add, [1, 2], chunksize=wrong)
 
 
 def test_from_the_end_is_from_the_end_of_each_part():

@@ -112,6 +112,12 @@ def test_a_numpy_array_is_sorted_by_what_compares_two_items():
     assert psort(items, cmp=by_last_digit, parts=2).tolist() == [31, 22, 42, 13]
 
 
+def test_how_long_parts_are_can_be_said_instead_of_how_many():
+    assert psort([3, 1, 2], chunksize=2) == psort([3, 1, 2], chunksize=9) == [1, 2, 3]
+    with pytest.raises(TypeError, match="exclude each other"):
+        psort([3, 1, 2], parts=2, chunksize=2)
+
+
 def test_wrong_ways_to_compare():
     with pytest.raises(TypeError, match="cmp must be callable"):
         psort([2, 1], cmp=42)

@@ -13,7 +13,7 @@ from tests.support.scale import scaled
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
-RUN = ("\nmake_kernel", "with make_kernel", "(Mechanism)")
+RUN = ("with p.make_kernel", "(Mechanism)")
 HERE = [block for block in BLOCKS if any(part in block for part in RUN)]
 
 
@@ -46,14 +46,14 @@ def test_a_program_runs(block, tmp_path):
 def test_the_comments_are_true(block, tmp_path):
     lines = []
     for line in block.splitlines():
-        found = re.match(r"    (p\w+\(.*\))  # (.*)", line)
+        found = re.match(r"    (p\.p\w+\(.*\))  # (.*)", line)
         if found and "all or nothing" not in line:
             value = re.search(r'\d+$|\[.*\]|"\w+"', found[2])[0]
             line = f"    assert {found[1]} == {value}"
             lines.append(line)
         else:
             lines.append(line)
-    assert sum("assert" in line for line in lines) == 4
+    assert sum("assert" in line for line in lines) == 5
 
     done = run("\n".join(lines), tmp_path)
 

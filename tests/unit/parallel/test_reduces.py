@@ -144,14 +144,26 @@ def test_nothing_is_submitted_for_nothing(held):
 
 
 def test_the_example_of_the_docstring(threads):
-    """C21."""
-    assert preduce(operator.add, [1, 2, 3, 4], initial=0, parts=2, executor=threads) == 10
-    assert preduce(operator.add, [1, 2, 3, 4], initial=100, parts=2, executor=threads) == 210
+    """C21: each part, if that is wanted."""
+    for parts in (1, 2, 3):
+        assert preduce(operator.add, [1, 2, 3, 4], 100, parts=parts, executor=threads) == 110
+        found = preduce(
+            operator.add, [1, 2], 100, initial_per_part=True, parts=parts, executor=threads
+        )
+        assert found == 103 + 100 * (parts > 1)
 
 
 def test_with_recurse_the_initial_value_counts_in_each_pass(threads):
     """C21, C25: as in lparallel."""
-    found = preduce(operator.add, [1] * 4, initial=10, parts=4, recurse=True, executor=threads)
+    found = preduce(
+        operator.add,
+        [1] * 4,
+        initial=10,
+        initial_per_part=True,
+        parts=4,
+        recurse=True,
+        executor=threads,
+    )
     assert found == 4 + 4 * 10 + 2 * 10
 
 
