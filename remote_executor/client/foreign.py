@@ -106,7 +106,7 @@ class Foreign(NamedTuple):
             The function, the pickle and its buffers; or what is wrong.
         """
         from remote_executor.payload.by_source import dump_abroad
-        from remote_executor.payload.by_value import frozen
+        from remote_executor.payload.code.digests import frozen
         from remote_executor.payload.functions import Encoded
 
         try:

@@ -24,7 +24,7 @@ from remote_executor.payload.by_value import (
     Visit,
     WorkerPickler,
 )
-from remote_executor.payload.captures import LRU_CACHE, facts, is_code
+from remote_executor.payload.captures import facts, is_code
 from remote_executor.payload.code import namespace
 from remote_executor.payload.code.alone import goes_alone
 from remote_executor.payload.code.annotations import annotations_of
@@ -38,6 +38,7 @@ from remote_executor.payload.code.cloudpickle_inside import (
     imported_submodules,
 )
 from remote_executor.payload.code.definitions import functions_in, is_namedtuple
+from remote_executor.payload.code.names import LRU_CACHE, main_name
 from remote_executor.payload.code.statements import contents, reduce_by_statement
 from remote_executor.payload.code.units import Make, Units
 from remote_executor.payload.finder import check_syntax, function_recipe
@@ -103,7 +104,7 @@ class _BySource:
             dict(func.__dict__),
             _slots(func),
             [(name, cell, value) for name in cells for cell, value in contents([cells[name]])],
-            mains.main_name(func),
+            main_name(func),
             ((), (), named),
             imported_submodules(func.__code__, values),
         )
@@ -115,7 +116,7 @@ class _BySource:
 
     def reduce_class(self, cls: Any) -> Any:
         """Tell how to make a class that no module has: as what it is, or else by its statement."""
-        home = mains.main_name(cls)
+        home = main_name(cls)
         if home is not None and "." in home and "<locals>" not in home:
             outer = getattr(sys.modules["__main__"], home.partition(".")[0])
             for name in home.split(".")[1:-1]:
@@ -134,7 +135,7 @@ class _BySource:
 
 def _owner(func: FunctionType) -> type | None:
     """Return the class of ``__main__`` that a function is a method of."""
-    home = mains.main_name(func)
+    home = main_name(func)
     if home is None or "." not in home:
         return None
     found: Any = sys.modules["__main__"]

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from remote_executor.payload import mains, source
 from remote_executor.payload.captures import (
-    LRU_CACHE,
     facts,
     is_code,
     is_dispatcher,
@@ -46,11 +45,17 @@ from remote_executor.payload.code.definitions import (
     reduce_library,
     reduce_validated,
 )
-from remote_executor.payload.code.digests import digest, frozen, key_of
 from remote_executor.payload.code.families import virtual_bases
 from remote_executor.payload.code.fingerprints import loses_attributes
 from remote_executor.payload.code.lines import files
-from remote_executor.payload.code.names import OF_THE_MODULE, found_by_name, is_by_hand, names
+from remote_executor.payload.code.names import (
+    LRU_CACHE,
+    OF_THE_MODULE,
+    found_by_name,
+    is_by_hand,
+    main_name,
+    names,
+)
 from remote_executor.payload.code.origins import (
     is_environment,
     loaded_inside,
@@ -66,10 +71,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Visit",
     "WorkerPickler",
-    "digest",
     "dump_for_client",
-    "frozen",
-    "key_of",
 ]
 
 #: Globals that belong to the module itself and not to the program.
@@ -313,7 +315,7 @@ class _Pickler(cloudpickle_inside.Pickler):
         return reduced
 
     def _lru_cache_reduce(self, obj: Any) -> Any:
-        home = mains.main_name(obj)
+        home = main_name(obj)
         if home is None:
             module = sys.modules.get(obj.__module__)
             if getattr(module, obj.__qualname__, None) is obj:
@@ -325,7 +327,7 @@ class _Pickler(cloudpickle_inside.Pickler):
 
     def _dispatcher_reduce(self, obj: Any) -> tuple[Any, ...]:
         own = {name: value for name, value in vars(obj).items() if name not in OF_DISPATCHERS}
-        state = list(obj.registry.items()), own, mains.main_name(obj)
+        state = list(obj.registry.items()), own, main_name(obj)
         return mains.make_dispatcher, (obj.__name__,), state, None, None, mains.fill_dispatcher
 
 
@@ -383,7 +385,7 @@ class WorkerPickler(_Pickler):
         if not self.data and kind is not Need:
             if not (kind in _BY_NAME or issubclass(kind, type)):
                 return None
-            if kind is FunctionType and mains.main_name(obj) is None and keeps_data(obj):
+            if kind is FunctionType and main_name(obj) is None and keeps_data(obj):
                 return None  # what it has captured is copied with it
         self.visit.references[name] = None
         return name
@@ -532,7 +534,7 @@ class WorkerPickler(_Pickler):
 
     def _inner(self, obj: Any) -> tuple[Any, ...] | None:
         """Return how to get a class or function that is an attribute of a class of ``__main__``."""
-        home = mains.main_name(obj)
+        home = main_name(obj)
         if home is None or "." not in home:
             return None
         first, *path = home.split(".")
@@ -586,7 +588,7 @@ class WorkerPickler(_Pickler):
         """Tell how to make a class that no module has."""
         self.met_class(cls)
         maker, args, state, *_, fill = super().reduce_class(cls)
-        args = maker, args, tracker_of(cls), mains.main_name(cls), virtual_bases(cls)
+        args = maker, args, tracker_of(cls), main_name(cls), virtual_bases(cls)
         if state is not None:
             state = fill, state
         return mains.rebuild_class, args, state, None, None, namespace.fill_class
@@ -611,7 +613,7 @@ class WorkerPickler(_Pickler):
         args = self.identity(func), maker, args
         state[1]["__closure__"] = ()
         contents = [(cell, _contents(cell)) for cell in func.__closure__ or ()]
-        state = state, mains.main_name(func), contents
+        state = state, main_name(func), contents
         return namespace.make_function, args, state, None, None, mains.fill_function
 
 

@@ -26,6 +26,7 @@ from remote_executor.payload.code.families import (
     virtual_bases,
 )
 from remote_executor.payload.code.fingerprints import fingerprint
+from remote_executor.payload.code.names import ATOMS, LRU_CACHE
 from remote_executor.payload.code.steps import IS_CPYTHON, named_steps
 from remote_executor.payload.code.watch import Watch, holders_in
 
@@ -41,19 +42,13 @@ __all__ = [
     "same_bytes",
 ]
 
-_ATOMS = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented)}
-    | {getattr(builtins, "sentinel", bool)}  # from Python 3.15 on
-)
+_FIXED = ATOMS | {getattr(builtins, "sentinel", bool)}  # from Python 3.15 on
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _LOOK_AT_ALL = frozenset({"globals", "eval", "exec", "vars"})
 _GETS = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _GLOBALS = frozenset({"__globals__", "f_globals"})
 _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _WRITES_FREE = frozenset({"STORE_DEREF", "DELETE_DEREF"})
-
-LRU_CACHE: type = type(functools.lru_cache(lambda: None))
-"""Of PyPy's, whose ``lru_cache`` is written in Python, it is that of functions."""
 
 _DISPATCHER = cast("FunctionType", functools.singledispatch(lambda _: None)).__code__
 
@@ -215,7 +210,7 @@ def _got_by_dispatch(value: Any) -> tuple[Any, Any, Any] | None:
 def is_fixed(value: object) -> bool:
     """Tell whether a value can only change by being replaced."""
     kind = type(value)
-    if kind in _ATOMS or is_code(value) or issubclass(kind, Enum):
+    if kind in _FIXED or is_code(value) or issubclass(kind, Enum):
         return True
     if kind is BuiltinFunctionType:
         return isinstance(value.__self__, (ModuleType, NoneType, type))  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
 from remote_executor.payload.code import registrations
 from remote_executor.payload.code.alone import goes_alone
-from remote_executor.payload.code.names import names
+from remote_executor.payload.code.names import ATOMS, names
 from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.pickles import (
     OUT_OF_BAND,
@@ -101,7 +101,7 @@ def _parts(todo: list[Any]) -> Iterator[tuple[int, object]]:
     while todo and left:
         obj = todo.pop()
         kind = type(obj)
-        if kind in _ATOMS or id(obj) in seen:
+        if kind in ATOMS or id(obj) in seen:
             continue
         left -= 1
         seen.add(id(obj))
@@ -123,9 +123,6 @@ def _parts(todo: list[Any]) -> Iterator[tuple[int, object]]:
             todo += (obj.func, *obj.args, *obj.keywords.values())
         else:
             todo += getattr(obj, "__dict__", {}).copy().values()
-
-
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, range})
 
 
 class Part:

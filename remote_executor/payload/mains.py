@@ -312,16 +312,3 @@ def _tracked(tracker: str) -> Any:
     from remote_executor.payload.code.cloudpickle_inside import tracked
 
     return tracked(tracker)
-
-
-def main_name(obj: Any) -> str | None:
-    """Return the dotted name by which this process's ``__main__`` has exactly this object."""
-    if getattr(obj, "__module__", None) not in ("__main__", "__mp_main__"):
-        return None
-    home = getattr(obj, "__qualname__", None)
-    if not isinstance(home, str):
-        return None
-    found: Any = sys.modules["__main__"]
-    for name in home.split("."):
-        found = getattr(found, name, None)
-    return home if found is obj else None

@@ -394,7 +394,7 @@ def deftask_source(source: str, *, name: str | None = None) -> SourceTask:
     text = _dedented(source)
     if not text.strip():
         raise ValueError("the source is empty")
-    from remote_executor.payload.by_value import digest
+    from remote_executor.payload.code.digests import digest
 
     return SourceTask(text, name, f"<task {digest(text.encode()).hex()[:12]}>")
 

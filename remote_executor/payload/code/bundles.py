@@ -8,12 +8,11 @@ from collections.abc import Container, Sequence
 from types import FunctionType
 from typing import Any
 
-from remote_executor.payload import mains
 from remote_executor.payload.by_value import Visit, WorkerPickler
-from remote_executor.payload.captures import LRU_CACHE, Captures, is_dispatcher, is_fixed
+from remote_executor.payload.captures import Captures, is_fixed
 from remote_executor.payload.code import namespace, registrations
 from remote_executor.payload.code.digests import frozen
-from remote_executor.payload.code.names import main_globals, names
+from remote_executor.payload.code.names import LRU_CACHE, main_globals, main_name, names
 from remote_executor.payload.code.units import Bundle, Make, Unit, Units
 from remote_executor.payload.pickles import keeper
 
@@ -158,7 +157,7 @@ def function_bundle(
 
 def _is_snapshot(function: Any, name: str, make: Make) -> bool:
     """Whether each call is to have what the function captured as it was at submit (PARITY L13)."""
-    if type(function) is not FunctionType or mains.main_name(function) is not None:
+    if type(function) is not FunctionType or main_name(function) is not None:
         return False
     visit = Visit()
     pickler = make(io.BytesIO(), keeper([]), visit, ())
@@ -197,6 +196,3 @@ def _dump(bundle: Bundle | _Rest) -> tuple[bytes, list[memoryview]]:
     buffers: list[memoryview] = []
     body = pickle.dumps(bundle, 5, buffer_callback=keeper(buffers))
     return body, buffers
-
-
-__all__ += ["is_dispatcher"]

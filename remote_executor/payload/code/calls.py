@@ -30,7 +30,7 @@ from types import (
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.payload.code import registrations
-from remote_executor.payload.code.names import found_by_name, names
+from remote_executor.payload.code.names import LRU_CACHE, found_by_name, main_name, names
 from remote_executor.payload.code.registrations import of_multiprocessing
 from remote_executor.payload.own_imports import load_own
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from remote_executor.payload.by_value import Visit, WorkerPickler
 
 __all__ = ["ArgumentPickler", "ResultPickler", "is_future", "keeps_data"]
-
-LRU_CACHE = type(functools.lru_cache(lambda: None))
 
 _SPECIAL = frozenset(
     {
@@ -115,22 +113,6 @@ def _by_value_modules() -> bool:
     return bool(getattr(cloudpickle, "_PICKLE_BY_VALUE_MODULES", None))
 
 
-def home_in_main(obj: Any) -> str | None:
-    """Return the dotted name that a function or class has, if ``__main__`` finds it by that."""
-    if getattr(obj, "__module__", None) not in ("__main__", "__mp_main__"):
-        return None
-    home = getattr(obj, "__qualname__", None)
-    if not isinstance(home, str):
-        return None
-    found: Any = sys.modules["__main__"]
-    for name in home.split("."):
-        # Not getattr(), which in a worker would ask the client.
-        found = vars(found).get(name) if isinstance(found, ModuleType) else getattr(
-            found, name, None
-        )  # fmt: skip
-    return home if found is obj else None
-
-
 def keeps_data(obj: Any) -> bool:
     """Whether a function has captured what may be an argument, too."""
     from remote_executor.payload.captures import is_fixed
@@ -173,7 +155,7 @@ class ArgumentPickler(pickle.Pickler):
         if found_by_name(obj) and not _by_value_modules():
             return NotImplemented
         if kind in (FunctionType, LRU_CACHE) or issubclass(kind, type):
-            home = home_in_main(obj)
+            home = main_name(obj)
             if home is not None:
                 self.names[home.partition(".")[0]] = None
                 return NotImplemented

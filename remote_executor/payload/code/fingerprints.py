@@ -8,7 +8,6 @@ so to look whether an object has changed leaves no trace in it.
 
 from __future__ import annotations
 
-import functools
 import io
 import pickle
 import sys
@@ -16,10 +15,9 @@ from types import BuiltinFunctionType, CellType, FunctionType, MethodType, Modul
 from typing import Any
 
 from remote_executor.payload.code.digests import frozen, same_bytes
+from remote_executor.payload.code.names import LRU_CACHE
 
 __all__ = ["Print", "fingerprint", "loses_attributes"]
-
-LRU_CACHE = type(functools.lru_cache(lambda: None))
 
 _BY_IDENTITY = (FunctionType, type, ModuleType, BuiltinFunctionType, property, LRU_CACHE)
 _OWN_WAYS = ("__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")

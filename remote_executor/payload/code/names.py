@@ -8,18 +8,22 @@ against the module on each use, so an outdated entry can never give a wrong one.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, KeysView
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 __all__ = [
+    "ATOMS",
+    "LRU_CACHE",
     "OF_THE_MODULE",
     "Names",
     "found_by_name",
     "is_atom",
     "is_by_hand",
     "main_globals",
+    "main_name",
     "names",
 ]
 
@@ -35,8 +39,13 @@ OF_THE_MODULE = frozenset(
 )
 """Globals that belong to the module itself and not to the program."""
 
-_ATOMS = (type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented))
-_ATOM_SET = frozenset(_ATOMS)
+ATOMS = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented)}
+)
+"""Types of which each value is for ever what it is, and has nothing in it."""
+
+LRU_CACHE: type = type(functools.lru_cache(lambda: None))
+"""Of PyPy's, whose ``lru_cache`` is written in Python, it is that of functions."""
 
 
 def main_globals() -> dict[str, Any]:
@@ -47,7 +56,7 @@ def main_globals() -> dict[str, Any]:
 def is_atom(value: object) -> bool:
     """Tell values that have no identity of their own: numbers, texts, tuples of them."""
     kind = type(value)
-    if kind in _ATOM_SET:
+    if kind in ATOMS:
         return True
     if kind is tuple or kind is frozenset:
         return all(map(is_atom, value))  # type: ignore[call-overload]
@@ -82,6 +91,22 @@ def found_by_name(value: object) -> bool:
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is value
+
+
+def main_name(obj: Any) -> str | None:
+    """Return the dotted name that a function or class has, if ``__main__`` finds it by that."""
+    if getattr(obj, "__module__", None) not in ("__main__", "__mp_main__"):
+        return None
+    home = getattr(obj, "__qualname__", None)
+    if not isinstance(home, str):
+        return None
+    found: Any = sys.modules["__main__"]
+    for name in home.split("."):
+        # Not getattr(), which in a worker would ask the client.
+        found = vars(found).get(name) if isinstance(found, ModuleType) else getattr(
+            found, name, None
+        )  # fmt: skip
+    return home if found is obj else None
 
 
 class Names:

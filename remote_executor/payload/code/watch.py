@@ -31,6 +31,7 @@ from types import (
 )
 from typing import Any
 
+from remote_executor.payload.code.names import ATOMS
 from remote_executor.payload.code.steps import IS_CPYTHON
 
 __all__ = ["Watch", "holders_in"]
@@ -41,7 +42,6 @@ _MANY = 256
 _MOST = 20_000
 """So many objects in a value are looked at one by one: from there on to pickle it is as fast."""
 
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, range})
 _CONTAINERS = (list, dict, set, deque, defaultdict, functools.partial, SimpleNamespace)
 _UNCHANGING = (tuple, frozenset, MethodType)
 _BY_IDENTITY = (BuiltinFunctionType, ModuleType, property)
@@ -236,7 +236,7 @@ def holders_in(value: object, is_fixed: Callable[[object], bool]) -> list[object
         left -= len(inside)
         if left < 0:
             return None
-        if not _ATOMS.issuperset(map(type, inside)):
+        if not ATOMS.issuperset(map(type, inside)):
             todo += inside
     return holders
 

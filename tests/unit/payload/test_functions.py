@@ -328,7 +328,7 @@ def test_a_changed_array_is_another_one(cache):
 
 
 def test_bytes_are_named_by_their_content_too():
-    from remote_executor.payload.by_value import frozen, key_of
+    from remote_executor.payload.code.digests import frozen, key_of
 
     data = bytes(100_000)
     (snapshot,) = frozen([memoryview(data)])

@@ -12,6 +12,7 @@ import pytest
 
 from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
+from remote_executor.payload.code.names import main_name
 from remote_executor.payload.functions import PURE, FunctionCache, FunctionTable
 from remote_executor.payload.pickles import dump, dump_result, load
 from tests.support import payload_tasks as tasks
@@ -323,12 +324,12 @@ def test_names_in_main(pair):
     main = pair.client
     stranger = types.SimpleNamespace(__module__="__main__", __qualname__=3)
 
-    assert mains.main_name(main.Point) == "Point"
-    assert mains.main_name(main.Point.Inner) == "Point.Inner"
-    assert mains.main_name(stranger) is None
-    assert mains.main_name(tasks.add) is None
+    assert main_name(main.Point) == "Point"
+    assert main_name(main.Point.Inner) == "Point.Inner"
+    assert main_name(stranger) is None
+    assert main_name(tasks.add) is None
     main.Point.__qualname__ = "other.Point"
-    assert mains.main_name(main.Point) is None
+    assert main_name(main.Point) is None
 
 
 def test_a_cache_wrapper_of_main_without_a_name_travels(pair):
