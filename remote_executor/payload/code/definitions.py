@@ -83,7 +83,9 @@ _OF_ENUMS = frozenset(
     }
 )
 #: Attributes that some Pythons make, and others would not know.
-_OF_ONE_PYTHON = frozenset({"__firstlineno__", "__static_attributes__"})
+_OF_ONE_PYTHON = frozenset(
+    {"__closed__", "__extra_items__", "__firstlineno__", "__static_attributes__"}
+)
 
 _OF_MEMBERS = frozenset({"__objclass__", "_inverted_", "_name_", "_sort_order_", "_value_"})
 

@@ -146,15 +146,15 @@ def virtual_bases(cls: type) -> tuple[type, ...]:
     token = get_cache_token()
     if token != _token:
         _virtual.clear()
-        seen: set[type] = set()
+        seen: dict[int, type] = {}  # by identity: a metaclass may compare as it likes
         todo: list[type] = [object]
         while todo:
             one = todo.pop()
             for each in _subclasses(one):
-                if each not in seen:
-                    seen.add(each)
+                if id(each) not in seen:
+                    seen[id(each)] = each
                     todo.append(each)
-        for each in seen:
+        for each in seen.values():
             # Nothing is looked up by its name: that may run a module's own code.
             if isinstance(each, abc.ABCMeta) and not _is_of_the_program(each):
                 for registered in registered_with(each):

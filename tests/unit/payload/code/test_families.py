@@ -109,3 +109,22 @@ def test_classes_are_put_in_order_if_that_can_be_done():
     assert set(Base.__subclasses__()) == {Two, One}
     families.settle(((Base, (One, Two)),))
     assert Base.__subclasses__() == [One, Two]
+
+
+def test_classes_are_told_apart_by_nothing_that_a_metaclass_says():
+    class Odd(type):
+        __hash__ = None
+
+        def __eq__(cls, other):
+            raise TypeError("it compares with nothing")
+
+    class Made(metaclass=Odd):
+        pass
+
+    class Registered:
+        pass
+
+    collections.abc.Sized.register(Registered)  # so that all are looked at anew
+
+    assert families.virtual_bases(Registered) == (collections.abc.Sized,)
+    assert type(Made) is Odd
