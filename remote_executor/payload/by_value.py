@@ -11,7 +11,6 @@ It imports cloudpickle, and so it is imported when the first object needs it.
 from __future__ import annotations
 
 import builtins
-import copyreg
 import functools
 import importlib
 import io
@@ -41,6 +40,7 @@ from remote_executor.payload.code.cloudpickle_inside import tracker_of
 from remote_executor.payload.code.definitions import (
     REDUCERS,
     reduce_accessor,
+    reduce_by_state,
     reduce_class,
     reduce_library,
     reduce_validated,
@@ -674,15 +674,9 @@ def _reduce_own(obj: Any) -> Any:
     if kind.__name__ == "curry" and kind.__module__.partition(".")[0] in ("toolz", "cytoolz"):
         return namespace.make_curry, (kind, obj.func, obj.args, obj.keywords)
     reduced = obj.__reduce_ex__(5)
-    if type(reduced) is str and kind.__module__ in ("__main__", "__mp_main__"):
-        state = dict(getattr(obj, "__dict__", {}))
-        slots = {
-            name: getattr(obj, name)
-            for each in kind.__mro__
-            for name in copyreg._slotnames(each)  # type: ignore[attr-defined]
-            if hasattr(obj, name)
-        }
-        return copyreg.__newobj__, (kind,), (state, slots)  # type: ignore[attr-defined]
+    homes = kind.__module__, getattr(obj, "__module__", None)
+    if type(reduced) is str and not {"__main__", "__mp_main__"}.isdisjoint(homes):
+        return reduce_by_state(obj)
     return reduced
 
 

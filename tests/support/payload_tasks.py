@@ -266,6 +266,40 @@ def run_main(script, folder=None):
     return done.stdout
 
 
+class NamesItself:
+    """A wrapper that is pickled as the name of what it wraps."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args):
+        self.calls += 1
+        return self.function(*args)
+
+    def __reduce__(self):
+        return self.__qualname__
+
+
+class Asking:
+    """A descriptor that is pickled as what its class has."""
+
+    def __init__(self, held):
+        self.held = held
+
+    def __set_name__(self, owner, name):
+        self.owner, self.name = owner, name
+
+    def __get__(self, obj, owner=None):
+        return self
+
+    def __reduce__(self):
+        return of_class, (self.owner, self.name)
+
+
+def of_class(owner, name):
+    return vars(owner)[name]
+
+
 HEAD = """
 from tests.support.payload_tasks import OtherWorker, Worker
 from tests.support import payload_tasks

@@ -13,6 +13,7 @@ layouts of ctypes and cached properties must be there when the class is made.
 from __future__ import annotations
 
 import collections
+import copyreg
 import dataclasses
 import functools
 import operator
@@ -35,6 +36,7 @@ __all__ = [
     "is_namedtuple",
     "library_base",
     "reduce_accessor",
+    "reduce_by_state",
     "reduce_class",
     "reduce_library",
     "reduce_validated",
@@ -253,6 +255,42 @@ def _hook(cls: type) -> Any:
     return None
 
 
+class _ByState:
+    """Pickles an object by what it holds, whose own way is to ask its class for itself."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduce_by_state(self.value)
+
+
+def _asks_for_itself(value: Any, cls: type) -> bool:
+    """Whether an attribute of a class, such as a descriptor, is pickled as what that class has."""
+    if not isinstance(getattr(type(value), "__reduce__", None), FunctionType):
+        return False
+    try:
+        reduced = value.__reduce__()
+        return type(reduced) is tuple and any(each is cls for each in reduced[1])
+    except Exception:  # to pickle it will say what is wrong
+        return False
+
+
+def reduce_by_state(obj: Any) -> tuple[Any, ...]:
+    """Tell how to make an object of what it holds, whatever its own way to be pickled is."""
+    kind = type(obj)
+    slots = {
+        name: getattr(obj, name)
+        for each in kind.__mro__
+        for name in copyreg._slotnames(each)  # type: ignore[attr-defined]
+        if hasattr(obj, name)
+    }
+    state = dict(getattr(obj, "__dict__", {})), slots
+    return rebuild.make_bare, (kind,), state
+
+
 def _parts(
     cls: type, attributes: dict[str, Any], fill_part: Callable[..., None]
 ) -> tuple[Part, ...]:
@@ -262,6 +300,8 @@ def _parts(
         called = isinstance(value, (FunctionType, property, classmethod, staticmethod))
         if type(value).__module__ == "_thread" and type(value).__name__ in _LOCKS:
             value = Lock(value)
+        elif not called and _asks_for_itself(value, cls):
+            value = _ByState(value)
         parts[0 if name in _EARLY else 1 if called else 2][name] = value
     return tuple(Part(fill_part, cls, part) for part in parts if part)
 

@@ -75,6 +75,8 @@ class MainModule(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         """Ask the client for a name of its ``__main__``."""
+        if name in _opening:
+            raise _looks_itself_up(name)
         if _ask is not None and not (name[:2] == name[-2:] == "__"):
             answer = _ask(name)
             if answer is not None:
@@ -209,6 +211,15 @@ class _Unpickler(pickle.Unpickler):
         return self._resolve(name)
 
 
+_opening: set[str] = set()
+"""Names whose pickles are being loaded."""
+
+
+def _looks_itself_up(name: str) -> PayloadError:
+    reason = "its pickle cannot be loaded, for it looks itself up in __main__ by this name"
+    return PayloadError(f"global {name!r}", reason)
+
+
 class _Opening:
     """Loads the pickles of one bundle."""
 
@@ -228,11 +239,9 @@ class _Opening:
         if mains.applied.get(name) == token:
             return objects[name]
         if name in self._open:
-            raise PayloadError(
-                f"global {name!r}",
-                "its pickle cannot be loaded, for it looks itself up in __main__ by this name",
-            )
+            raise _looks_itself_up(name)
         self._open.update(names)
+        _opening.update(names)
         try:
             # Who fills a function or a class again finds it by its serial.
             for each, number in zip(names, numbers, strict=True):
@@ -245,6 +254,7 @@ class _Opening:
             raise
         finally:
             self._open.difference_update(names)
+            _opening.difference_update(names)
         space = mains.namespace()
         for each, number, value in zip(names, numbers, values, strict=True):
             objects[each] = value

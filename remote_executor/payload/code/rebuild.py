@@ -32,6 +32,7 @@ __all__ = [
     "fill_part",
     "fill_statement",
     "make_accessor",
+    "make_bare",
     "make_class",
     "make_enum",
     "make_forward_reference",
@@ -61,6 +62,16 @@ def fill_cell(cell: CellType, contents: tuple[object, ...]) -> None:
     """
     for value in contents:
         cell.cell_contents = value
+
+
+def make_bare(kind: Any) -> Any:
+    """
+    Make an instance that has nothing yet.
+
+    Args:
+        kind: Its class.
+    """
+    return kind.__new__(kind)
 
 
 def fill_attributes(obj: Any, state: tuple[Any, dict[str, Any]]) -> None:

@@ -11,6 +11,27 @@ from remote_executor.payload.code import namespace
 from tests.support.payload_tasks import run_main
 
 MORE = {
+    "objects of a library whose own way is to name themselves": """
+        from tests.support.payload_tasks import NamesItself, Asking
+        import functools
+        def work(x): return x * 2
+        work = functools.update_wrapper(NamesItself(work), work)
+        class Api:
+            get = Asking(5)
+        def task(): return work(2), work.calls, Api.get.held, Api().get.held
+        with Worker() as worker: assert worker.call(task) == (4, 1, 5, 5)
+        """,
+    "an object that looks itself up while it is loaded is refused": """
+        import operator
+        class Odd:
+            def __reduce__(self): return operator.attrgetter("odd"), (__import__("__main__"),)
+        odd = Odd()
+        def task(): return odd
+        with Worker() as worker:
+            try: worker.call(task)
+            except Exception as error: assert "'odd'" in str(error), error
+            else: raise AssertionError
+        """,
     "a module made by hand that a task imports": """
         import sys, types
         made = types.ModuleType("made_up")
