@@ -269,7 +269,10 @@ class _ByState:
 
 def _asks_for_itself(value: Any, cls: type) -> bool:
     """Whether an attribute of a class, such as a descriptor, is pickled as what that class has."""
-    if not isinstance(getattr(type(value), "__reduce__", None), FunctionType):
+    kind = type(value)
+    if not (hasattr(kind, "__get__") and hasattr(kind, "__set_name__")) or isinstance(value, cls):
+        return False
+    if not isinstance(getattr(kind, "__reduce__", None), FunctionType):
         return False
     try:
         reduced = value.__reduce__()
