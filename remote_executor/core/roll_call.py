@@ -14,8 +14,7 @@ the farm's ``connect_timeout``, if it has one. ::
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,8 +31,7 @@ class Presence(enum.Enum):
     LEFT_OUT = "it is left out for good"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """
     One address at this moment.
 
