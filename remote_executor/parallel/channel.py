@@ -17,7 +17,7 @@ from remote_executor.client.futures import SafeFuture
 from remote_executor.client.waits import check_may_wait
 from remote_executor.net.interruptible import Gates, Turns, at_once, slices
 from remote_executor.parallel.kernel import SERIAL, kernel_of
-from remote_executor.parallel.parts import count_of, deadline_of
+from remote_executor.parallel.parts import count_of, deadline_of, signature_of
 from remote_executor.parallel.readers import Readers
 from remote_executor.parallel.timers import Timer, after
 from remote_executor.parallel.work import cancel_all, stop_all
@@ -524,13 +524,12 @@ class _Value(SafeFuture[Any]):
 
 def _takes_timeout(fn: Callable[..., Any]) -> bool:
     """Return whether a function can be given ``timeout=``, as far as can be known."""
-    try:
-        parameters = inspect.signature(fn).parameters
-    except (TypeError, ValueError):
+    signature = signature_of(fn)
+    if signature is None:
         return True
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return any(
         each.kind is inspect.Parameter.VAR_KEYWORD
         or (each.name == "timeout" and each.kind in named)
-        for each in parameters.values()
+        for each in signature.parameters.values()
     )

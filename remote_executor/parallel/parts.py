@@ -6,6 +6,7 @@ Parts are as even as can be, the first ones longer by one. There are never more 
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import operator
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.payload.slices import Columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
     "bounds",
@@ -29,6 +30,7 @@ __all__ = [
     "seconds_of",
     "section_of",
     "sequence_of",
+    "signature_of",
 ]
 
 SLICED = (list, tuple, range, str, bytes, bytearray, array, memoryview)
@@ -142,6 +144,23 @@ def parts_of(size: int, parts: int, chunksize: int | None) -> int:
         chunksize: How many items a part has at most; None if that is not said.
     """
     return parts if chunksize is None else max(1, -(-size // chunksize))
+
+
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
+    """
+    Return what arguments a function takes; None if that is not known, as of some written in C.
+
+    Args:
+        fn: The function. Names in its annotations that do not exist are no matter.
+    """
+    try:
+        if sys.version_info >= (3, 14):
+            from annotationlib import Format
+
+            return inspect.signature(fn, annotation_format=Format.FORWARDREF)
+        return inspect.signature(fn)
+    except Exception:  # a __signature__ may be anything: it is asked for to give better errors
+        return None
 
 
 def part_bounds(size: int, parts: int, start: int = 0) -> Iterator[tuple[int, int]]:

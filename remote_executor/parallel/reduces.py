@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from remote_executor.parallel import calls
 from remote_executor.parallel.kernel import Kernel, kernel_of
-from remote_executor.parallel.parts import deadline_of, one_of, part_bounds, parts_of, section_of
+from remote_executor.parallel.parts import (
+    deadline_of,
+    one_of,
+    part_bounds,
+    parts_of,
+    section_of,
+    signature_of,
+)
 from remote_executor.parallel.work import Work
 from remote_executor.payload.slices import cut
 
@@ -297,10 +303,9 @@ def _check_arguments(fn: Any, count: int, name: str) -> None:
     """
     if not callable(fn):
         raise TypeError(f"{name} must be callable, not {fn!r}")
-    try:
-        signature = inspect.signature(fn)
-    except (TypeError, ValueError):
-        return  # of some functions written in C nothing is known
+    signature = signature_of(fn)
+    if signature is None:
+        return
     try:
         signature.bind(*range(count))
     except TypeError:

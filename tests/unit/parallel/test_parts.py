@@ -17,6 +17,7 @@ from remote_executor.parallel.parts import (
     seconds_of,
     section_of,
     sequence_of,
+    signature_of,
 )
 
 
@@ -147,3 +148,21 @@ def test_a_range_that_no_length_can_hold_is_read_like_an_iterator():
     with pytest.raises(ValueError, match="endless"):
         sequence_of(range(10**20))
     assert len(columns_of([range(10**20), "abc"])) == 3
+
+
+class Odd:
+    """Can be called, and says nothing of how."""
+
+    def __call__(self, *values):
+        return values
+
+    @property
+    def __signature__(self):
+        raise NameError("a name that only type checkers see")
+
+
+def test_of_some_functions_it_is_not_known_what_they_take():
+    """That is no reason not to call them."""
+    assert list(signature_of(divmod).parameters) == ["x", "y"]
+    assert signature_of(dict) is None
+    assert signature_of(Odd()) is None
