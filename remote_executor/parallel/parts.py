@@ -6,7 +6,6 @@ Parts are as even as can be, the first ones longer by one. There are never more 
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import operator
 import sys
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.payload.slices import Columns
 
 if TYPE_CHECKING:
+    import inspect
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
@@ -151,15 +151,13 @@ def signature_of(fn: Callable[..., Any]) -> inspect.Signature | None:
     Return what arguments a function takes; None if that is not known, as of some written in C.
 
     Args:
-        fn: The function. Names in its annotations that do not exist are no matter.
+        fn: The function.
     """
-    try:
-        if sys.version_info >= (3, 14):
-            from annotationlib import Format
+    import inspect  # brings ast and tokenize along, which most never need
 
-            return inspect.signature(fn, annotation_format=Format.FORWARDREF)
+    try:
         return inspect.signature(fn)
-    except Exception:  # a __signature__ may be anything: it is asked for to give better errors
+    except Exception:  # Python 3.14 evaluates annotations, and a __signature__ may be anything
         return None
 
 
