@@ -213,7 +213,7 @@ def _ssh_options(given: argparse.Namespace) -> dict[str, Any]:
 def _add_security(one: argparse.ArgumentParser, server: bool = False) -> None:
     """Add what makes ``auth=`` and ``tls=``; the environment counts where nothing is said."""
     group = one.add_argument_group(
-        "who may talk to whom, and how", "see Security in README.md for all of it"
+        "who may talk to whom, and how", "see examples/guides/security.md for all of it"
     )
     group.add_argument(
         "--auth",

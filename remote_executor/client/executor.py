@@ -330,8 +330,8 @@ class _Face(Executor):
         Have globals of the program pickled again at the next submit of a function that names them.
 
         For large values that were changed in place. Small ones are compared at each submit (see
-        README, "What ``__main__`` means"), of large ones only the length is; a name that is bound
-        anew is always noticed.
+        ``examples/guides/code.md``, "What ``__main__`` means"), of large ones only the length is; a
+        name that is bound anew is always noticed.
 
         Args:
             values: The values, or their names as text; without any, all globals are meant.

@@ -1,4 +1,4 @@
-"""The programs in README.md do what they say, in a folder where nothing is."""
+"""The programs in README.md and in the guides do what they say, in a folder where nothing is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ import pytest
 
 from tests.support.scale import scaled
 
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
+ROOT = Path(__file__).parents[2]
+TEXTS = [ROOT / "README.md", *sorted(ROOT.glob("examples/guides/*.md"))]
+BLOCKS = [
+    block
+    for text in TEXTS
+    for block in re.findall(r"^```python\n(.*?)^```", text.read_text("utf-8"), re.M | re.S)
+]
 RUN = ("with p.make_kernel", "(Mechanism)")
 HERE = [block for block in BLOCKS if any(part in block for part in RUN)]
 

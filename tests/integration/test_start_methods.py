@@ -1,4 +1,4 @@
-"""Twenty programs on fork, spawn, loky and a farm: README's table is what comes out."""
+"""Twenty programs on fork, spawn, loky and a farm: the guide's table is what comes out."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FOLDER = ROOT / "tests" / "projects" / "start_methods"
 
 
 def table():
-    """Return README's table: the outcomes of each program."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    """Return the guide's table: the outcomes of each program."""
+    text = (ROOT / "examples" / "guides" / "code.md").read_text("utf-8")
     part = re.search(r"<!-- start methods -->(.*)<!-- /start methods -->", text, re.S)
     rows = [re.findall(r"[^|]+", line) for line in part[1].splitlines() if line.startswith("| `")]
     return {cells[0].strip().strip("`"): [cell.strip() for cell in cells[1:]] for cells in rows}
