@@ -18,7 +18,7 @@ BLOCKS = [
     for text in TEXTS
     for block in re.findall(r"^```python\n(.*?)^```", text.read_text("utf-8"), re.M | re.S)
 ]
-RUN = ("with p.make_kernel", "(Mechanism)")
+RUN = ("with p.make_kernel", "(Mechanism)", "if __name__ == ")
 HERE = [block for block in BLOCKS if any(part in block for part in RUN)]
 
 
