@@ -194,7 +194,7 @@ def test_serve_imports_nothing_from_the_current_folder(planted_for_m):
 def test_a_launched_server_imports_nothing_from_the_folder_that_it_starts_in(planted, tmp_path):
     """As over SSH, from the first stage on: the folder is the user's home there."""
     library = bundle()
-    config = {"mark": MARK, "secret": SECRET, "address": "127.0.0.1:0", "workers": 1, "env": {}}
+    config = {"mark": MARK, "secret": SECRET, "places": ["127.0.0.1:0"], "workers": 1, "env": {}}
     config |= {"preload": [], "grace": 5.0, "log_file": None, "log_level": "warning"}
     config |= {"zip_size": len(library.data), "certificate": None}
     boot = "import sys;stdin=sys.stdin.buffer;exec(stdin.read(int(stdin.readline())))"
