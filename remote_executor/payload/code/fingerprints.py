@@ -76,10 +76,19 @@ def _content(obj: Any) -> Any:
 
 
 def loses_attributes(kind: Any) -> bool:
-    """Whether a class of the program takes its way to be pickled from one that knows no others."""
+    """
+    Whether a class of the program takes its way to be pickled from one that knows no attributes.
+
+    Such a one is written in C. What a library says in Python of its instances is its own business:
+    it leaves out what it wants left out.
+    """
+    if kind.__module__ not in ("__main__", "__mp_main__"):
+        return False
     for each in kind.__mro__[:-1]:
-        if "__reduce_ex__" in vars(each) or "__reduce__" in vars(each):
-            return bool(each.__module__ not in ("__main__", "__mp_main__"))
+        members = vars(each)
+        way = members.get("__reduce_ex__") or members.get("__reduce__")
+        if way is not None:
+            return not isinstance(way, FunctionType)
     return False
 
 

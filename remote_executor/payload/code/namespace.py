@@ -113,7 +113,8 @@ WHOLE = "*"
 
 
 def _ask_whole() -> None:
-    if _ask is None or WHOLE in asked:
+    # A library that looks while a class statement runs would be given that very class once more.
+    if _ask is None or WHOLE in asked or _opening:
         return
     asked[WHOLE] = _ask  # which no name is bound to
     space = mains.namespace()

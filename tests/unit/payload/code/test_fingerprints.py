@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import array
 import collections
+import datetime
+import decimal
 import functools
 import threading
 
 import numpy as np
 import pytest
 
-from remote_executor.payload.code.fingerprints import fingerprint
+from remote_executor.payload.code.fingerprints import fingerprint, loses_attributes
 from tests.support import payload_tasks as tasks
 
 
@@ -87,3 +89,27 @@ def test_it_costs_what_is_in_it():
     assert fingerprint([1]).cost < 20
     assert fingerprint([list(range(1000))]).cost > 1000
     assert 3000 < fingerprint([np.zeros(100_000)]).cost < 4000
+
+
+class _OfALibrary:
+    """Leaves out what it wants left out, as pandas' indexes do."""
+
+    def __reduce__(self):
+        return type(self), ()
+
+
+@pytest.mark.parametrize(
+    ("base", "loses"),
+    [
+        (datetime.date, True),
+        (decimal.Decimal, True),
+        (np.ndarray, True),
+        (_OfALibrary, False),
+        (object, False),
+        (dict, False),
+    ],
+)
+def test_only_classes_of_the_program_lose_attributes_and_only_by_c(base, loses):
+    made = type("Made", (base,), {"__module__": "__main__"})
+    assert loses_attributes(made) is loses
+    assert not loses_attributes(base)

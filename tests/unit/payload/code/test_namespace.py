@@ -548,6 +548,15 @@ def test_who_looks_at_all_of_main_has_it_whole_first(monkeypatch):
     assert questions == [namespace.WHOLE] * 2
 
 
+def test_who_looks_while_something_is_loaded_has_what_is_there(monkeypatch):
+    """As SQLAlchemy does when a class statement runs: that class must not be made once more."""
+    main = namespace.MainModule("__main__")
+    monkeypatch.setattr(namespace, "asked", {})
+    monkeypatch.setattr(namespace, "_ask", lambda name: pytest.fail("it is asked for"))
+    monkeypatch.setattr(namespace, "_opening", {"User"})
+    assert "User" not in vars(main)
+
+
 class _Brings:
     def __reduce__(self):
         return namespace.bind, ("brought", 5)
