@@ -88,10 +88,10 @@ def test_who_goes_on_keeps_it(shift):
 
 
 def test_the_watch_sleeps_when_nothing_happens_and_is_woken(shift, monkeypatch):
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.002)
     duty = shift.duty
     duty.offer(me())
-    duty.take_back(me())
+    assert duty.take_back(me())
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.002)
     wait_until(lambda: duty._asleep)
 
     duty.offer(me())
