@@ -67,6 +67,28 @@ exec env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin USER="$user" \
 """
 
 
+def files_of(checkout: Path) -> list[str]:
+    """Return the paths of a checkout's files, or of those in a copy that ``.ci/run`` has made."""
+    if not (checkout / ".git").exists():
+        found = []
+        for folder, folders, files in os.walk(checkout):
+            folders[:] = [
+                each
+                for each in folders
+                if each in (".ci", ".github")
+                or not (each.startswith(".") or each == "__pycache__" or each.endswith(".egg-info"))
+            ]
+            found += [os.path.relpath(os.path.join(folder, each), checkout) for each in files]
+        return found
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=checkout,
+        capture_output=True,
+        check=True,
+    )
+    return [name for name in os.fsdecode(listed.stdout).split("\0") if name]
+
+
 def why_not() -> str | None:
     """Return why no root can be made here, or None."""
     if os.geteuid():
@@ -168,14 +190,8 @@ class Root:
         """Put a copy of the checkout's files into the user's home."""
         target = self.path / "home" / USER / "checkout"
         shutil.rmtree(target, ignore_errors=True)
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=checkout,
-            capture_output=True,
-            check=True,
-        )
-        for name in os.fsdecode(listed.stdout).split("\0"):
-            if name and (checkout / name).is_file():
+        for name in files_of(checkout):
+            if (checkout / name).is_file():
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(checkout / name, target / name)
         self.run("root", "chown", "-R", f"{USER}:{USER}", f"/home/{USER}/checkout")

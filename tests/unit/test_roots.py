@@ -80,3 +80,15 @@ def test_a_root_that_was_begun_is_made_anew(monkeypatch, tmp_path):
 
     assert len(made) == 2
     assert (root.path / "etc/resolv.conf").exists()
+
+
+def test_a_copy_without_git_has_the_same_files(tmp_path):
+    """As ``.ci/run`` has made one: with environments and caches beside the files."""
+    for name in ("a.py", ".gitignore", ".ci/run", "b/c.py", ".venv/x.py", "b/__pycache__/c.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    expected = {".ci/run", ".gitignore", "a.py", "b/c.py"}
+    assert set(roots.files_of(tmp_path)) == expected
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / ".gitignore").write_text(".venv/\n__pycache__/\n")
+    assert set(roots.files_of(tmp_path)) == expected
