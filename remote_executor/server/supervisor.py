@@ -1296,6 +1296,8 @@ class Supervisor:
 
     def _ended_when_told(self, process: WorkerProcess, frames: list[Frame]) -> list[Frame]:
         """Say of tasks that have ended since they were killed why that was; the rest counts."""
+        if not process.doomed:  # a hot path
+            return frames
         return [
             self._died(frame.id, process.doomed[frame.id], process, None)
             if frame.flags & KILLED and frame.id in process.doomed
