@@ -49,7 +49,7 @@ from remote_executor.client.refusals import anew, of_broken
 from remote_executor.client.reloads import reloads
 from remote_executor.client.results import open_failure, unloadable
 from remote_executor.client.shortcut import Sent, Shortcut
-from remote_executor.client.waits import IN_A_CALLBACK, IOThread
+from remote_executor.client.waits import IN_A_CALLBACK, IOThread, check_not_in_a_step
 from remote_executor.core.known import Functions, needed_by
 from remote_executor.core.places import Places
 from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
@@ -347,6 +347,7 @@ class Driver:
         """
         if self.in_io_thread():
             raise RuntimeError(IN_A_CALLBACK)
+        check_not_in_a_step()
 
     def wait_for_change(self, ready: Callable[[], bool], until: float | None) -> bool:
         """

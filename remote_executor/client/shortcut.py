@@ -36,6 +36,7 @@ from contextvars import Context
 from itertools import filterfalse
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from remote_executor.client.waits import IN_A_STEP
 from remote_executor.net.loop import READ
 from remote_executor.payload.pickles import load
 from remote_executor.wire.frames import HEADER, Frame, make_frame
@@ -93,6 +94,7 @@ class _Opening:
         self.send = send
         self.receive = receive
         self.context = Context()
+        self.context.run(IN_A_STEP.set, True)
         """Who is in it may change what follows."""
         self.free: list[None] = [None]
         self.pending: list[Task] = []

@@ -222,7 +222,8 @@ class Proxy:
         """Cut everything and end."""
         if not self._closing:
             self._closing = True
-            self._waker.send(b"x")
+            with contextlib.suppress(OSError):  # its thread has ended already
+                self._waker.send(b"x")
         self._thread.join(scaled(10))
 
     # -- its thread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import pickle
 import socket
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.shortcut import LARGEST, MOST, Shortcut
+from remote_executor.client.waits import IN_A_STEP, check_may_wait
 from remote_executor.core.known import Functions
 from remote_executor.core.scheduler import Task
 from remote_executor.net.loop import Loop
@@ -376,3 +378,12 @@ def test_a_closed_loop_is_nobodys_fault(shortcut, new, loop, server):
         loop.forget = lambda *_: None
 
     assert not task.sink.is_settled()
+
+
+def test_a_finalizer_in_the_middle_of_a_step_does_not_wait():
+    """It would wait for the I/O thread, which waits for the step to be over."""
+    context = contextvars.copy_context()
+    context.run(IN_A_STEP.set, True)
+    with pytest.raises(RuntimeError, match="finalizer in the middle of a submit"):
+        context.run(check_may_wait)
+    check_may_wait()
