@@ -34,7 +34,7 @@ from remote_executor.launch.ssh_settings import ask_ssh
 from remote_executor.launch.stages import RESOLVER_AWAY, read_complaint
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from remote_executor.launch.hosts import SSHHost
     from remote_executor.launch.stages import Progress
@@ -199,23 +199,15 @@ class OpenSSHClient:
             progress.enter("authentication")
             raise progress.failure("client='openssh' takes no password: use a key or an agent")
         progress.enter("connect")
-        try:
-            temporary: str | None = tempfile.gettempdir()
-        except FileNotFoundError:
-            temporary = None
-        folder = socket_folder(temporary, os.environ)
         if address is not None:
             remote = [address.path]
         else:
             name = f"remote_executor-{os.urandom(8).hex()}"
             remote = [f"{place}/{name}/server" for place in PLACES]
-        forwards = {there: os.path.join(folder, str(n)) for n, there in enumerate(remote)}
-        known = options_of(self._program)
-        words = ssh_command(self._program, host, self._config, self._host_keys, forwards, known)
         with self._logins.at(self._place(host)):
             if progress.cancelled:
                 raise ConnectionAbortedError("the executor was shut down")
-            connection = OpenSSHConnection(words, command or HOLD, folder, forwards)
+            connection = self._begin(host, command or HOLD, remote)
             progress.hold(connection.close)
             try:
                 if not connection.wait_until_ready(LOGIN_SECONDS, progress):
@@ -224,6 +216,22 @@ class OpenSSHClient:
                 connection.close()
                 raise
         return connection
+
+    def _begin(self, host: SSHHost, command: str, remote: Sequence[str]) -> OpenSSHConnection:
+        """Start ssh, with a folder for the sockets that lead to those there."""
+        try:
+            temporary: str | None = tempfile.gettempdir()
+        except FileNotFoundError:
+            temporary = None
+        folder = socket_folder(temporary, os.environ)
+        try:
+            forwards = {there: os.path.join(folder, str(n)) for n, there in enumerate(remote)}
+            known = options_of(self._program)
+            words = ssh_command(self._program, host, self._config, self._host_keys, forwards, known)
+            return OpenSSHConnection(words, command, folder, forwards)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     @staticmethod
     def _why_not(connection: OpenSSHConnection, progress: Progress) -> Exception:

@@ -11,10 +11,12 @@ from remote_executor.launch.hosts import SSHHost
 from remote_executor.launch.openssh_client import (
     MAX_PATH,
     PLACES,
+    OpenSSHClient,
     options_of,
     socket_folder,
     ssh_command,
 )
+from remote_executor.launch.stages import Progress
 from tests.support.tools import require
 
 
@@ -107,6 +109,27 @@ def test_without_any_place_for_a_socket(tmp_path, monkeypatch):
     monkeypatch.setattr("remote_executor.launch.openssh_client.PLACES", ())
     with pytest.raises(OSError, match="too long"):
         socket_folder("/" + "x" * 200, {})
+
+
+def test_a_login_that_nobody_wants_any_more_or_that_cannot_begin_leaves_no_folder(
+    tmp_path, monkeypatch
+):
+    require("ssh", "Debian's package openssh-client")
+    made = tmp_path / "s"
+    made.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(made))
+    monkeypatch.setattr("remote_executor.launch.openssh_client.MAX_PATH", 1000)
+    config = tmp_path / "config"
+    config.touch()
+    client = OpenSSHClient("strict", str(config))
+    progress = Progress(SSHHost("node1"))
+    progress.cancel()
+    with pytest.raises(ConnectionAbortedError):
+        client.connect(SSHHost("node1"), progress, None, None)
+    monkeypatch.setattr(client, "_program", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError):
+        client.connect(SSHHost("node1"), Progress(SSHHost("node1")), None, None)
+    assert not list(made.iterdir())
 
 
 def test_no_jump_whatever_the_configuration_says():
