@@ -26,6 +26,7 @@ class TaskOptions(TypedDict, total=False):
     grace: float | None
     retries: int | None
     name: str | None
+    kill_on_cancel: bool
 
 
 class _Fields(NamedTuple):
@@ -35,6 +36,7 @@ class _Fields(NamedTuple):
     grace: float | None = None
     retries: int | None = None
     name: str | None = None
+    kill_on_cancel: bool = False
 
 
 class Options(_Fields):
@@ -50,6 +52,8 @@ class Options(_Fields):
         retries: How many more times a task is tried after a server was lost with it; None means
             what the executor was made with.
         name: What to call the tasks in errors and output.
+        kill_on_cancel: In asyncio: whether a task that runs is stopped, as ``kill`` does it, when
+            the coroutine that awaits it is cancelled. Otherwise it runs to its end.
     """
 
     # No dataclass: that module imports inspect, ast and dis, a tenth of the start of a program.

@@ -1471,6 +1471,19 @@ class Driver:
         """
         return self.ask(lambda: self._kill(tasks, grace), 0)
 
+    def kill_soon(self, tasks: list[Task]) -> None:
+        """Take back those that have not begun and stop the others, without waiting for that."""
+
+        def kill() -> None:
+            self._empty_inbox()
+            for task in tasks:
+                if self.scheduler.drop(task):
+                    self._deliver_cancel(task)
+            self._kill([task for task in tasks if task.state is not TaskState.SETTLED])
+
+        if not self.closed:
+            self.loop.post(kill)
+
     def find_begun(
         self, tasks: list[Task], *, kill: bool = False, grace: float | None = None
     ) -> list[Task]:

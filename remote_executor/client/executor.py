@@ -45,11 +45,12 @@ from remote_executor.printable import printable
 from remote_executor.task_errors import ServersMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
+    from remote_executor.client.async_maps import AsyncMap
     from remote_executor.client.foreign import Form
     from remote_executor.launch.hosts import HostLike
     from remote_executor.launch.ssh import SSHWay
@@ -162,6 +163,8 @@ class _Face(Executor):
             task.timeout = options.timeout
             task.grace = options.grace
             task.name = options.name or task.name
+            if options.kill_on_cancel:
+                future.kill_on_cancel = True
         task.lane = self._lane
         task.category = options.category
         future._driver = driver
@@ -240,6 +243,43 @@ class _Face(Executor):
         """As :meth:`map` over one iterable, each item of which is unpacked into arguments."""
         return self._map(fn, iterable, True, timeout, chunksize, buffersize, True)
 
+    def amap(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncMap[T]:
+        """
+        Map in asyncio: ``async for result in executor.amap(fn, items)``.
+
+        As :meth:`map`, and the loop is never blocked. Iterables may be asynchronous, too: they are
+        read while results come. With ``buffersize`` they are read no faster than results are taken.
+
+        Args:
+            fn: As for :meth:`map`.
+            iterables: As for :meth:`map`, or asynchronous ones; the shortest one ends it.
+            timeout: As for :meth:`map`.
+            chunksize: As for :meth:`map`.
+            buffersize: As for :meth:`map`.
+            ordered: Whether results come in the order of the items, and not as they are done.
+
+        Returns:
+            An asynchronous iterator. When it is left early, by ``aclose()``, an error, or since the
+            task that waits for it is cancelled, what has not begun is dropped; what runs goes on
+            unless ``options(kill_on_cancel=True)`` says otherwise.
+
+        Raises:
+            ValueError: If ``chunksize`` or ``buffersize`` is below 1.
+            TimeoutError: From the iterator, if a result does not come in time.
+        """
+        from remote_executor.client.async_maps import begin
+
+        kills = self._options_here().kill_on_cancel
+        return begin(self._begin_map, fn, iterables, timeout, chunksize, buffersize, ordered, kills)
+
     def _map(
         self,
         fn: Callable[..., T],
@@ -250,6 +290,18 @@ class _Face(Executor):
         buffersize: int | None,
         ordered: bool,
     ) -> Iterator[T]:
+        return self._begin_map(fn, items, star, chunksize, buffersize, ordered).results(timeout)
+
+    def _begin_map(
+        self,
+        fn: Callable[..., Any],
+        items: Iterable[Any],
+        star: bool,
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+        kind: type[MapResults] = MapResults,
+    ) -> MapResults:
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None and not isinstance(buffersize, int):
@@ -260,7 +312,7 @@ class _Face(Executor):
             raise TypeError(f"a task must be callable, not {fn!r}")
         self._check_open()
         options = self._options_here()
-        results = MapResults(self._driver, items, star=star, buffersize=buffersize, ordered=ordered)
+        results = kind(self._driver, items, star=star, buffersize=buffersize, ordered=ordered)
         try:
             encoded = self._cache.encode(fn)
             foreign = self._driver.foreign
@@ -271,7 +323,7 @@ class _Face(Executor):
                     raise form
         except Exception as exc:
             results.failed(None, exc)
-            return results.results(timeout)
+            return results
         feed = Feed(
             results,
             encoded,
@@ -290,7 +342,7 @@ class _Face(Executor):
         if buffersize is not None:
             results.keeper = self
         results.start(feed)
-        return results.results(timeout)
+        return results
 
     def share(self, obj: Any) -> Any:
         """
@@ -552,6 +604,28 @@ class _Face(Executor):
     @property
     def _max_workers(self) -> int:
         raise NotImplementedError
+
+    # ----------------------------------------------------------------- in asyncio
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        from remote_executor.client.awaiting import shut_down
+
+        self._closed = True
+        await shut_down(
+            lambda drop: self.shutdown(True, cancel_futures=drop), self._hurry, exc_type
+        )
+
+    def _hurry(self) -> None:
+        """Stop what may be stopped: nobody waits for the end any more."""
+        self.shutdown(False, cancel_futures=True)
 
     # ------------------------------------------------------------ for parallel
 
@@ -931,7 +1005,8 @@ class FarmExecutor(_Face):
             options: ``priority`` ("high", "normal", "low" or an int), ``category`` (hashable),
                 ``timeout`` (seconds a task may run before it is stopped with TaskTimeout),
                 ``grace`` (seconds that it has to end by itself then; see :meth:`kill`),
-                ``retries`` (after a lost server), ``name`` (for errors and output).
+                ``retries`` (after a lost server), ``name`` (for errors and output),
+                ``kill_on_cancel`` (in asyncio: whether cancelling stops what runs).
 
         Raises:
             TypeError, ValueError: If there is no such option, or it cannot have that value.
@@ -989,6 +1064,9 @@ class FarmExecutor(_Face):
 
     def kill_workers(self) -> None:
         """As :meth:`terminate_workers`: workers are ended by SIGKILL in either case."""
+        self.terminate_workers()
+
+    def _hurry(self) -> None:
         self.terminate_workers()
 
     # ----------------------------------------------------------------- the farm

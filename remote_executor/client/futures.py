@@ -18,7 +18,7 @@ from remote_executor.client.stdlib_waits import Views, Waiters, tell
 from remote_executor.net.interruptible import Gates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from remote_executor.client.driver import Driver
     from remote_executor.client.shortcut import Shortcut
@@ -280,6 +280,15 @@ class SafeFuture(Future[T]):
         until = None if timeout is None else time.monotonic() + timeout
         return self.watchers().gates.wait(self.is_settled, until)
 
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for it in a coroutine of asyncio; see :mod:`remote_executor.client.awaiting`."""
+        from remote_executor.client.awaiting import wait_for
+
+        return wait_for(self)
+
+    def abandon(self) -> None:
+        """Take note that a coroutine that has awaited it was cancelled. Waits for nobody."""
+
     def set_running_or_notify_cancel(self) -> bool:
         """
         Say that the work begins, for who made the future; False if it was cancelled.
@@ -328,6 +337,8 @@ class FarmFuture(SafeFuture[T]):
     _task: Task | None = None
     unloaded: BaseException | None = None
     """What unpickling the result has raised in :meth:`result`, for the driver to make an error."""
+    kill_on_cancel = False
+    """Whether the task is to be stopped, though it runs, when a coroutine that awaits it is."""
     _shortcut: Shortcut | None = None
     """The way that the task has gone, if nobody but :meth:`result` looks at this future."""
 
@@ -420,6 +431,20 @@ class FarmFuture(SafeFuture[T]):
         if driver is None or task is None:
             return super().cancel()
         return driver.cancel(self, task)
+
+    def abandon(self) -> None:
+        """
+        Take the task back, since a coroutine that has awaited it was cancelled. Waits for nobody.
+
+        One that runs goes on, unless :attr:`kill_on_cancel` says otherwise.
+        """
+        driver, task = self._driver, self._task
+        if driver is None or task is None:
+            super().cancel()
+        elif self.kill_on_cancel:
+            driver.kill_soon([task])
+        else:
+            driver.cancel_all([task])
 
     def finish_cancelled(self) -> None:
         """

@@ -8,6 +8,7 @@ the thread that iterates, so the I/O thread is free for what comes next.
 from __future__ import annotations
 
 import time
+from collections import deque
 from concurrent.futures import CancelledError, TimeoutError
 from functools import partial
 from itertools import chain, islice, repeat, starmap
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from remote_executor.core.scheduler import Feed, Task
     from remote_executor.wire.frames import Buffer, Frame
 
-__all__ = ["MapResults"]
+__all__ = ["MapResults", "PushedResults", "open_outcome"]
 
 TINY = 16
 """Bytes of a pickled value, numbers for the most part."""
@@ -84,7 +85,7 @@ class MapResults:
         self.feed: Feed | None = None
         self._started: Feed | None = None
         """The feed, also after nobody wants more of it."""
-        self._driver = driver
+        self.driver = driver
         self._star = star
         self._ordered = ordered
         self._buffersize = buffersize
@@ -101,6 +102,8 @@ class MapResults:
         """By the index of their first items."""
         self._error: BaseException | None = None
         self._next = 0
+        self.told: Callable[[], object] | None = None
+        """Called, in the I/O thread, each time that something has come. Quick."""
         if buffersize is None:
             # What can be sliced: each batch is a slice, cut when there is room for it. All else
             # is a list of ours, as of now; the last item first, so that batches are cut off its
@@ -121,7 +124,7 @@ class MapResults:
         feed.flags = Flag.BATCH | (Flag.STAR if self._star else 0)
         if self._source is None:
             if self._pulled:
-                self._driver.accept((feed, self._pulled))
+                self.driver.accept((feed, self._pulled))
         else:
             self._pull()
 
@@ -140,7 +143,7 @@ class MapResults:
             assert self.feed is not None
             self._pulled += len(fresh)
             self._waiting += fresh
-            self._driver.accept((self.feed, len(fresh)))
+            self.driver.accept((self.feed, len(fresh)))
         if self._source is None:
             self.keeper = None  # the executor finishes what it has been offered
 
@@ -180,6 +183,8 @@ class MapResults:
         """A batch, or with None the whole map, has failed otherwise than by its function."""
         if task is None:
             self._gates.open(partial(setattr, self, "_error", error))
+            if self.told is not None:
+                self.told()
         else:
             self._put(_Outcome(task.first, task.count, None, error))
 
@@ -189,6 +194,8 @@ class MapResults:
 
     def _put(self, outcome: _Outcome) -> None:
         self._gates.open(partial(self._arrived.__setitem__, outcome.first, outcome))
+        if self.told is not None:
+            self.told()
 
     # ------------------------------------------------------------ for the caller
 
@@ -218,11 +225,11 @@ class MapResults:
     def _batches(self, until: float | None) -> Generator[Iterator[Any], None, None]:
         try:
             while True:
-                outcome = self._wait(until)
+                outcome = self.wait(until)
                 if outcome is None:
                     self._started = None  # it refers to us: let both go now
                     return
-                values, error = _open(outcome, self._driver)
+                values, error = open_outcome(outcome, self.driver)
                 if outcome.is_tiny(len(values)):
                     each = iter(values)
                 else:
@@ -243,20 +250,24 @@ class MapResults:
     def _one_by_one(self, until: float | None) -> Generator[Any, None, None]:
         """Read more of the source with each item that is taken."""
         for values in self._batches(until):
-            for value in values:
-                self._yielded += 1
-                self._pull()
-                yield value
+            yield from self.counted(values)
 
-    def _wait(self, until: float | None) -> _Outcome | None:
+    def counted(self, values: Iterator[Any]) -> Iterator[Any]:
+        """Yield values; each that is taken lets more of the source be read."""
+        for value in values:
+            self._yielded += 1
+            self._pull()
+            yield value
+
+    def wait(self, until: float | None) -> _Outcome | None:
         """Wait for the next batch; None if there is none left."""
-        forked = self._driver.forked()
+        forked = self.driver.forked()
         if forked is not None:
             raise forked
-        if not self._is_ready():
-            self._driver.check_may_wait()
-            if not self._gates.wait(self._is_ready, until):
-                raise TimeoutError(f"only {self._next} results had come in time")
+        if not self.is_ready():
+            self.driver.check_may_wait()
+            if not self._gates.wait(self.is_ready, until):
+                raise TimeoutError(self.words_if_late())
         # Only the iteration takes out what has arrived.
         outcome = None
         if self._ordered:
@@ -269,20 +280,26 @@ class MapResults:
             raise self._error
         return outcome
 
-    def _is_ready(self) -> bool:
+    def words_if_late(self) -> str:
+        """Return what to say if the next batch has not come in time."""
+        return f"only {self._next} results had come in time"
+
+    def is_over(self) -> bool:
+        """Tell whether all results were taken."""
+        return self._next >= self._pulled and self._source is None
+
+    def is_ready(self) -> bool:
         """Tell whether there is a batch to be taken, an error, or nothing to come."""
         if self._arrived and (not self._ordered or self._next in self._arrived):
             return True
-        if self._error is not None:
-            return True
-        return self._next >= self._pulled and self._source is None
+        return self._error is not None or self.is_over()
 
     def close(self) -> None:
         """Nobody wants more: cut no more batches, and take back those that have not begun."""
         feed, self.feed, self.keeper = self.feed, None, None  # the feed refers to us
         if feed is not None:
             if not feed.closed:
-                self._driver.close_feed(feed)
+                self.driver.close_feed(feed)
             self._waiting = []
 
     def kill(self) -> None:
@@ -290,10 +307,72 @@ class MapResults:
         self.close()
         started, self._started = self._started, None
         if started is not None:
-            self._driver.kill_feed(started)
+            self.driver.kill_feed(started)
 
 
-def _open(outcome: _Outcome, driver: Driver) -> tuple[list[Any], BaseException | None]:
+class PushedResults(MapResults):
+    """
+    Where the batches of a map arrive whose items are handed in one after the other.
+
+    Made without items, and with a ``buffersize`` beyond all numbers. Then :meth:`push`, and
+    :meth:`end` when there are no more. Who pushes sees to it that it is not too much.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        items: Iterable[Any],
+        *,
+        star: bool,
+        buffersize: int | None,
+        ordered: bool,
+    ) -> None:
+        super().__init__(driver, items, star=star, buffersize=buffersize, ordered=ordered)
+        self._waiting = deque[Any]()
+
+    def _pull(self) -> None:
+        """Leave it to :meth:`push`."""
+
+    def take(self, count: int) -> Any:
+        """Return the next ``count`` items, as a map's."""
+        return list(starmap(self._waiting.popleft, repeat((), count)))
+
+    def push(self, items: list[Any]) -> bool:
+        """
+        Hand in more items.
+
+        Args:
+            items: Which.
+
+        Returns:
+            False if nobody wants their results any more.
+
+        Raises:
+            RuntimeError: If the executor has ended.
+        """
+        feed = self.feed
+        if feed is None:
+            return False
+        if items:
+            self._pulled += len(items)
+            self._waiting += items
+            self.driver.accept((feed, len(items)))
+        return True
+
+    def end(self) -> None:
+        """Say that there are no more items."""
+        self._gates.open(partial(setattr, self, "_source", None))
+        self.keeper = None  # the executor finishes what it has been offered
+        if self.told is not None:
+            self.told()
+
+    @property
+    def pulled(self) -> int:
+        """How many items have been handed in."""
+        return self._pulled
+
+
+def open_outcome(outcome: _Outcome, driver: Driver) -> tuple[list[Any], BaseException | None]:
     """Unpickle a batch: the results, and what ended it early."""
     frame, error = outcome.frame, outcome.error
     if frame is None:
