@@ -17,6 +17,7 @@ import lzma
 import sysconfig
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 from remote_executor import FarmExecutor
@@ -27,15 +28,9 @@ def pack(name: str, text: bytes) -> tuple[str, int, int]:
     return name, len(text), len(lzma.compress(text))
 
 
-async def names(folder: Path, limit: int) -> AsyncIterator[str]:
-    """Yield the names of some files."""
-    for path in sorted(folder.glob("*.py"))[:limit]:
-        yield path.name
-
-
-async def contents(folder: Path, limit: int) -> AsyncIterator[bytes]:
-    """Yield what these files hold; reading does not hold up the loop."""
-    for path in sorted(folder.glob("*.py"))[:limit]:
+async def contents(paths: list[Path]) -> AsyncIterator[bytes]:
+    """Yield what files hold; reading does not hold up the loop."""
+    for path in paths:
         yield await asyncio.to_thread(path.read_bytes)
 
 
@@ -46,22 +41,22 @@ async def tick(ticks: list[float]) -> None:
         ticks.append(time.monotonic())
 
 
-async def main(servers: str | None, limit: int) -> None:
-    """Compress, and say what came of it."""
-    folder = Path(sysconfig.get_path("stdlib"))
+async def main(servers: str | None, paths: list[Path]) -> None:
+    """Compress files, and say what came of it."""
     ticks: list[float] = [time.monotonic()]
     ticking = asyncio.create_task(tick(ticks))
     before = after = count = 0
     async with FarmExecutor(addresses=servers) as executor:
-        name, *_ = await executor.submit(pack, "this text", b"text" * 1000)
+        name, *_ = await executor.asubmit(pack, "this text", b"text" * 1000)
         print(f"the farm works: it has packed {name}")
-        sources = names(folder, limit), contents(folder, limit)
-        async for name, size, packed in executor.amap(pack, *sources, buffersize=32):
+        names = [path.name for path in paths]
+        results = executor.amap(pack, names, contents(paths), buffersize=32)
+        async for name, size, packed in results:
             before, after, count = before + size, after + packed, count + 1
             if count % 50 == 0:
                 print(f"{count} files, the last one was {name}")
     ticking.cancel()
-    longest = max(later - earlier for earlier, later in zip(ticks, ticks[1:]))  # noqa: B905
+    longest = max(later - earlier for earlier, later in pairwise(ticks))
     print(f"{count} files, {before:,} bytes, {after:,} when packed")
     print(f"the loop was held up for {longest * 1000:.0f} ms at most")
 
@@ -71,4 +66,5 @@ if __name__ == "__main__":
     parser.add_argument("--servers", help="addresses of servers, separated by commas")
     parser.add_argument("--limit", type=int, default=200, help="how many files")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.servers, arguments.limit))
+    library = Path(sysconfig.get_path("stdlib"))
+    asyncio.run(main(arguments.servers, sorted(library.glob("*.py"))[: arguments.limit]))

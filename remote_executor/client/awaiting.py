@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from remote_executor.client.futures import SafeFuture
 
-__all__ = ["Mailbox", "mailbox", "shut_down", "wait_for"]
+__all__ = ["Mailbox", "awaited", "mailbox", "shut_down", "wait_for"]
 
 T = TypeVar("T")
 
@@ -137,6 +137,11 @@ def wait_for(future: SafeFuture[T]) -> Generator[Any, None, T]:
         # As for a future of asyncio. The standard library's own CancelledError is an Exception.
         raise asyncio.CancelledError
     return future.result()
+
+
+async def awaited(future: SafeFuture[T]) -> T:
+    """Wait for a future; see :func:`wait_for`."""
+    return await future
 
 
 async def shut_down(

@@ -45,7 +45,15 @@ from remote_executor.printable import printable
 from remote_executor.task_errors import ServersMissing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterable,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
@@ -242,6 +250,28 @@ class _Face(Executor):
     ) -> Iterator[T]:
         """As :meth:`map` over one iterable, each item of which is unpacked into arguments."""
         return self._map(fn, iterable, True, timeout, chunksize, buffersize, True)
+
+    def asubmit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]:
+        """
+        Submit a task, and return a coroutine that waits for it: for ``TaskGroup.create_task``.
+
+        It is submitted now, whenever the coroutine is awaited. ``await executor.submit(...)`` does
+        the same, but is no coroutine, and type checkers take it for a future of the standard
+        library, which cannot be awaited.
+
+        Args:
+            fn: As for :meth:`submit`.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Raises:
+            RuntimeError: As :meth:`submit`.
+        """
+        from remote_executor.client.awaiting import awaited
+
+        return awaited(cast("FarmFuture[T]", self.submit(fn, *args, **kwargs)))
 
     def amap(
         self,

@@ -56,6 +56,17 @@ def test_await_raises_what_the_task_raised(face):
         run(apply(face, int, "x"))
 
 
+def test_a_coroutine_for_what_wants_one(face):
+    async def main():
+        made = [asyncio.create_task(face.asubmit(divmod, n, 3)) for n in range(5)]
+        done, _ = await asyncio.wait(made)
+        with pytest.raises(ValueError, match="invalid literal"):
+            await face.asubmit(int, "x")
+        return sorted(each.result() for each in done)
+
+    assert run(main()) == [divmod(n, 3) for n in range(5)]
+
+
 def test_many_are_gathered(face):
     async def main():
         return await asyncio.gather(*[face.submit(abs, -each) for each in range(500)])
