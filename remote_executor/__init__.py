@@ -58,6 +58,7 @@ __all__ = [
     "NoServerError",
     "Options",
     "PayloadError",
+    "Pool",
     "ProtocolMismatch",
     "PtreeError",
     "PtreeRedefinedError",
@@ -117,6 +118,7 @@ _WHERE = {
     "start_server": "server.serve",
     "server_worker_index": "server.worker",
     "worker_index": "server.worker",
+    "Pool": "adapters.pool",
     "SSHHost": "launch.hosts",
     "deftask": "payload.finder",
     "deftask_source": "payload.source",
@@ -181,6 +183,7 @@ def __dir__() -> "list[str]":
 
 
 if TYPE_CHECKING:
+    from remote_executor.adapters.pool import Pool
     from remote_executor.client.admin import end_server, ping, server_status
     from remote_executor.client.executor import FarmExecutor, FarmView
     from remote_executor.client.status import FarmStatus, ServerStatus

@@ -151,8 +151,8 @@ class AsyncMap(Generic[T]):
         self._turn = time.monotonic()
         outcome = results.wait(None)  # it is ready
         if outcome is None:
-            if reader is not None and reader.error is not None:
-                raise reader.error
+            if results.source_error is not None:
+                raise results.source_error
             return False
         values, self._error = open_outcome(outcome, results.driver)
         self._values = iter(values)
@@ -239,8 +239,6 @@ class _Reader:
         self._room: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.error: BaseException | None = None
-        """What the iterables have raised, for when all results are taken."""
 
     def start(self) -> None:
         """Begin to read. Does nothing the second time."""
@@ -255,7 +253,7 @@ class _Reader:
         try:
             await self._read_all()
         except BaseException as exc:
-            self.error = exc
+            self._results.source_error = exc
             if isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit)):
                 raise
         finally:
@@ -286,7 +284,7 @@ class _Reader:
         try:
             self._results.push(fresh)
         except RuntimeError as exc:  # the executor has ended
-            self.error = self.error or exc
+            self._results.source_error = self._results.source_error or exc
             self.stop()
 
     def counted(self, values: Iterator[Any]) -> Iterator[Any]:

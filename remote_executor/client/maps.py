@@ -103,7 +103,9 @@ class MapResults:
         self._error: BaseException | None = None
         self._next = 0
         self.told: Callable[[], object] | None = None
-        """Called, in the I/O thread, each time that something has come. Quick."""
+        """Called, in the I/O thread, each time that something has come."""
+        self.source_error: BaseException | None = None
+        """What the source has raised, for whoever takes the results."""
         if buffersize is None:
             # What can be sliced: each batch is a slice, cut when there is room for it. All else
             # is a list of ours, as of now; the last item first, so that batches are cut off its

@@ -49,6 +49,15 @@ BATCH_BYTES = 128 * 1024
 """Bytes of arguments, or of results, in a batch of several items, as far as items are alike. What
 is larger leaves the caches of the processors, and its memory is not used again for the next."""
 BATCH_GROWTH = 8
+"""Times the largest batch that was measured: others may take longer than those in it."""
+SURE_GROWTH = 64
+"""The same once a batch of :data:`BATCH_GROWTH` items was measured, or an item takes less than
+:data:`TINY_SECONDS`. By 1, 64, 4096 tiny items are in batches as large as they should be after two
+round trips, by 1, 8, 64, 512, 4096 after four. If others take longer after all, a batch has no more
+than half of a slot's even share of what is left."""
+TINY_SECONDS = 50e-6
+LEAST_SECONDS = 0.0005
+"""Work that is not divided any more at the end of a map: to send it in parts would take longer."""
 ANSWER_SECONDS = 0.002
 """Work that a server is through with sooner is not worth asking back."""
 FIRST_PAUSE = 0.010
@@ -257,12 +266,15 @@ class Feed:
             return min(self.chunksize, self.available)
         if self.seconds is None:
             return 1
-        wanted = min(int(BATCH_SECONDS / max(self.seconds, 1e-9)), self.span * BATCH_GROWTH)
+        sure = self.span >= BATCH_GROWTH or self.seconds < TINY_SECONDS
+        growth = SURE_GROWTH if sure else BATCH_GROWTH
+        wanted = min(int(BATCH_SECONDS / max(self.seconds, 1e-9)), self.span * growth)
         largest = max(self.item_bytes, self.result_bytes)
         if largest:
             wanted = min(wanted, int(BATCH_BYTES / largest))
         share = -(-self.available // (2 * slots))
-        return max(1, min(wanted, share))
+        least = int(LEAST_SECONDS / max(self.seconds, 1e-9))
+        return max(1, min(wanted, max(share, least), self.available))
 
     def measured(self, count: int, seconds: float, size: int = 0) -> None:
         """

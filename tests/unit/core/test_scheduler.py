@@ -862,10 +862,29 @@ def test_batches_of_tiny_items_grow_quickly_and_shrink_at_the_end():
 
     assert sum(sizes) == 1_000_000
     assert sizes[:4] == [1, 1, 1, 1]
-    assert sizes[4] == 8
+    assert sizes[4] == 64
     assert max(sizes) > 100_000
-    assert len(sizes) < 100
-    assert sizes[-1] < 10
+    assert len(sizes) < 40
+    assert sizes[-1] <= 5000
+
+
+def test_batches_of_items_that_may_take_longer_grow_slowly_at_first():
+    farm = Farm(a=2)
+    feed = farm.feed(100_000)
+
+    sizes = run_feed(farm, feed, lambda count: 1e-4 + count * 1e-5)
+
+    assert sizes[4] == 8
+    assert 64 not in sizes
+    assert 512 in sizes
+
+
+def test_half_a_millisecond_of_work_is_not_divided():
+    farm = Farm(a=2)
+    feed = farm.feed(3000)
+    feed.measured(100, 100e-7)
+
+    assert batch_sizes(farm)[0] == 3000
 
 
 def test_a_batch_is_some_20_ms_of_work():
@@ -888,8 +907,8 @@ def test_long_items_travel_one_by_one():
 def test_no_batch_is_above_an_even_share_of_what_is_left():
     farm = Farm(a=4)
     feed = farm.feed(40)
-    feed.measured(1, 1e-6)
-    feed.measured(1000, 1e-3)
+    feed.measured(1, 1e-3)
+    feed.measured(1000, 1.0)
 
     sizes = batch_sizes(farm)
 
