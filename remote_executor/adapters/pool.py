@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
-    from typing_extensions import Self
-
 __all__ = ["AsyncResult", "IMapIterator", "Pool", "in_their_words"]
 
 T = TypeVar("T")
@@ -414,7 +412,7 @@ class Pool:
                 feeder.join(0.1)  # piecemeal: another thread may terminate
         self._executor.shutdown(wait=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Pool:  # noqa: PYI034 - Self is of 3.11
         self._check_running()
         return self
 
