@@ -34,6 +34,8 @@ MOST_FDS = 64
 ANCILLARY = socket.CMSG_SPACE(FD.size * 8)
 CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 """Has descriptors closed on exec as they come; where it is missing (macOS) that is done later."""
+TRUNCATED = int(socket.MSG_CTRUNC)
+"""A plain number: to compare with a member of an enumeration takes as long as to receive."""
 
 CROWDED = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
 """There is no room for one more descriptor on its way, which may be otherwise soon."""
@@ -216,7 +218,7 @@ def receive_with_fds(sock: socket.socket, buffer: memoryview, fds: list[Descript
     if len(fds) > MOST_FDS:
         raise OSError(errno.EMFILE, "descriptors come without the frames they belong to")
     count, messages, flags, _ = sock.recvmsg_into([buffer], ANCILLARY, CLOEXEC)
-    if messages or flags & socket.MSG_CTRUNC:
+    if messages or flags & TRUNCATED:
         fds += descriptors(messages, flags)
     return count
 
@@ -231,7 +233,7 @@ def descriptors(messages: list[tuple[int, int, bytes]], flags: int) -> list[Desc
     if not CLOEXEC:
         for each in found:
             os.set_inheritable(each.fd, False)
-    if flags & socket.MSG_CTRUNC:
+    if flags & TRUNCATED:
         # The bytes came, and there was no room in this process for the descriptor: its frame is
         # whole but for that, and can be had again without one.
         found.append(Descriptor(LOST))
