@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from remote_executor.core.pool import PoolWorker
-    from remote_executor.net.loop import Timer
+    from remote_executor.net.loop import Loop, Timer
     from remote_executor.wire.frames import Frame
 
 __all__ = ["Output", "WorkerProcess"]
@@ -116,6 +116,7 @@ class WorkerProcess:
         errno: Why the system has refused its process, if it has.
         ended: Whether it has closed the wire or the pipe of its answers.
         hung_up: Whether that is known, and nothing more comes.
+        paused: Whether it is not read for the time being.
         started: Whether it has said that it is ready.
     """
 
@@ -138,6 +139,7 @@ class WorkerProcess:
         "number",
         "outbox",
         "outputs",
+        "paused",
         "pid",
         "pool",
         "printed",
@@ -161,6 +163,7 @@ class WorkerProcess:
         self.timer: Timer | None = None
         self.errno: int | None = None
         self.hung_up = False
+        self.paused = False
         self.started = False
         self.writing = False
         self.drained = False
@@ -316,6 +319,18 @@ class WorkerProcess:
         except OSError:
             outbox.clear()  # it is dead; the zygote will say so
         return True
+
+    def want_writing(self, loop: Loop, writing: bool) -> None:
+        """Have the loop say when there is room on the wire, or no more."""
+        if writing != self.writing:
+            self.writing = writing
+            self.update_watch(loop)
+
+    def update_watch(self, loop: Loop) -> None:
+        """Have the loop watch for what is wanted now."""
+        reading = not (self.paused or self.hung_up)
+        loop.want(self.answers, read=reading)
+        loop.want(self.wire, read=reading, write=self.writing and not self.hung_up)
 
     def stderr(self, limit: int) -> str:
         """Return the last characters of its standard error."""
