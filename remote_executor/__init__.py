@@ -68,6 +68,8 @@ __all__ = [
     "RemoteModuleNotFound",
     "RemoteProtocolError",
     "RemoteServers",
+    "Retry",
+    "RetryState",
     "SSHHost",
     "ServerHandle",
     "ServerLost",
@@ -92,6 +94,9 @@ __all__ = [
     "start_local_servers",
     "start_remote_servers",
     "start_server",
+    "wait_exponential",
+    "wait_fixed",
+    "wait_random",
     "worker_index",
 ]
 
@@ -106,6 +111,9 @@ _WHERE = {
     "Auth": "wire.auth",
     "Mechanism": "wire.auth",
     "Options": "options",
+    **dict.fromkeys(
+        ["Retry", "RetryState", "wait_exponential", "wait_fixed", "wait_random"], "retry"
+    ),
     "FarmExecutor": "client.executor",
     "FarmView": "client.executor",
     "FarmStatus": "client.status",
@@ -219,6 +227,13 @@ if TYPE_CHECKING:
     from remote_executor.payload.finder import deftask
     from remote_executor.payload.shared import Shared
     from remote_executor.payload.source import deftask_source
+    from remote_executor.retry import (
+        Retry,
+        RetryState,
+        wait_exponential,
+        wait_fixed,
+        wait_random,
+    )
     from remote_executor.server.serve import ServerHandle, start_server
     from remote_executor.server.worker import server_worker_index, worker_index
     from remote_executor.task_errors import (

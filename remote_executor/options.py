@@ -5,12 +5,18 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from remote_executor.retry import Retry
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["PRIORITIES", "Options", "TaskOptions", "check_grace"]
+__all__ = ["ERRORS", "PRIORITIES", "Options", "TaskOptions", "check_errors", "check_grace"]
 
 PRIORITIES = {"high": 1, "normal": 0, "low": -1}
+
+ERRORS = ("raise", "return", "skip")
+"""What a map does with the error of an item: raise it at its turn, which ends the map; return it in
+the place of the result; leave the item out."""
 
 
 class TaskOptions(TypedDict, total=False):
@@ -27,6 +33,8 @@ class TaskOptions(TypedDict, total=False):
     retries: int | None
     name: str | None
     kill_on_cancel: bool
+    retry: Retry | None
+    errors: str
 
 
 class _Fields(NamedTuple):
@@ -37,6 +45,8 @@ class _Fields(NamedTuple):
     retries: int | None = None
     name: str | None = None
     kill_on_cancel: bool = False
+    retry: Retry | None = None
+    errors: str = "raise"
 
 
 class Options(_Fields):
@@ -50,10 +60,13 @@ class Options(_Fields):
         grace: Seconds that a task has to end by itself, once it was killed or its timeout is over,
             before its worker is ended; 0 for none, None for half a second.
         retries: How many more times a task is tried after a server was lost with it; None means
-            what the executor was made with.
+            what the executor was made with. For tasks that fail otherwise see ``retry``.
         name: What to call the tasks in errors and output.
         kill_on_cancel: In asyncio: whether a task that runs is stopped, as ``kill`` does it, when
             the coroutine that awaits it is cancelled. Otherwise it runs to its end.
+        retry: A :class:`~remote_executor.Retry`: when tasks that raised, died or timed out are
+            tried again; None for never.
+        errors: What a map does with the error of an item, see :data:`ERRORS`.
     """
 
     # No dataclass: that module imports inspect, ast and dis, a tenth of the start of a program.
@@ -85,6 +98,9 @@ class Options(_Fields):
             check_grace(self.grace)
         if self.retries is not None and operator.index(self.retries) < 0:
             raise ValueError(f"retries must be an int from 0, not {self.retries!r}")
+        if self.retry is not None and not isinstance(self.retry, Retry):
+            raise TypeError(f"retry must be a remote_executor.Retry, not {self.retry!r}")
+        check_errors(self.errors)
         return self
 
     @property
@@ -122,6 +138,17 @@ def check_grace(grace: float) -> None:
         raise TypeError(f"grace must be a number of seconds, not {grace!r}")
     if not grace >= 0:
         raise ValueError(f"grace must be from 0 seconds, not {grace!r}")
+
+
+def check_errors(errors: object) -> None:
+    """
+    Check what a map is to do with errors.
+
+    Raises:
+        ValueError: If there is no such word.
+    """
+    if errors not in ERRORS:
+        raise ValueError(f"errors must be one of {', '.join(ERRORS)}, not {errors!r}")
 
 
 def _unknown(name: str) -> str:

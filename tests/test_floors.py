@@ -16,6 +16,7 @@ FLOORS = [
     [
         "errors",
         "options",
+        "retry",
         "task_errors",
         "printable",
         "cores",

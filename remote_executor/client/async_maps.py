@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from remote_executor.client.awaiting import mailbox
-from remote_executor.client.maps import MapResults, PushedResults, open_outcome
+from remote_executor.client.maps import MapResults, PushedResults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -154,10 +154,15 @@ class AsyncMap(Generic[T]):
             if results.source_error is not None:
                 raise results.source_error
             return False
-        values, self._error = open_outcome(outcome, results.driver)
+        opened = results.opened(outcome)
+        if opened is None:
+            return True
+        values, self._error = opened
         self._values = iter(values)
         if self._counts:
             self._values = (reader or results).counted(iter(values))
+            if reader is not None and self._error is None:
+                reader.skip(outcome.items - len(values))
         return True
 
     async def _wait(self, results: MapResults) -> None:
@@ -289,15 +294,18 @@ class _Reader:
 
     def counted(self, values: Iterator[Any]) -> Iterator[Any]:
         """Yield values; each that is taken makes room for another item."""
-        step = max(1, self._limit // 16)
         for value in values:
-            self._taken += 1
-            room = self._room
-            if room is not None and self._read - self._taken <= self._limit - step:
-                self._room = None
-                if not room.done():
-                    room.set_result(None)
+            self.skip(1)
             yield value
+
+    def skip(self, count: int) -> None:
+        """So many items are done with, and make room for others."""
+        self._taken += count
+        room = self._room
+        if room is not None and self._read - self._taken <= self._limit - max(1, self._limit // 16):
+            self._room = None
+            if not room.done():
+                room.set_result(None)
 
     def stop(self) -> None:
         """Read no more. Any thread may call this: whoever dropped the map."""

@@ -43,11 +43,13 @@ from remote_executor.client.foreign import (
 )
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.inquiries import Inquiries, Inquiry
-from remote_executor.client.outcomes import Outcomes, add_place
+from remote_executor.client.notes import note_task
+from remote_executor.client.outcomes import Outcomes
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
 from remote_executor.client.refusals import anew, of_broken
 from remote_executor.client.reloads import reloads
-from remote_executor.client.results import open_failure, unloadable
+from remote_executor.client.results import open_failure, pid_of, unloadable
+from remote_executor.client.retry import Delays, try_again
 from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IN_A_CALLBACK, IOThread, check_not_in_a_step
 from remote_executor.core.known import Functions, needed_by
@@ -192,10 +194,11 @@ class Driver:
         self._made: dict[str, Shares] = {}
         self._freed: deque[int] = deque()
         """Numbers of those that nobody refers to any more."""
-        self.inbox: deque[Task | tuple[Feed, int]] = deque()
-        """Tasks, and feeds that have so many more items."""
+        self.inbox: deque[Task | tuple[Feed, int] | tuple[Task, float | None]] = deque()
+        """Tasks, feeds that have so many more items, and tasks to be parked: see :meth:`park`."""
         self.mutex = threading.RLock()
         self.loop = Loop()
+        self._delays = Delays(self.loop, self.scheduler)
         self.closed = False
         """Whether nothing is accepted any more, and the I/O thread is gone or never was."""
         self.broken: BaseException | None = None
@@ -399,8 +402,11 @@ class Driver:
             except IndexError:
                 return
             if not isinstance(entry, Task):
-                entry[0].sink.dropped(None)
-            elif entry.feed is not None:
+                if not isinstance(entry[0], Task):
+                    entry[0].sink.dropped(None)
+                    continue
+                entry = entry[0]
+            if entry.feed is not None:
                 entry.sink.dropped(entry)
             else:
                 entry.sink.finish_cancelled()
@@ -462,8 +468,33 @@ class Driver:
             entry = inbox.popleft()
             if isinstance(entry, Task):
                 submit(entry)
+            elif isinstance(entry[0], Task):
+                self._delays.park(*entry)
             else:
                 offer(*entry)
+
+    def park(self, task: Task, seconds: float | None) -> None:
+        """
+        Have a task enter the queue later. It can be cancelled meanwhile, and takes no slot.
+
+        Args:
+            task: A new one, or one that has failed and is to be tried again.
+            seconds: After how many; None for when :meth:`unpark` is called.
+        """
+        self.inbox.append((task, seconds))
+        if self.closed:
+            self._refuse_inbox()
+        elif self.loop.asleep:
+            self.loop.wake()
+
+    def server_at(self, place: str) -> Server | None:
+        """Return the server of which errors say that a task ran there."""
+        return next((at for peer, at in self._peers.items() if peer.note == place), None)
+
+    def unpark(self, task: Task) -> None:
+        """Have a task that was parked enter the queue now. Any thread may call this."""
+        if not self.closed:
+            self.loop.post(partial(self.scheduler.unpark, task))
 
     def _drive(self, now: float) -> None:
         """Move what is in the inbox to servers."""
@@ -1094,7 +1125,7 @@ class Driver:
 
     def _not_loaded(self, peer: Peer, task: Task, frame: Frame) -> None:
         """A worker could not unpickle a task: say so if another version there is why."""
-        error = open_failure(frame, peer.note)
+        error = open_failure(frame)
         named: BaseException | None = None
         if peer.foreign and peer.python is not None:
             named = in_their_words(error, task.name or "task", python_words(*peer.python))
@@ -1107,7 +1138,7 @@ class Driver:
         if task.feed is not None:
             task.sink.arrived(task, frame, named, peer.note)
         elif named is not None:
-            self._deliver_error(task, named)
+            self._deliver_error(task, named, pid_of(frame), peer.note)
         else:
             _resolve(deque([(task, frame)]), self, peer.note)
 
@@ -1158,8 +1189,7 @@ class Driver:
                 stderr=fields.get("stderr", ""),
             )
             self.outcomes.failed(self._peers, peer, 1)
-        add_place(error, peer.note)
-        self._deliver_error(task, error)
+        self._deliver_error(task, error, pid, peer.note)
 
     def _on_release(self, peer: Peer, server: Server, frame: Frame) -> None:
         segment = peer.lent.pop(frame.id, None)
@@ -1300,11 +1330,13 @@ class Driver:
 
     # ------------------------------------------------------------------- failing tasks
 
-    def _deliver_error(self, task: Task, error: BaseException) -> None:
-        if task.feed is not None or not isinstance(task.sink, FarmFuture):
-            self.deliver(task.sink.failed, task, error)
+    def _deliver_error(
+        self, task: Task, error: BaseException, pid: int | None = None, place: str = ""
+    ) -> None:
+        if task.feed is not None:
+            self.deliver(task.sink.failed, task, error, pid, place)
         else:
-            self.deliver(_set_exception, task.sink, error)
+            self.deliver(_fail, task, error, pid, place)
 
     def _deliver_cancel(self, task: Task) -> None:
         if isinstance(task.sink, FarmFuture):
@@ -1318,7 +1350,9 @@ class Driver:
             if task.cancelling:
                 self._deliver_cancel(task)
             else:
-                self._deliver_error(task, ServerLost(task.name or "task", task.lost_with))
+                lost_with = ", ".join(task.lost_with)
+                error = ServerLost(task.name or "task", task.lost_with)
+                self._deliver_error(task, error, None, lost_with)
 
     def _fail_all(self, error: BaseException) -> None:
         scheduler = self.scheduler
@@ -1815,17 +1849,27 @@ def _resolve(finished: deque[tuple[Task, Frame]], driver: Driver, place: str) ->
                     value = load(frame.body, frame.buffers)
                 except BaseException as exc:
                     future.unloaded = None
-                    future.set_exception(unloadable(exc, frame.body, driver))
+                    found = unloadable(exc, frame.body, driver)
+                    future.set_exception(note_task(found, task, None, place))
                 else:
                     future.set_result(value)
             else:
-                future.set_exception(open_failure(frame, place))
+                error, pid = open_failure(frame), pid_of(frame)
+                if task.retrying is None or not try_again(driver, task, error, pid, place):
+                    future.set_exception(note_task(error, task, pid, place))
         except InvalidStateError:
             pass  # somebody set it from outside; it is theirs
         except BaseException as exc:  # a callback's sys.exit() is no end for all the others
             log.exception(UNDELIVERED)
             if not future.is_settled():
                 _set_exception(future, exc)  # it was no callback's: whoever waits must hear of it
+
+
+def _fail(task: Task, error: BaseException, pid: int | None, place: str) -> None:
+    """Settle the future of a single task that came to another end than its own."""
+    if task.retrying is not None and try_again(task.sink._driver, task, error, pid, place):
+        return
+    _set_exception(task.sink, note_task(error, task, pid, place))
 
 
 def _set_exception(future: Future[Any], error: BaseException) -> None:

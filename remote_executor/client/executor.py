@@ -14,6 +14,7 @@ import sys
 import time
 import weakref
 from concurrent.futures import Executor, Future, TimeoutError
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 from remote_executor.client.broadcasts import broadcast
@@ -21,10 +22,12 @@ from remote_executor.client.current import AsKernel, said, said_options
 from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
+from remote_executor.client.notes import note_unsent
 from remote_executor.client.peer import BLOB_CACHE, Embedded, PeerState, Remote, Way
 from remote_executor.client.presence import count_slots, wait_for_all
 from remote_executor.client.refusals import anew
 from remote_executor.client.reloads import reloads
+from remote_executor.client.retry import Retrying
 from remote_executor.client.setups import make_setup
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.roll_call import RollCall
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from remote_executor.launch.hosts import HostLike
     from remote_executor.launch.ssh import SSHWay
     from remote_executor.net.security import AuthLike, TLSLike
+    from remote_executor.retry import Retry
     from remote_executor.wire.auth import Auth
     from remote_executor.wire.frames import Buffer
 
@@ -147,14 +151,14 @@ class _Face(Executor):
             if foreign is not None and foreign.sole and isinstance(exc, PayloadError):
                 form = foreign.only(fn, call)
             if not isinstance(form, tuple):
-                future.set_exception(form or exc)
+                future.set_exception(note_unsent(form or exc, self._options.name or name))
                 return future
             encoded, body, buffers = form
         else:
             if foreign is not None:
                 form = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
                 if isinstance(form, PayloadError) and foreign.sole:
-                    future.set_exception(form)
+                    future.set_exception(note_unsent(form, self._options.name or name))
                     return future
         options = self._options if said.get() is None else self._options_here()
         task = Task(driver.scheduler.next_id(), future, encoded, body, buffers)
@@ -173,6 +177,8 @@ class _Face(Executor):
             task.name = options.name or task.name
             if options.kill_on_cancel:
                 future.kill_on_cancel = True
+            if options.retry is not None:
+                task.retrying = Retrying(options.retry)
         task.lane = self._lane
         task.category = options.category
         future._driver = driver
@@ -196,6 +202,8 @@ class _Face(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
+        errors: str | None = None,
+        retry: Retry | None = None,
     ) -> Iterator[T]:
         """
         Map ``fn`` over the items of one or more iterables.
@@ -210,19 +218,28 @@ class _Face(Executor):
             chunksize: Items in a batch, exactly; None for the measured size.
             buffersize: At most so many items are under way or unread; the iterables are then read
                 piecemeal and may be endless.
+            errors: What to do with the error of an item. "raise" raises it at its turn, which ends
+                the map. "return" puts the exception in the place of the result and goes on. "skip"
+                leaves the item out. None for what :meth:`options` said; "raise" by default.
+            retry: A :class:`~remote_executor.Retry`: when items that failed are tried again. None
+                for what :meth:`options` said.
 
         Returns:
-            An iterator over the results, in the order of the items.
+            An iterator over the results, in the order of the items. When an error has ended it, its
+            ``rest()`` returns what else had come: a dict of results by the numbers of their items,
+            with exceptions in the place of those that failed.
 
         Raises:
-            ValueError: If ``chunksize`` or ``buffersize`` is below 1.
+            ValueError: If ``chunksize`` or ``buffersize`` is below 1, or ``errors`` is none.
             TimeoutError: From the iterator, if a result does not come in time.
         """
+        items: Iterable[Any]
         if len(iterables) == 1:
-            return self._map(fn, iterables[0], False, timeout, chunksize, buffersize, True)
-        return self._map(
-            fn, zip(*iterables, strict=False), True, timeout, chunksize, buffersize, True
-        )
+            items, star = iterables[0], False
+        else:
+            items, star = zip(*iterables, strict=False), True
+        more = self._of_map(errors, retry)
+        return self._map(fn, items, star, timeout, chunksize, buffersize, True, more)
 
     def map_unordered(
         self,
@@ -231,13 +248,17 @@ class _Face(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
+        errors: str | None = None,
+        retry: Retry | None = None,
     ) -> Iterator[T]:
         """As :meth:`map`, with results in the order in which their batches are done."""
+        items: Iterable[Any]
         if len(iterables) == 1:
-            return self._map(fn, iterables[0], False, timeout, chunksize, buffersize, False)
-        return self._map(
-            fn, zip(*iterables, strict=False), True, timeout, chunksize, buffersize, False
-        )
+            items, star = iterables[0], False
+        else:
+            items, star = zip(*iterables, strict=False), True
+        more = self._of_map(errors, retry)
+        return self._map(fn, items, star, timeout, chunksize, buffersize, False, more)
 
     def starmap(
         self,
@@ -247,9 +268,21 @@ class _Face(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
+        errors: str | None = None,
+        retry: Retry | None = None,
     ) -> Iterator[T]:
         """As :meth:`map` over one iterable, each item of which is unpacked into arguments."""
-        return self._map(fn, iterable, True, timeout, chunksize, buffersize, True)
+        more = self._of_map(errors, retry)
+        return self._map(fn, iterable, True, timeout, chunksize, buffersize, True, more)
+
+    def _of_map(self, errors: str | None, retry: Retry | None) -> dict[str, Any]:
+        """Return the options that a map was given as keywords."""
+        more: dict[str, Any] = {}
+        if errors is not None:
+            more["errors"] = errors
+        if retry is not None:
+            more["retry"] = retry
+        return more
 
     def asubmit(
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -281,6 +314,8 @@ class _Face(Executor):
         chunksize: int | None = None,
         buffersize: int | None = None,
         ordered: bool = True,
+        errors: str | None = None,
+        retry: Retry | None = None,
     ) -> AsyncMap[T]:
         """
         Map in asyncio: ``async for result in executor.amap(fn, items)``.
@@ -295,6 +330,8 @@ class _Face(Executor):
             chunksize: As for :meth:`map`.
             buffersize: As for :meth:`map`.
             ordered: Whether results come in the order of the items, and not as they are done.
+            errors: As for :meth:`map`.
+            retry: As for :meth:`map`.
 
         Returns:
             An asynchronous iterator. When it is left early, by ``aclose()``, an error, or since the
@@ -308,7 +345,8 @@ class _Face(Executor):
         from remote_executor.client.async_maps import begin
 
         kills = self._options_here().kill_on_cancel
-        return begin(self._begin_map, fn, iterables, timeout, chunksize, buffersize, ordered, kills)
+        begin_map = partial(self._begin_map, more=self._of_map(errors, retry))
+        return begin(begin_map, fn, iterables, timeout, chunksize, buffersize, ordered, kills)
 
     def _map(
         self,
@@ -319,8 +357,10 @@ class _Face(Executor):
         chunksize: int | None,
         buffersize: int | None,
         ordered: bool,
+        more: dict[str, Any],
     ) -> Iterator[T]:
-        return self._begin_map(fn, items, star, chunksize, buffersize, ordered).results(timeout)
+        results = self._begin_map(fn, items, star, chunksize, buffersize, ordered, more=more)
+        return results.results(timeout)
 
     def _begin_map(
         self,
@@ -331,6 +371,7 @@ class _Face(Executor):
         buffersize: int | None,
         ordered: bool,
         kind: type[MapResults] = MapResults,
+        more: dict[str, Any] | None = None,
     ) -> MapResults:
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
@@ -342,7 +383,17 @@ class _Face(Executor):
             raise TypeError(f"a task must be callable, not {fn!r}")
         self._check_open()
         options = self._options_here()
-        results = kind(self._driver, items, star=star, buffersize=buffersize, ordered=ordered)
+        if more:
+            options = options.but(**more)
+        results = kind(
+            self._driver,
+            items,
+            star=star,
+            buffersize=buffersize,
+            ordered=ordered,
+            errors=options.errors,
+            retry=options.retry,
+        )
         try:
             encoded = self._cache.encode(fn)
             foreign = self._driver.foreign
@@ -352,7 +403,7 @@ class _Face(Executor):
                 if isinstance(form, PayloadError) and foreign.sole:
                     raise form
         except Exception as exc:
-            results.failed(None, exc)
+            results.failed(None, note_unsent(exc, getattr(fn, "__qualname__", None)))
             return results
         feed = Feed(
             results,
@@ -774,7 +825,8 @@ class FarmExecutor(_Face):
             one, after which tasks fail; None means that they wait, and a warning says for whom.
         session_grace: Seconds for which a server that cannot be reached is waited for before its
             tasks run elsewhere.
-        retries: How many more times a task is tried after a server was lost with it.
+        retries: How many more times a task is tried after a server was lost with it. For tasks that
+            raise, die or time out see ``options(retry=)``.
         preload: Modules that an embedded server imports once, before it makes workers.
         modules: Which modules of the program's own servers may ask for: "auto" for all, "never"
             for none, or a list of names, each with all that is in it.
@@ -1036,7 +1088,9 @@ class FarmExecutor(_Face):
                 ``timeout`` (seconds a task may run before it is stopped with TaskTimeout),
                 ``grace`` (seconds that it has to end by itself then; see :meth:`kill`),
                 ``retries`` (after a lost server), ``name`` (for errors and output),
-                ``kill_on_cancel`` (in asyncio: whether cancelling stops what runs).
+                ``kill_on_cancel`` (in asyncio: whether cancelling stops what runs), ``retry`` (a
+                :class:`~remote_executor.Retry`, for tasks that raised, died or timed out),
+                ``errors`` (of maps; see :meth:`map`).
 
         Raises:
             TypeError, ValueError: If there is no such option, or it cannot have that value.
@@ -1176,6 +1230,7 @@ class FarmExecutor(_Face):
             queued=len(driver.scheduler.queue) + len(driver.inbox),
             sent=len(driver.scheduler.tasks),
             functions=len(driver.functions),
+            waiting=len(driver.scheduler.parked),
         )
 
 

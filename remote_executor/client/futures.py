@@ -381,9 +381,12 @@ class FarmFuture(SafeFuture[T]):
             self._shortcut = None
         if self.now != FINISHED:
             self._wait(timeout)
-        if self._exception is None:
-            return cast("T", self._result)
-        return super().result()
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                self = None  # type: ignore[assignment]  # noqa: PLW0642 - the traceback holds us
+        return cast("T", self._result)
 
     def settle(self, result: T) -> None:
         """

@@ -7,6 +7,7 @@ the thread that iterates, so the I/O thread is free for what comes next.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from concurrent.futures import CancelledError, TimeoutError
@@ -14,12 +15,14 @@ from functools import partial
 from itertools import chain, islice, repeat, starmap
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from remote_executor.client.results import open_failure, unloadable
+from remote_executor.client.each import Each
+from remote_executor.client.notes import note_item, note_task
+from remote_executor.client.results import open_failure, pid_of, unloadable
 from remote_executor.errors import RemoteProtocolError
 from remote_executor.net.interruptible import Gates
 from remote_executor.payload.pickles import load
 from remote_executor.payload.slices import Columns
-from remote_executor.wire.messages import Flag, Kind
+from remote_executor.wire.messages import EACH, Flag, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -42,6 +45,8 @@ class _Items(chain[Any]):
     close: Callable[[], None]
     kill: Callable[[], None]
     """As ``close``, and stops batches that run."""
+    rest: Callable[[], dict[int, Any]]
+    """What else had come when the iteration ended: see :meth:`MapResults.rest`."""
 
 
 class _Outcome(NamedTuple):
@@ -55,6 +60,10 @@ class _Outcome(NamedTuple):
     error: BaseException | None
     place: str = ""
     """Which server it comes from."""
+    task: Task | None = None
+    """The batch, if it has failed, or each of its items is looked at."""
+    values: list[Any] | None = None
+    """What became of the items, if that is known already; fewer than items if some are skipped."""
 
     def is_tiny(self, count: int) -> bool:
         """Tell whether it is cheaper to keep the values until the last of them is taken."""
@@ -71,6 +80,8 @@ class MapResults:
         star: Whether each item is a tuple of arguments.
         buffersize: How many items may be under way or unread; None for any number.
         ordered: Whether results come in the order of the items.
+        errors: "raise", "return" or "skip"; see ``FarmExecutor.map``.
+        retry: Whether, when and how often items that fail are tried again.
     """
 
     def __init__(
@@ -81,6 +92,8 @@ class MapResults:
         star: bool,
         buffersize: int | None,
         ordered: bool,
+        errors: str = "raise",
+        retry: Any = None,
     ) -> None:
         self.feed: Feed | None = None
         self._started: Feed | None = None
@@ -106,6 +119,10 @@ class MapResults:
         """Called, in the I/O thread, each time that something has come."""
         self.source_error: BaseException | None = None
         """What the source has raised, for whoever takes the results."""
+        self._each: Each | None = None
+        """Looks at each item, where one that fails is not the end of all."""
+        if errors != "raise" or retry is not None:
+            self._each = Each(self, driver, errors, retry)
         if buffersize is None:
             # What can be sliced: each batch is a slice, cut when there is room for it. All else
             # is a list of ours, as of now; the last item first, so that batches are cut off its
@@ -124,6 +141,8 @@ class MapResults:
         """Take a feed into use and offer it the first items."""
         self.feed = self._started = feed
         feed.flags = Flag.BATCH | (Flag.STAR if self._star else 0)
+        if self._each is not None:
+            feed.flags |= EACH
         if self._source is None:
             if self._pulled:
                 self.driver.accept((feed, self._pulled))
@@ -179,20 +198,79 @@ class MapResults:
             error: What to raise instead of the exception that came.
             place: Which server it comes from.
         """
-        self._put(_Outcome(task.first, task.count, frame, error, place))
+        failed = frame.kind != Kind.RESULT
+        if failed and self._each is not None:
+            self._each.arrived(task, frame, error, place)
+            return
+        given = task if failed or self._each is not None else None
+        self._put(_Outcome(task.first, task.count, frame, error, place, given))
 
-    def failed(self, task: Task | None, error: BaseException) -> None:
-        """A batch, or with None the whole map, has failed otherwise than by its function."""
+    def failed(
+        self,
+        task: Task | None,
+        error: BaseException,
+        pid: int | None = None,
+        place: str = "",
+    ) -> None:
+        """
+        A batch, or with None the whole map, has failed otherwise than by its function.
+
+        Args:
+            task: The batch.
+            error: Why.
+            pid: The process id of its worker, if that is known.
+            place: Where it ran; empty if it did not.
+        """
         if task is None:
             self._gates.open(partial(setattr, self, "_error", error))
             if self.told is not None:
                 self.told()
+        elif self._each is not None:
+            self._each.failed(task, error, pid, place)
         else:
-            self._put(_Outcome(task.first, task.count, None, error))
+            self._put(_Outcome(task.first, task.count, None, note_task(error, task, pid, place)))
 
     def dropped(self, task: Task | None) -> None:
         """A batch, or with None what was not cut yet, was cancelled."""
         self.failed(None, CancelledError())
+
+    def settled(self, first: int, count: int, values: list[Any]) -> None:
+        """
+        It is known what became of some items.
+
+        Args:
+            first: The index of the first of them.
+            count: How many they are.
+            values: What is to be yielded; less if some are to be skipped.
+        """
+        self._put(_Outcome(first, count, None, None, "", None, values))
+
+    def broke(self, index: int, error: BaseException) -> None:
+        """An item has failed for good, which is to be raised at its turn."""
+        self._put(_Outcome(index, 1, None, error))
+
+    def again(self, task: Task, index: int, count: int, seconds: float, retrying: Any) -> None:
+        """
+        Have some items of a batch sent again, unless nobody wants more.
+
+        Args:
+            task: The batch.
+            index: The first of them in the batch.
+            count: How many they are.
+            seconds: When.
+            retrying: What their batch is to know of earlier tries.
+        """
+        feed = self.feed
+        if feed is None or feed.closed:
+            return
+        items = task.items[index : index + count]
+        new = self.driver.scheduler.batch(feed, task.first + index, items, count)
+        new.retries, new.lost_with, new.retrying = task.retries, task.lost_with, retrying
+        with contextlib.suppress(RuntimeError):  # it has ended: then this map was told so
+            if seconds:
+                self.driver.park(new, seconds)
+            else:
+                self.driver.accept(new)
 
     def _put(self, outcome: _Outcome) -> None:
         self._gates.open(partial(self._arrived.__setitem__, outcome.first, outcome))
@@ -222,6 +300,7 @@ class MapResults:
             items = _Items(source)
         items.close = source.close
         items.kill = self.kill
+        items.rest = self.rest
         return items
 
     def _batches(self, until: float | None) -> Generator[Iterator[Any], None, None]:
@@ -231,7 +310,10 @@ class MapResults:
                 if outcome is None:
                     self._started = None  # it refers to us: let both go now
                     return
-                values, error = open_outcome(outcome, self.driver)
+                opened = self.opened(outcome)
+                if opened is None:
+                    continue
+                values, error = opened
                 if outcome.is_tiny(len(values)):
                     each = iter(values)
                 else:
@@ -253,6 +335,34 @@ class MapResults:
         """Read more of the source with each item that is taken."""
         for values in self._batches(until):
             yield from self.counted(values)
+
+    def opened(self, outcome: _Outcome) -> tuple[list[Any], BaseException | None] | None:
+        """
+        Unpickle a batch.
+
+        Returns:
+            The results, and what ended it early; None if its items will come one by one, since one
+            of them cannot be unpickled.
+        """
+        values, error = open_outcome(outcome, self.driver)
+        if self._each is None:
+            return values, error
+        if error is None:
+            skipped = outcome.items - len(values)
+            if skipped:
+                self.skip(skipped)
+            return values, None
+        if outcome.frame is None or outcome.task is None:
+            return values, error
+        self._next -= outcome.items
+        cause = error.__cause__ or error
+        self._each.unloadable(outcome.task, cause, outcome.frame.body, outcome.frame.buffers)
+        return None
+
+    def skip(self, count: int) -> None:
+        """So many items have no results, and let more of the source be read."""
+        self._yielded += count
+        self._pull()
 
     def counted(self, values: Iterator[Any]) -> Iterator[Any]:
         """Yield values; each that is taken lets more of the source be read."""
@@ -296,6 +406,25 @@ class MapResults:
             return True
         return self._error is not None or self.is_over()
 
+    def rest(self) -> dict[int, Any]:
+        """
+        Return what else has come, once the iteration has ended by an error.
+
+        Returns:
+            Results that were not yielded, by the numbers of their items. Where an item has failed,
+            its exception stands in the place of a result. It is returned once.
+        """
+        found: dict[int, Any] = {}
+        for first in sorted(self._arrived.copy()):
+            outcome = self._arrived.pop(first, None)
+            if outcome is None:
+                continue
+            values, error = open_outcome(outcome, self.driver)
+            found.update(enumerate(values, first))
+            if error is not None:
+                found[first + len(values)] = error
+        return found
+
     def close(self) -> None:
         """Nobody wants more: cut no more batches, and take back those that have not begun."""
         feed, self.feed, self.keeper = self.feed, None, None  # the feed refers to us
@@ -328,8 +457,18 @@ class PushedResults(MapResults):
         star: bool,
         buffersize: int | None,
         ordered: bool,
+        errors: str = "raise",
+        retry: Any = None,
     ) -> None:
-        super().__init__(driver, items, star=star, buffersize=buffersize, ordered=ordered)
+        super().__init__(
+            driver,
+            items,
+            star=star,
+            buffersize=buffersize,
+            ordered=ordered,
+            errors=errors,
+            retry=retry,
+        )
         self._waiting = deque[Any]()
 
     def _pull(self) -> None:
@@ -378,13 +517,15 @@ def open_outcome(outcome: _Outcome, driver: Driver) -> tuple[list[Any], BaseExce
     """Unpickle a batch: the results, and what ended it early."""
     frame, error = outcome.frame, outcome.error
     if frame is None:
-        return [], error
+        return outcome.values or [], error
     body: Buffer = frame.body
     buffers = frame.buffers
-    if frame.kind != Kind.RESULT:
-        error = error or open_failure(frame, outcome.place)
+    task = outcome.task
+    failed = frame.kind != Kind.RESULT
+    if failed and task is not None:
+        error = error or open_failure(frame)
         if len(buffers) < 2:
-            return [], error
+            return [], note_task(error, task, pid_of(frame), outcome.place)
         body, buffers = buffers[1], buffers[2:]
     try:
         values = load(body, buffers)
@@ -401,4 +542,6 @@ def open_outcome(outcome: _Outcome, driver: Driver) -> tuple[list[Any], BaseExce
         # Else all that follow would be taken for the results of other items.
         words = f"{outcome.place} answers for {outcome.items} items of a map with something else"
         return [], RemoteProtocolError(words)
+    if failed and task is not None and error is not None and len(values) < outcome.items:
+        note_item(error, task, len(values), pid_of(frame), outcome.place)
     return values, error

@@ -1,5 +1,5 @@
 """
-Where tasks fail: a note on each error, counts for each server, and one warning.
+Where tasks fail: counts for each server, and one warning.
 
 A server where every task raises (a package is missing, a disk is full) is always the first to be
 free again, so it gets more tasks than all others. It is tried no less for that, since failures may
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from remote_executor.client.peer import Peer
 
-__all__ = ["Outcomes", "add_place"]
+__all__ = ["Outcomes"]
 
 log = logging.getLogger("remote_executor.client")
 
@@ -78,26 +78,3 @@ class Outcomes:
                     failed - peer.failed,
                     elsewhere,
                 )
-
-
-def add_place(error: BaseException, place: str) -> BaseException:
-    """
-    Return an error of a task with a note that says where it ran.
-
-    Args:
-        error: The error.
-        place: The server's host and name; empty for a server of our own, which is here: there the
-            error is the very one that ProcessPoolExecutor gives.
-    """
-    if not place:
-        return error
-    note = f"the task ran on {place}"
-    try:
-        notes = getattr(error, "__notes__", None)
-        if notes is None:
-            error.__notes__ = [note]  # type: ignore[attr-defined]  # add_note() is not in 3.10
-        elif note not in notes:
-            notes.append(note)
-    except Exception:
-        pass  # the exception is somebody's own and will have no note; it is worth more than that
-    return error

@@ -480,8 +480,10 @@ class Peer:
 
     @property
     def note(self) -> str:
-        """What the errors of its tasks say of where they ran; nothing of a server of our own."""
-        return "" if isinstance(self.way, Embedded) else self.place
+        """What the errors of its tasks say of where they ran."""
+        if isinstance(self.way, Embedded):
+            return printable(self.fields.get("host", "this machine"))
+        return self.place
 
     @property
     def python(self) -> tuple[str, tuple[int, ...]] | None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from remote_executor.client.foreign import of_other_libraries, traceback_text
-from remote_executor.client.outcomes import add_place
 from remote_executor.errors import CannotShip
-from remote_executor.payload.failures import decode_failure
+from remote_executor.payload.failures import decode_failure, worker_pid
 from remote_executor.task_errors import RemoteError
 
 if TYPE_CHECKING:
     from remote_executor.errors import FarmError
     from remote_executor.wire.frames import Buffer, Frame
 
-__all__ = ["KnowsLibraries", "open_failure", "unloadable"]
+__all__ = ["KnowsLibraries", "open_failure", "pid_of", "unloadable"]
 
 
 class KnowsLibraries(Protocol):
@@ -58,13 +57,22 @@ def unloadable(
     return found
 
 
-def open_failure(frame: Frame, place: str) -> BaseException:
+def open_failure(frame: Frame) -> BaseException:
     """
     Rebuild the exception that a task raised.
 
     Args:
         frame: The FAILURE.
-        place: Which server it comes from; it becomes a note of the exception.
     """
     pickled = frame.buffers[0] if frame.buffers else b""
-    return add_place(decode_failure(bytes(frame.body), bytes(pickled)), place)
+    return decode_failure(bytes(frame.body), bytes(pickled))
+
+
+def pid_of(frame: Frame) -> int | None:
+    """
+    Return the process id of the worker that a FAILURE comes from, as far as it says.
+
+    Args:
+        frame: The FAILURE.
+    """
+    return worker_pid(frame.body)

@@ -59,6 +59,7 @@ class FarmStatus(NamedTuple):
         queued: Tasks and maps that wait at the client.
         sent: Tasks sent to servers and not done.
         functions: Functions that are remembered.
+        waiting: Tasks that wait, and could not begin now: for another try, or for other tasks.
     """
 
     servers: tuple[ServerStatus, ...]
@@ -66,3 +67,4 @@ class FarmStatus(NamedTuple):
     queued: int
     sent: int
     functions: int
+    waiting: int = 0

@@ -12,6 +12,9 @@ Which server runs which task.
                           |                           |
                           +---- taken back, lost -----+------ lost: again, at most `retries` times
 
+A task that is *parked* is queued too, but not in the queue: it waits for a time (another try) or
+for other tasks (its arguments), and takes no slot. It is cancelled and killed as any that waits.
+
 The scheduler knows tasks, servers and time, and nothing of sockets, threads or futures: a task's
 ``sink`` and ``body`` are none of its business. One method an event; each event may leave work to be
 sent, which :meth:`Scheduler.fill` hands out as a list of what to send where.
@@ -113,6 +116,7 @@ class Task:
         "posted",
         "priority",
         "retries",
+        "retrying",
         "segment",
         "server",
         "sink",
@@ -169,6 +173,8 @@ class Task:
         self.timeout: float | None = None
         self.grace: float | None = None
         self.name: str | None = None
+        self.retrying: Any = None
+        """What was tried, and whether to try again if it fails; see client/retry.py."""
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.state.value} server={self.server} {self.name or ''}>"
@@ -378,6 +384,8 @@ class Scheduler:
         """Tasks that were lost with a server and may not be tried again."""
         self.unsettled = 0
         """Tasks and feeds that are not over."""
+        self.parked: dict[Task, None] = {}
+        """Tasks that are to enter the queue later: see :meth:`park`."""
         self.idle_slots = 0
         """Slots without a task. Read without the mutex, as a hint."""
         self._ids = itertools.count(1)
@@ -394,11 +402,69 @@ class Scheduler:
 
     def submit(self, task: Task) -> None:
         """Queue a task, a new one or a batch that is to be tried once more."""
-        self.unsettled += 1
         if task.feed is not None:
+            if task.feed.closed:
+                task.state = SETTLED  # nobody wants it any more
+                return
             task.feed.returned.add(task)
             task.feed.open_batches += 1
+        self.unsettled += 1
         self.queue.push(task, task.priority, task.lane)
+
+    def park(self, task: Task) -> None:
+        """
+        Take a task that is to enter the queue later, by :meth:`unpark`.
+
+        Args:
+            task: A new one, or one that is settled and is to be tried once more.
+        """
+        if task.state is SETTLED:
+            task.id = next(self._ids)
+            task.state = QUEUED
+            task.posted = task.cancelling = False
+        if task.feed is not None:
+            if task.feed.closed:
+                task.state = SETTLED
+                return
+            task.feed.returned.add(task)
+            task.feed.open_batches += 1
+        self.unsettled += 1
+        self.parked[task] = None
+
+    def unpark(self, task: Task) -> None:
+        """What a task has waited for is there. Does nothing if it was dropped meanwhile."""
+        if task in self.parked:
+            del self.parked[task]
+            self.queue.push(task, task.priority, task.lane)
+
+    def batch(self, feed: Feed, first: int, items: Any, count: int) -> Task:
+        """
+        Return a batch of a feed that is not sent yet.
+
+        Args:
+            feed: Whose items they are.
+            first: The index of the first of them.
+            items: The items.
+            count: How many they are.
+        """
+        task = Task(
+            next(self._ids),
+            feed.sink,
+            feed.encoded,
+            None,
+            retries=feed.retries,
+            priority=feed.priority,
+            lane=feed.lane,
+        )
+        task.feed = feed
+        task.flags = feed.flags
+        task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
+        task.grace = feed.grace
+        task.first, task.count = first, count
+        task.generation = feed.generation
+        task.items = items
+        task.size = int(count * feed.item_bytes)  # a guess, until it is packed
+        return task
 
     def offer(self, feed: Feed, count: int) -> None:
         """Say that a feed has ``count`` more items to be cut."""
@@ -546,15 +612,20 @@ class Scheduler:
             if not rooms:
                 break
             total = sum(rooms.values())
+            gone = 0
             for server, room in rooms.items():
                 tasks = self._take(server, min(room, -(-waiting * room // total)))
                 taken.setdefault(server, []).extend(tasks)
+                gone += len(tasks)
+            if not gone and self.queue.count == waiting:
+                break  # what is left is for other servers, which have no room now
         return [(server, tasks) for server, tasks in taken.items() if tasks]
 
     def _take(self, server: Server, room: int) -> list[Task]:
         """Take up to ``room`` tasks off the queue for ``server``."""
         queue, tasks, inflight = self.queue, self.tasks, server.inflight
         taken: list[Task] = []
+        others: list[Task] = []
         while room > 0 and queue.count:
             task = queue.pop()
             if isinstance(task, Feed):
@@ -565,6 +636,9 @@ class Scheduler:
                 continue  # cancelled while it waited
             elif task.feed is not None:
                 task.feed.returned.discard(task)
+            if task.retrying is not None and self._goes_elsewhere(task, server):
+                others.append(task)
+                continue
             task.state = SENT
             task.posted = False
             task.server = server
@@ -575,28 +649,22 @@ class Scheduler:
             room -= 1
             if server.bytes >= MOST_BYTES and len(inflight) >= server.slots:
                 break
+        for task in reversed(others):
+            if task.feed is not None:
+                task.feed.returned.add(task)
+            queue.push_front(task, task.priority, task.lane)
         return taken
+
+    def _goes_elsewhere(self, task: Task, server: Server) -> bool:
+        """Whether a task has failed on this server, and another one has room for the next try."""
+        return task.retrying.avoid is server and any(
+            other is not server and other.room() for other in self._live
+        )
 
     def _cut(self, feed: Feed) -> Task:
         """Cut a batch off a feed, and queue the feed again if it has more."""
         count = feed.next_count(max(1, self._slots))
-        task = Task(
-            next(self._ids),
-            feed.sink,
-            feed.encoded,
-            None,
-            retries=feed.retries,
-            priority=feed.priority,
-            lane=feed.lane,
-        )
-        task.feed = feed
-        task.flags = feed.flags
-        task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
-        task.grace = feed.grace
-        task.first, task.count = feed.cut, count
-        task.generation = feed.generation
-        task.items = feed.take(count)
-        task.size = int(count * feed.item_bytes)  # a guess, until it is packed
+        task = self.batch(feed, feed.cut, feed.take(count), count)
         feed.cut += count
         feed.available -= count
         feed.open_batches += 1
@@ -730,6 +798,8 @@ class Scheduler:
         task.state = SETTLED
         task.server = None
         self.unsettled -= 1
+        if self.parked:
+            self.parked.pop(task, None)
         if task.feed is not None:
             task.feed.open_batches -= 1
             task.feed.returned.discard(task)
@@ -785,7 +855,11 @@ class Scheduler:
         return [task for task in self.tasks.values() if task.feed is feed]
 
     def drop_queued(self) -> list[Task | Feed]:
-        """Empty the queue and return what was in it; the feeds are closed, the tasks settled."""
+        """
+        Empty the queue and return what was in it; the feeds are closed, the tasks settled.
+
+        So are those that are parked.
+        """
         dropped: list[Task | Feed] = []
         while self.queue.count:
             entry = self.queue.pop()
@@ -796,6 +870,9 @@ class Scheduler:
             elif entry.state is QUEUED:
                 self._settle(entry)
                 dropped.append(entry)
+        for task in list(self.parked):
+            self._settle(task)
+            dropped.append(task)
         return dropped
 
     # ------------------------------------------------------------------- balance
@@ -845,6 +922,8 @@ class Scheduler:
         assert inflight == self.tasks
         feeds = [e for e in self.queue if isinstance(e, Feed) and not e.closed]
         waiting = [e for e in self.queue if isinstance(e, Task) and e.state is QUEUED]
+        assert all(task.state is QUEUED and task not in waiting for task in self.parked)
+        waiting += self.parked
         assert self.unsettled == len(self.tasks) + len(feeds) + len(waiting)
         assert all(feed.queued and feed.available > 0 for feed in feeds)
         batches = [task for task in [*self.tasks.values(), *waiting] if task.feed is not None]

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Call",
+    "Raised",
     "count_part",
+    "each_part",
     "effect",
     "every_part",
     "find_part",
@@ -112,6 +114,56 @@ def map_part(fn: Callable[[Any], Any], items: Any) -> list[Any]:
 def starmap_part(fn: Callable[..., Any], rows: Any) -> list[Any]:
     """Return what a function gives for each row of arguments."""
     return _as_many(list(itertools.starmap(fn, rows)), rows)
+
+
+class Raised:
+    """
+    Stands among the results of a part for an item that has failed.
+
+    Args:
+        error: What was raised.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from remote_executor.payload.failures import encode_failure
+
+        return _raised, encode_failure(self.error)
+
+    def __repr__(self) -> str:
+        return f"<Raised {self.error!r}>"
+
+
+def _raised(summary: bytes, pickled: bytes) -> Raised:
+    from remote_executor.payload.failures import decode_failure
+
+    return Raised(decode_failure(summary, pickled))
+
+
+def each_part(fn: Callable[..., Any], star: bool, goes_on: bool, items: Any) -> list[Any]:
+    """
+    Return what a function gives for each item, and a :class:`Raised` for one that fails.
+
+    Args:
+        fn: What to call.
+        star: Whether each item is a row of arguments.
+        goes_on: Whether to go on after an item that fails.
+        items: The part.
+    """
+    results: list[Any] = []
+    for item in items:
+        try:
+            results.append(fn(*item) if star else fn(item))
+        except Exception as exc:
+            exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+            results.append(Raised(exc))
+            if not goes_on:
+                break
+    return results
 
 
 def _as_many(results: list[Any], items: Sized) -> list[Any]:

@@ -14,7 +14,9 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from remote_executor.client.notes import add_note, item_at, short_repr
 from remote_executor.client.waits import check_may_wait
+from remote_executor.options import check_errors
 from remote_executor.parallel import calls
 from remote_executor.parallel.kernel import Kernel, kernel_of
 from remote_executor.parallel.parts import (
@@ -29,6 +31,7 @@ from remote_executor.parallel.progress import watched
 from remote_executor.parallel.timers import after
 from remote_executor.parallel.work import LAST_CHANCE, Work
 from remote_executor.payload.slices import Columns
+from remote_executor.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,6 +64,7 @@ class _Map:
         timeout: float | None = None,
         progress: bool = False,
         rows: bool = False,
+        errors: str = "raise",
     ) -> None:
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {fn!r}")
@@ -73,6 +77,8 @@ class _Map:
             raise ValueError("parts= divides what is known, buffersize= reads piece by piece")
         self.timeout = seconds_of(timeout)
         self.progress = progress
+        check_errors(errors)
+        self.errors = errors
         self.kernel = kernel_of(executor)
         self.star = rows or len(inputs) > 1
         """Whether each item has the arguments of a call."""
@@ -98,7 +104,11 @@ class _Map:
         view = self.kernel.view()
         if self.star:
             results = view.starmap(  # type: ignore[attr-defined]
-                self.fn, columns, timeout=self.timeout, chunksize=self.chunksize
+                self.fn,
+                columns,
+                timeout=self.timeout,
+                chunksize=self.chunksize,
+                **self._more(),
             )
         else:
             results = view.map(
@@ -106,17 +116,49 @@ class _Map:
                 columns,
                 timeout=self.timeout,
                 **({} if self.chunksize is None else {"chunksize": self.chunksize}),
+                **self._more(),
             )
         return _drain(results, take)
 
     def _run_parts(self, columns: Columns, take: Callable[[Iterable[Any]], R]) -> R:
         parts = self.parts or PARTS_PER_WORKER * self.kernel.worker_count
         parts = parts_of(len(columns), parts, self.chunksize)
-        run = partial(calls.starmap_part if self.star else calls.map_part, self.fn)
         with Work(self.kernel, self.timeout) as work:
             for start, end in part_bounds(len(columns), parts):
-                work.submit(run, columns[start:end])
-            return take(chain.from_iterable(work.in_order()))
+                work.submit(self._part(), columns[start:end])
+            return take(self._opened(work, columns, 0))
+
+    def _more(self) -> dict[str, Any]:
+        """Return what a farm's map is told beside the rest; a view may have said it, too."""
+        return {} if self.errors == "raise" else {"errors": self.errors}
+
+    def _part(self) -> Callable[[Any], list[Any]]:
+        """Return what maps a part."""
+        if self.kernel.farm is not None and self.errors == "raise":
+            # The farm names the task, and tries it again if it was told to.
+            return partial(calls.starmap_part if self.star else calls.map_part, self.fn)
+        return partial(calls.each_part, self.fn, self.star, self.errors != "raise")
+
+    def _opened(self, work: Work, items: Any, first: int) -> Iterator[Any]:
+        """Yield the results of parts in order, and do with errors what is wanted."""
+        index = 0
+        for results in work.in_order(_has_failed if self.errors == "raise" else None):
+            for result in results:
+                if type(result) is not calls.Raised:
+                    yield result
+                else:
+                    error = self._noted(result.error, items, index, first)
+                    if self.errors == "raise":
+                        raise error
+                    if self.errors == "return":
+                        yield error
+                index += 1
+
+    def _noted(self, error: BaseException, items: Any, index: int, first: int) -> BaseException:
+        name = printable(getattr(self.fn, "__qualname__", "the function"))
+        return add_note(
+            error, f"item {first + index} of {name} ({short_repr(item_at(items, index))})"
+        )
 
     def _run_piecemeal(
         self, inputs: tuple[Iterable[Any], ...], take: Callable[[Iterable[Any]], R]
@@ -133,6 +175,7 @@ class _Map:
                 timeout=self.timeout,
                 chunksize=self.chunksize,
                 buffersize=self.buffersize,
+                **self._more(),
             )
             return _drain(results, take)
         return take(self._pieces(inputs, self.buffersize))
@@ -143,14 +186,19 @@ class _Map:
     def _pieces(self, inputs: tuple[Iterable[Any], ...], most: int) -> Iterator[Any]:
         """Map so many items, and then so many again."""
         rows = iter(self._rows(inputs))
-        run = partial(calls.starmap_part if self.star else calls.map_part, self.fn)
         count = self.kernel.worker_count
+        first = 0
         with Work(self.kernel, self.timeout) as work:
             while piece := list(islice(rows, most)):
                 parts = parts_of(len(piece), count, self.chunksize)
                 for start, end in part_bounds(len(piece), parts):
-                    work.submit(run, piece[start:end])
-                yield from chain.from_iterable(work.in_order())
+                    work.submit(self._part(), piece[start:end])
+                yield from self._opened(work, piece, first)
+                first += len(piece)
+
+
+def _has_failed(results: list[Any]) -> bool:
+    return bool(results) and type(results[-1]) is calls.Raised
 
 
 def _drain(results: Any, take: Callable[[Iterable[Any]], R]) -> R:
@@ -181,6 +229,7 @@ def pmap(
     buffersize: int | None = None,
     timeout: float | None = None,
     progress: bool = False,
+    errors: str = "raise",
     executor: Executor | Kernel | None = None,
 ) -> list[T]: ...
 @overload
@@ -194,6 +243,7 @@ def pmap(
     buffersize: int | None = None,
     timeout: float | None = None,
     progress: bool = False,
+    errors: str = "raise",
     executor: Executor | Kernel | None = None,
 ) -> R: ...
 @overload
@@ -207,6 +257,7 @@ def pmap(
     buffersize: int | None = None,
     timeout: float | None = None,
     progress: bool = False,
+    errors: str = "raise",
     executor: Executor | Kernel | None = None,
 ) -> None: ...
 def pmap(
@@ -219,6 +270,7 @@ def pmap(
     buffersize: int | None = None,
     timeout: float | None = None,
     progress: bool = False,
+    errors: str = "raise",
     executor: Executor | Kernel | None = None,
 ) -> Any:
     """
@@ -250,6 +302,8 @@ def pmap(
         buffersize: Read the inputs piece by piece, at most so many items ahead of the results.
         timeout: Seconds for all of it. After that the work is stopped on a farm's servers, too.
         progress: Whether to show a bar on stderr (tqdm's, with the ``progress`` extra).
+        errors: "raise" ends all at the first item that failed; "return" puts its exception in the
+            place of its result; "skip" leaves the item out.
         executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
@@ -270,6 +324,7 @@ def pmap(
         buffersize=buffersize,
         timeout=timeout,
         progress=progress,
+        errors=errors,
     )
     if result_type is None:
         return asked.run(_exhaust)
@@ -401,6 +456,7 @@ def pstarmap(
     buffersize: int | None = None,
     timeout: float | None = None,
     progress: bool = False,
+    errors: str = "raise",
     executor: Executor | Kernel | None = None,
 ) -> list[T]:
     """
@@ -422,6 +478,8 @@ def pstarmap(
         buffersize: Read the rows piece by piece, at most so many ahead of the results.
         timeout: Seconds for all of it. After that the work is stopped on a farm's servers, too.
         progress: Whether to show a bar on stderr (tqdm's, with the ``progress`` extra).
+        errors: "raise" ends all at the first item that failed; "return" puts its exception in the
+            place of its result; "skip" leaves the item out.
         executor: An Executor or a Kernel; None for the current kernel.
 
     Raises:
@@ -441,6 +499,7 @@ def pstarmap(
         buffersize=buffersize,
         timeout=timeout,
         progress=progress,
+        errors=errors,
         rows=True,
     )
     return asked.run(list)

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import copyreg
 import io
+import os
 import pickle
+import re
+from itertools import pairwise
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +25,7 @@ from remote_executor.payload.pythons import abroad
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["decode_failure", "encode_failure"]
+__all__ = ["decode_failure", "encode_failure", "worker_pid"]
 
 #: Of longer texts only the two ends are kept, in characters.
 _MAX_TEXT = 200_000
@@ -38,6 +41,13 @@ MOST_CHAIN_BYTES = 1_000_000
 
 #: No chain of causes is followed further.
 _MAX_CHAIN = 1000
+
+
+#: Where our own code is, as it stands in tracebacks.
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+#: How a summary begins.
+_PID = re.compile(rb'\{"pid": (\d{1,10}),')
 
 
 #: One frame: its file, its function, its line, its module.
@@ -63,10 +73,12 @@ def encode_failure(
         if error.__traceback__ is not None:
             # Not by setattr, some exceptions do not allow it (frozen dataclasses).
             _set(error, "__traceback__", error.__traceback__.tb_next)
+    chain = _chain(error)
+    for _, each in chain:
+        _fold(each)
     # The whole; and, if there is a chain, each exception of it alone, for the case that one of the
     # others cannot be pickled here or rebuilt there.
     whole = _pickle_or_nothing(error, links=True)
-    chain = _chain(error)
     if len(chain) < 2:
         return _summarize(error, host), whole or _pickle_or_nothing(error, links=False)
     alone = [_pickle_or_nothing(each, links=False) for _, each in chain]
@@ -84,6 +96,46 @@ def _pickle_or_nothing(error: BaseException, links: bool) -> bytes:
         return _pickle(error, links)
     except BaseException:  # whatever its code raises, even SystemExit
         return b""
+
+
+def _fold(error: BaseException) -> None:
+    """
+    Leave out our own frames above and between those of the program.
+
+    What is raised in our own code, by a call of the program, keeps its frames there.
+    """
+    kept: list[TracebackType] = []
+    last = -1
+    step = error.__traceback__
+    while step is not None:
+        if not _is_ours(step):
+            last = len(kept)
+        kept.append(step)
+        step = step.tb_next
+    if last < 0 or not any(_is_ours(each) for each in kept[:last]):
+        return
+    kept = [each for index, each in enumerate(kept) if index > last or not _is_ours(each)]
+    try:
+        for here, following in pairwise(kept):
+            here.tb_next = following
+        _set(error, "__traceback__", kept[0])
+    except (AttributeError, TypeError):
+        pass  # a Python whose tracebacks are read-only: they are longer there
+
+
+def _is_ours(step: TracebackType) -> bool:
+    return step.tb_frame.f_code.co_filename.startswith(_OURS)
+
+
+def worker_pid(summary: bytes | bytearray | memoryview) -> int | None:
+    """
+    Return the process id of the worker in which something failed.
+
+    Args:
+        summary: The first part that :func:`encode_failure` returned.
+    """
+    found = _PID.match(bytes(summary[:32]))
+    return int(found[1]) if found else None
 
 
 def _chain(error: BaseException) -> list[tuple[str, BaseException]]:
@@ -273,6 +325,7 @@ def _summarize(error: BaseException, host: Callable[[], str], **more: Any) -> by
         text = f"{cls.__qualname__}: {message}\n"
     notes = getattr(error, "__notes__", None)
     fields = {
+        "pid": os.getpid(),  # first: worker_pid() looks for it there
         "type": str(cls.__qualname__),
         "module": str(cls.__module__),
         "message": _shortened(message),

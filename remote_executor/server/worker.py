@@ -117,6 +117,7 @@ BLOB_PART = int(Flag.PART)
 BLOB_SHARED = int(Flag.SHARED)
 UNLOADED = int(Flag.UNLOADED)
 KILLED = int(messages.KILLED)
+EACH = int(messages.EACH)
 
 
 class Current:
@@ -534,6 +535,9 @@ class Worker:
             function = self._functions.get(frame.aux)
             items, broken = _load_items(frame.body, self._buffers(frame))
             unloaded = 0
+            if frame.flags & EACH:
+                self._run_each(frame, function, items, broken, start)
+                return
             count = len(items)
             # What came before an exception stays in the list.
             values.extend(starmap(function, items) if frame.flags & STAR else map(function, items))
@@ -554,6 +558,31 @@ class Worker:
             self._send(RESULT, frame.id, body, buffers, int((perf_counter() - start) * 1e6))
         finally:
             del broken  # else it would hold on to this frame, and so to what came
+
+    def _run_each(
+        self,
+        frame: Frame,
+        function: Any,
+        items: list[Any],
+        broken: BaseException | None,
+        start: float,
+    ) -> None:
+        """Run a batch in which an item that fails does not end the others."""
+        load_own("remote_executor.server.each")
+        from remote_executor.server.each import pack_each, run_each
+
+        signal = self._kill_signal
+        values, failures = run_each(function, items, bool(frame.flags & STAR), signal.is_cause_of)
+        if broken is not None:
+            failures.append((len(items), broken))
+        body, buffers, failed = pack_each(values, failures)
+        signal.open = False
+        micros = int((perf_counter() - start) * 1e6)
+        if failed is None:
+            self._send(RESULT, frame.id, body, buffers, micros)
+        else:
+            summary, pickled = failed
+            self._send(FAILURE, frame.id, summary, (pickled, body, *buffers), micros, BATCH | EACH)
 
     def _fail(self, frame: Frame, exc: BaseException, start: float, flags: int) -> None:
         micros = int((perf_counter() - start) * 1e6)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AGAIN",
     "AGAIN_BLOB",
+    "EACH",
     "FIRST_NUMBERED",
     "GRACE",
     "KILLED",
@@ -161,6 +162,11 @@ def grace_of_aux(aux: int) -> float:
 KILLED = Flag.PURE
 """FAILURE, as one of its flags: the task was told to stop, and that is why it has failed. The flags
 have eight bits, so it is one that only other messages have."""
+
+EACH = Flag.SHARED
+"""TASK with BATCH: an item that fails does not end the batch. FAILURE of such a task: some items
+have failed. The first buffer is the pickle of a list of (index, summary, pickle) of these, the
+second that of the list of the other values. Again a bit that only other messages have."""
 
 
 def encode_fields(fields: dict[str, Any]) -> bytes:

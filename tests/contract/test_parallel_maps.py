@@ -442,3 +442,25 @@ def test_the_two_ways_to_divide_exclude_each_other():
     for wrong in (0, -1, True, 1.5):
         with pytest.raises((TypeError, ValueError), match="chunksize must"):
             pmap(abs, [1], chunksize=wrong)
+
+
+# ---------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("how", [{}, {"parts": 3}, {"buffersize": 4}])
+def test_errors_may_be_returned_or_skipped(how):
+    items = [1, 0, 3, 0, 6]
+
+    found = pmap(tasks.sixth, items, errors="return", **how)
+    assert [each for each in found if isinstance(each, int)] == [6, 2, 1]
+    assert [type(each) for each in found[1::2]] == [ZeroDivisionError] * 2
+    assert [f"item {i} of" in found[i].__notes__[0] for i in (1, 3)] == [True, True]
+    assert pmap(tasks.sixth, items, errors="skip", **how) == [6, 2, 1]
+    assert pstarmap(tasks.sixth, [(i,) for i in items], errors="skip", **how) == [6, 2, 1]
+
+
+def test_an_error_that_is_raised_is_the_first():
+    with pytest.raises(ZeroDivisionError):
+        pmap(tasks.sixth, [1, 0, 3, 0, 6])
+    with pytest.raises(ValueError, match="errors must be one of"):
+        pmap(tasks.sixth, [1], errors="ignore")

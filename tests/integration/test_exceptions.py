@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import pickle
+import re
 import sys
 import threading
 import traceback
@@ -34,13 +35,17 @@ def error_of(farm, fn, *args):
 
 def without_place(farm, error):
     """Return an error's attributes without the note that says where its task ran; check that."""
-    servers = [each for each in farm.status().servers if each.address != "embedded server"]
+    places = {
+        each.host if each.address == "embedded server" else f"{each.host} ({each.address})"
+        for each in farm.status().servers
+    }
     fields = dict(vars(error))
-    if servers:  # with a server of our own there is nothing to be said
-        *notes, place = fields.pop("__notes__")
-        assert place in {f"the task ran on {each.host} ({each.address})" for each in servers}
-        if notes:
-            fields["__notes__"] = notes
+    *notes, said = fields.pop("__notes__")
+    what, place = re.fullmatch(r"task (\w+), attempt 1, ran in worker \d+ on (.+)", said).groups()
+    assert what in vars(tasks)
+    assert place in places
+    if notes:
+        fields["__notes__"] = notes
     return fields
 
 

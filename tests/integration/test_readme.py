@@ -63,3 +63,14 @@ def test_the_comments_are_true(block, tmp_path):
     done = run("\n".join(lines), tmp_path)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+KEPT = (ROOT / "examples/guides/results-that-last.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("block", re.findall(r"^```python\n(.*?)^```", KEPT, re.M | re.S))
+def test_what_is_printed_stands_behind_it(block, tmp_path):
+    done = run(block, tmp_path)
+
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == re.findall(r"print\(.*\)  # (.*)", block)

@@ -40,6 +40,10 @@ def square(x: Any) -> Any:
     return x * x
 
 
+def sixth(x: int) -> int:
+    return 6 // x
+
+
 def add3(x: Any, y: Any, z: Any) -> Any:
     return x + y + z
 

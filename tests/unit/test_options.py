@@ -85,7 +85,7 @@ def test_options_are_frozen_values():
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("prority", "priority"), ("time_out", "timeout"), ("retry", "retries"), ("names", "name")],
+    [("prority", "priority"), ("time_out", "timeout"), ("retrie", "retries"), ("names", "name")],
 )
 def test_an_option_that_there_is_not_asks_what_was_meant(given, meant):
     with pytest.raises(TypeError, match=rf"no option {given} \(did you mean {meant}\?\)") as caught:

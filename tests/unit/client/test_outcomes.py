@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from remote_executor.client.outcomes import LEAST_TASKS, Outcomes, add_place
+from remote_executor.client.outcomes import LEAST_TASKS, Outcomes
 
 
 def server(name):
@@ -113,43 +113,3 @@ def test_a_server_that_was_removed_is_forgotten(warnings):
 
     assert warnings() == []
     assert not farm.outcomes.suspects
-
-
-# ------------------------------------------------------------------------------- the note
-
-
-def test_an_error_says_where_its_task_ran():
-    error = add_place(ValueError("x"), "node1 (node1:11111)")
-
-    assert error.__notes__ == ["the task ran on node1 (node1:11111)"]
-
-
-def test_it_is_said_once_and_behind_the_notes_that_there_are():
-    error = ValueError("x")
-    error.__notes__ = ["of the task"]
-    add_place(error, "node1")
-    add_place(error, "node1")
-
-    assert error.__notes__ == ["of the task", "the task ran on node1"]
-
-
-def test_of_a_server_of_our_own_nothing_is_said():
-    assert vars(add_place(ValueError("x"), "")) == {}
-
-
-class Stubborn(Exception):
-    """An exception that takes no attributes."""
-
-    def __setattr__(self, name, value):
-        raise TypeError("no attributes here")
-
-
-class Odd(Exception):
-    """An exception whose notes are none."""
-
-    __notes__ = 5
-
-
-@pytest.mark.parametrize("error", [Stubborn("x"), Odd("x")])
-def test_an_error_that_will_have_no_note_stays_as_it_is(error):
-    assert add_place(error, "node1") is error

@@ -1137,3 +1137,113 @@ def test_a_batch_that_waits_again_can_be_dropped():
     farm.done(first)
     assert (feed.open_batches, farm.scheduler.unsettled) == (0, 0)
     assert names([first]) == [None]
+
+
+# ------------------------------------------------------------------- parked, and elsewhere
+
+
+class Tried:
+    def __init__(self, avoid):
+        self.avoid = avoid
+        self.tries = 1
+
+
+def test_a_parked_task_takes_no_slot_and_counts():
+    farm = Farm(a=1)
+    parked = farm.task("parked")
+    farm.scheduler.park(parked)
+    farm.submit("other")
+
+    assert [[task.name for task in tasks] for _, tasks in farm.fill()] == [["other"]]
+    assert farm.scheduler.unsettled == 2
+    farm.scheduler.unpark(parked)
+    farm.scheduler.check()
+    farm.scheduler.unpark(parked)  # once more: it is in the queue only once
+    assert len(farm.scheduler.queue) == 1 or parked.state is TaskState.SENT
+
+
+def test_a_settled_task_that_is_parked_is_a_new_attempt():
+    farm = Farm(a=1)
+    task = farm.submit("t")
+    farm.fill()
+    before = task.id
+    farm.scheduler.ended(farm.a, task.id)
+
+    farm.scheduler.park(task)
+    farm.scheduler.check()
+
+    assert (task.state, task.posted) == (TaskState.QUEUED, False)
+    assert task.id != before
+    assert farm.scheduler.drop(task)
+    farm.scheduler.check()
+    assert not farm.scheduler.parked
+
+
+def test_what_is_parked_is_dropped_with_all_that_waits():
+    farm = Farm()
+    parked, queued = farm.task("parked"), farm.submit("queued")
+    farm.scheduler.park(parked)
+
+    assert set(farm.scheduler.drop_queued()) == {parked, queued}
+    farm.scheduler.check()
+    assert farm.scheduler.unsettled == 0
+
+
+def test_batches_of_a_closed_map_are_neither_parked_nor_queued():
+    farm = Farm(a=1)
+    feed = farm.feed(3, chunksize=1)
+    farm.fill()
+    scheduler = farm.scheduler
+    parked = scheduler.batch(feed, 0, [1], 1)
+    scheduler.park(parked)
+    scheduler.check()
+    scheduler.close_feed(feed)
+    scheduler.check()
+    assert parked.state is TaskState.SETTLED
+    late = [scheduler.batch(feed, 0, [1], 1) for _ in range(2)]
+    scheduler.park(late[0])
+    scheduler.submit(late[1])
+
+    scheduler.check()
+    assert {task.state for task in late} == {TaskState.SETTLED}
+
+
+def test_the_next_try_is_elsewhere_where_there_is_room():
+    farm = Farm(a=2, b=2)
+    task = farm.task("again")
+    task.retrying = Tried(farm.a)
+    farm.scheduler.submit(task)
+
+    assert [name for name, _ in farm.fill()] == ["b"]
+
+
+def test_where_there_is_no_elsewhere_it_is_where_it_was():
+    farm = Farm(a=1)
+    alone = farm.task("again")
+    alone.retrying = Tried(farm.a)
+    farm.scheduler.submit(alone)
+    assert [name for name, _ in farm.fill()] == ["a"]
+
+    farm = Farm(a=1, b=1)
+    farm.b.draining = True
+    again = farm.task("again")
+    again.retrying = Tried(farm.a)
+    farm.scheduler.submit(again)
+    assert [name for name, _ in farm.fill()] == ["a"]
+
+
+def test_tasks_that_go_elsewhere_keep_nobody_waiting():
+    farm = Farm(a=1, b=1)
+    tasks = [farm.task(f"t{i}") for i in range(40)]
+    for index, task in enumerate(tasks):
+        if index % 2:
+            task.retrying = Tried(farm.a)
+        farm.scheduler.submit(task)
+    sent = set()
+    while len(sent) < len(tasks):
+        for name, batch in farm.fill():
+            sent.update(batch)
+            farm.scheduler.done(farm.scheduler.servers[name], [each.id for each in batch], 0.001)
+
+    farm.scheduler.check()
+    assert farm.scheduler.unsettled == 0

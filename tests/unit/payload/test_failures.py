@@ -6,6 +6,7 @@ import asyncio
 import copyreg
 import itertools
 import json
+import os
 import pickle
 import sys
 import traceback
@@ -13,8 +14,10 @@ import traceback
 import pytest
 
 from remote_executor.errors import PayloadError
+from remote_executor.net.addresses import parse_address
+from remote_executor.parallel import calls
 from remote_executor.payload import failures
-from remote_executor.payload.failures import decode_failure, encode_failure
+from remote_executor.payload.failures import decode_failure, encode_failure, worker_pid
 from remote_executor.task_errors import RemoteError, RemoteModuleNotFound, WorkerDied
 from tests.support import payload_tasks as tasks
 
@@ -463,3 +466,51 @@ def test_a_chain_that_leads_back_has_an_end():
     one, two = ValueError(1), KeyError(2)
     one.__cause__, two.__cause__ = two, one
     assert type(decode_failure(*encode_failure(two))) is KeyError
+
+
+# ---------------------------------------------------------------- whose, and our own frames
+
+
+def test_a_summary_says_which_process_it_is_from():
+    summary, _ = encode_failure(ValueError("x"))
+
+    assert worker_pid(summary) == os.getpid()
+    assert worker_pid(memoryview(summary)) == os.getpid()
+    assert [worker_pid(each) for each in (b"", b"{}", b"nonsense", b'{"pid": "x"}')] == [None] * 4
+
+
+def raised_by(call, *args):
+    try:
+        call(*args)
+    except Exception as exc:
+        return exc
+    raise AssertionError
+
+
+def frames_of(error):
+    summary, body = encode_failure(error, skip=1)
+    return [each.name for each in traceback.extract_tb(decode_failure(summary, body).__traceback__)]
+
+
+def test_frames_of_ours_around_those_of_the_program_are_left_out():
+    def inner(x):
+        raise KeyError(x)
+
+    def outer(x):
+        return calls.map_part(inner, [x])
+
+    assert frames_of(raised_by(calls.map_part, outer, [1])) == ["outer", "inner"]
+
+
+def test_what_ours_raises_by_a_call_of_the_program_keeps_its_frames():
+    def program():
+        return parse_address("")
+
+    found = frames_of(raised_by(calls.effect, program))
+
+    assert found[0] == "program"
+    assert "parse_address" in found
+
+
+def test_an_error_of_our_own_alone_keeps_its_frames():
+    assert "parse_address" in frames_of(raised_by(calls.effect, parse_address, ""))
