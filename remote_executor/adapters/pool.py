@@ -642,9 +642,11 @@ class _FedResults(PushedResults):
         super()._put(outcome)
         self._space.open(partial(self._done.append, outcome.items))
 
-    def failed(self, task: Any, error: BaseException) -> None:
+    def failed(
+        self, task: Any, error: BaseException, pid: int | None = None, place: str = ""
+    ) -> None:
         """Take note that a batch, or all, has failed; see :class:`MapResults`."""
-        super().failed(task, error)
+        super().failed(task, error, pid, place)
         self._space.open()
 
     def wait_for_room(self, limit: int) -> None:
