@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.client.arguments import met, take_met
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.presence import standings, wait_for_all
 from remote_executor.client.setups import make_setup
@@ -53,6 +54,7 @@ def broadcast(
     Raises:
         ServersMissing: If a server does not serve and is not to be skipped.
         Exception: What a call has raised.
+        TypeError: If there is a future among the arguments.
     """
     if missing not in ("error", "skip"):
         raise ValueError(f'missing must be "error" or "skip", not {missing!r}')
@@ -68,7 +70,12 @@ def broadcast(
         fn, call = setups.call_kept, ((number, fn, args, kwargs), {})
     elif type(fn) not in CODE or getattr(fn, "__closure__", None):
         fn, call = in_one_piece(fn, call)
-    encoded, body, buffers = cache.pack(fn, call)
+    try:
+        encoded, body, buffers = cache.pack(fn, call)
+    finally:
+        waits = take_met() if met else None
+    if waits:
+        raise TypeError("a broadcast does not wait for futures: give it their result()")
     generation = names.generation
     foreign = driver.foreign
     abroad = None

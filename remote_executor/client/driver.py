@@ -491,10 +491,35 @@ class Driver:
         """Return the server of which errors say that a task ran there."""
         return next((at for peer, at in self._peers.items() if peer.note == place), None)
 
+    def cancel_parked(self, task: Task) -> None:
+        """Cancel a task that is parked. Any thread may call this."""
+
+        def cancel() -> None:
+            if self.scheduler.drop(task):
+                self._deliver_cancel(task)
+
+        self._when_parked(cancel)
+
+    def fail_parked(self, task: Task, error: BaseException) -> None:
+        """Fail a task that is parked, for good. Any thread may call this."""
+
+        def fail() -> None:
+            if self.scheduler.drop(task):
+                self.deliver(_set_exception, task.sink, error)
+
+        self._when_parked(fail)
+
+    def _when_parked(self, call: Callable[[], None]) -> None:
+        def act() -> None:
+            self._empty_inbox()  # it may be in there
+            call()
+
+        if not self.closed:
+            self.loop.post(act)
+
     def unpark(self, task: Task) -> None:
         """Have a task that was parked enter the queue now. Any thread may call this."""
-        if not self.closed:
-            self.loop.post(partial(self.scheduler.unpark, task))
+        self._when_parked(partial(self.scheduler.unpark, task))
 
     def _drive(self, now: float) -> None:
         """Move what is in the inbox to servers."""

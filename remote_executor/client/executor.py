@@ -17,6 +17,7 @@ from concurrent.futures import Executor, Future, TimeoutError
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
+from remote_executor.client.arguments import Arguments, forget_met, in_the_call, met, take_met
 from remote_executor.client.broadcasts import broadcast
 from remote_executor.client.current import AsKernel, said, said_options
 from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
@@ -120,7 +121,9 @@ class _Face(Executor):
         Args:
             fn: Any callable. Functions of ``__main__`` and lambdas travel by value.
                 Modules of the program that servers lack are sent when they are imported.
-            args: Its positional arguments.
+            args: Its positional arguments. Futures of executors of this library, wherever in the
+                arguments they are, are waited for, without a thread: the task gets their results.
+                If one fails, the task fails with its error; if one is cancelled, so is the task.
             kwargs: Its keyword arguments.
 
         Returns:
@@ -141,13 +144,16 @@ class _Face(Executor):
         name = getattr(fn, "__qualname__", None)
         foreign = driver.foreign
         form: Form | PayloadError | None = None
+        waits: dict[int, FarmFuture[Any]] | None = None
         body: Buffer
         buffers: Sequence[Buffer]
         try:
             if type(fn) not in CODE or getattr(fn, "__closure__", None):
-                fn, call = in_one_piece(fn, call)
+                fn, call = in_one_piece(*in_the_call(fn, call))
             encoded, body, buffers = self._cache.pack(fn, call)
         except Exception as exc:
+            if met:
+                forget_met()
             if foreign is not None and foreign.sole and isinstance(exc, PayloadError):
                 form = foreign.only(fn, call)
             if not isinstance(form, tuple):
@@ -155,7 +161,8 @@ class _Face(Executor):
                 return future
             encoded, body, buffers = form
         else:
-            if foreign is not None:
+            waits = take_met() if met else None
+            if foreign is not None and not waits:
                 form = foreign.form(self._cache, fn, encoded, "call", call, body, buffers)
                 if isinstance(form, PayloadError) and foreign.sole:
                     future.set_exception(note_unsent(form, self._options.name or name))
@@ -185,14 +192,28 @@ class _Face(Executor):
         future._task = task
         if driver.shares is not None:
             driver.find_shared(task)
+        if waits:
+            arguments = Arguments(driver, task, waits)
+            if not arguments.are_there():
+                arguments.wait()
+                return self._kept(future)
+            try:
+                arguments.fill()
+            except Exception as exc:
+                future.set_exception(note_unsent(exc, task.name))
+                return future
         shortcut = driver.shortcut
         usual = task.blobs or not shortcut.is_open() or driver.has_reloaded()
         if not usual and shortcut.send(task):
             future._shortcut = shortcut
         else:
             driver.accept(task)
+        return self._kept(future)
+
+    def _kept(self, future: FarmFuture[T]) -> FarmFuture[T]:
+        """Keep a future that will be settled: a shutdown waits for it."""
         if self._futures is not None:
-            self._futures.add(future)  # not before it will be settled: a shutdown waits for it
+            self._futures.add(future)
         return future
 
     def map(

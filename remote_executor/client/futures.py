@@ -335,6 +335,8 @@ class FarmFuture(SafeFuture[T]):
 
     _driver: Driver | None = None
     _task: Task | None = None
+    name: str | None = None
+    """That of its task, once that has failed: for those that take its result."""
     unloaded: BaseException | None = None
     """What unpickling the result has raised in :meth:`result`, for the driver to make an error."""
     kill_on_cancel = False
@@ -407,6 +409,8 @@ class FarmFuture(SafeFuture[T]):
         if self.now in DONE:
             self.tell()  # for a caller who was interrupted before he could do so
             return False
+        if exception is not None and self._task is not None:
+            self.name = self._task.name
         self._result = result
         self._exception = exception
         self.now = state
@@ -459,6 +463,6 @@ class FarmFuture(SafeFuture[T]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a Future cannot be sent to a server: pass its result() instead, "
-            "or submit the dependent task when it is done"
+            "a Future cannot be sent here: give it to submit() as an argument, which waits for it, "
+            "or pass its result() instead"
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import Executor, Future
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, final, runtime_checkable
 
 from remote_executor.client.current import (
     AsKernel,
@@ -28,6 +28,7 @@ from remote_executor.parallel.calls import Call
 from remote_executor.parallel.engines import runs_here, worker_count
 from remote_executor.parallel.parts import count_of
 from remote_executor.parallel.serial import SerialExecutor
+from remote_executor.parallel.waiting import Later, futures_in
 from remote_executor.server.worker import worker_index
 from remote_executor.task_errors import NoKernelError, UnsupportedError
 
@@ -217,6 +218,15 @@ class Kernel:
             raise NoKernelError(f"kernel {self.name!r} was ended")
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
+        waits = futures_in(args, kwargs) if args or kwargs else None
+        if waits:
+            later: Any = Later(self._submit_made, (fn, args, kwargs), waits)
+            return cast("Future[T]", later)
+        return self.executor.submit(Call(fn, args, kwargs))
+
+    def _submit_made(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[Any]:
         return self.executor.submit(Call(fn, args, kwargs))
 
     def view(self) -> Executor:

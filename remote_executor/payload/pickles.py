@@ -180,6 +180,7 @@ def dump_copied(
         file = io.BytesIO()
         buffers: list[memoryview] = []
         pickler = ArgumentPickler(file, keeper(buffers))
+        pickler.waits = what == "call"
         pickler.dump(part)
         visit = pickler.visit
         if pickler.names or visit is not None:

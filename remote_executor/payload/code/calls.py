@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from remote_executor.payload.by_value import Visit, WorkerPickler
 
-__all__ = ["ArgumentPickler", "ResultPickler", "is_future", "keeps_data"]
+__all__ = ["ArgumentPickler", "ResultPickler", "is_future", "keeps_data", "kinds"]
 
 _SPECIAL = frozenset(
     {
@@ -91,6 +91,9 @@ _WITH_SUBCLASSES = (type, property, classmethod, staticmethod, functools.partial
 
 _USUAL: Any = object.__reduce__
 
+kinds: dict[type, Callable[[Any], tuple[Any, ...]]] = {}
+"""Types of futures that a call waits for, and what each is pickled to: see payload/awaited.py."""
+
 
 def _is_special(kind: type) -> bool:
     return kind in _SPECIAL or issubclass(kind, _WITH_SUBCLASSES) or kind.__name__ in _BY_TYPE_NAME
@@ -128,7 +131,10 @@ class ArgumentPickler(pickle.Pickler):
     Attributes:
         names: Those of ``__main__`` that are in the pickle.
         visit: What was met that travels by its definition; None if nothing was.
+        waits: Whether it is a call, which may wait for futures.
     """
+
+    waits = False
 
     def __init__(self, file: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool]) -> None:
         super().__init__(file, 5, buffer_callback=keep)
@@ -149,6 +155,8 @@ class ArgumentPickler(pickle.Pickler):
             reason = is_future(obj)
             if reason:
                 raise TypeError(reason)
+        elif self.waits and kind in kinds:
+            return kinds[kind](obj)
         return NotImplemented
 
     def _special(self, obj: Any, kind: type) -> Any:
