@@ -10,7 +10,7 @@ from remote_executor.client.futures import FarmFuture
 from remote_executor.client.presence import standings, wait_for_all
 from remote_executor.client.setups import make_setup
 from remote_executor.core.roll_call import RollCall
-from remote_executor.core.scheduler import Task
+from remote_executor.core.tasks import Task
 from remote_executor.payload import setups
 from remote_executor.payload.code.names import names
 from remote_executor.payload.functions import CODE, in_one_piece

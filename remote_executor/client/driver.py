@@ -52,10 +52,11 @@ from remote_executor.client.results import open_failure, pid_of, unloadable
 from remote_executor.client.retry import Delays, try_again
 from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IN_A_CALLBACK, IOThread, check_not_in_a_step
-from remote_executor.core.known import Functions, needed_by
+from remote_executor.core.known import Functions
 from remote_executor.core.places import Places
-from remote_executor.core.scheduler import Feed, Scheduler, Server, Task, TaskState
+from remote_executor.core.scheduler import Scheduler
 from remote_executor.core.sources import to_send
+from remote_executor.core.tasks import Feed, Server, Task, TaskState, needed_by
 from remote_executor.errors import (
     CannotShip,
     ConnectionFailed,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from remote_executor.client.driver import Driver
     from remote_executor.client.maps import MapResults
-    from remote_executor.core.scheduler import Task
+    from remote_executor.core.tasks import Task
     from remote_executor.retry import Retry
     from remote_executor.wire.frames import Buffer, Frame
 

@@ -32,7 +32,7 @@ from remote_executor.client.retry import Retrying
 from remote_executor.client.setups import make_setup
 from remote_executor.client.status import FarmStatus, ServerStatus
 from remote_executor.core.roll_call import RollCall
-from remote_executor.core.scheduler import Feed, Task, TaskState
+from remote_executor.core.tasks import Feed, Task, TaskState
 from remote_executor.cores import usable_cores
 from remote_executor.errors import PayloadError
 from remote_executor.interpreter import python_command

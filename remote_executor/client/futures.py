@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from remote_executor.client.driver import Driver
     from remote_executor.client.shortcut import Shortcut
-    from remote_executor.core.scheduler import Task
+    from remote_executor.core.tasks import Task
 
 __all__ = ["FarmFuture", "SafeFuture"]
 

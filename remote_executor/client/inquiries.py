@@ -9,7 +9,7 @@ from remote_executor.net.interruptible import Event
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from remote_executor.core.scheduler import Server, Task
+    from remote_executor.core.tasks import Server, Task
 
 __all__ = ["Inquiries", "Inquiry"]
 

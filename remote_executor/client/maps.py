@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from remote_executor.client.driver import Driver
-    from remote_executor.core.scheduler import Feed, Task
+    from remote_executor.core.tasks import Feed, Task
     from remote_executor.wire.frames import Buffer, Frame
 
 __all__ = ["MapResults", "PushedResults", "open_outcome"]

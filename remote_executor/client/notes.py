@@ -21,7 +21,7 @@ from remote_executor.task_errors import ServerLost
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from remote_executor.core.scheduler import Task
+    from remote_executor.core.tasks import Task
 
 __all__ = [
     "add_note",

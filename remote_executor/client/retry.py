@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.client.notes import add_note, attempt_of, short_repr
-from remote_executor.core.scheduler import QUEUED
+from remote_executor.core.tasks import TaskState
 from remote_executor.errors import PayloadError
 from remote_executor.printable import printable
 from remote_executor.retry import Retry, RetryState
@@ -22,7 +22,8 @@ from remote_executor.task_errors import InitializerFailed, NoServerError, TaskKi
 
 if TYPE_CHECKING:
     from remote_executor.client.driver import Driver
-    from remote_executor.core.scheduler import Scheduler, Server, Task
+    from remote_executor.core.scheduler import Scheduler
+    from remote_executor.core.tasks import Server, Task
     from remote_executor.net.loop import Loop
 
 __all__ = ["Delays", "Retrying", "try_again"]
@@ -179,7 +180,7 @@ class Delays:
 
     def _due(self, now: float) -> None:
         heap = self._heap
-        while heap and (heap[0][0] <= now or heap[0][2].state is not QUEUED):
+        while heap and (heap[0][0] <= now or heap[0][2].state is not TaskState.QUEUED):
             self._scheduler.unpark(heapq.heappop(heap)[2])
         if heap:
             self._timer.at(heap[0][0])

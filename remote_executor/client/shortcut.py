@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from remote_executor.client.futures import FarmFuture
     from remote_executor.client.peer import Peer
     from remote_executor.core.known import Functions
-    from remote_executor.core.scheduler import Task
+    from remote_executor.core.tasks import Task
     from remote_executor.net.loop import Loop
 
 __all__ = ["PATIENCE", "Sent", "Shortcut"]

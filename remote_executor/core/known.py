@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
-    from remote_executor.core.scheduler import Task
     from remote_executor.wire.frames import Buffer
 
-__all__ = ["Function", "Functions", "Holdings", "needed_by"]
+__all__ = ["Function", "Functions", "Holdings"]
 
 
 class Encoded(Protocol):
@@ -129,17 +128,6 @@ class Functions:
                 self.total_bytes -= function.size
                 evicted.append(function)
         return evicted
-
-
-def needed_by(tasks: Iterable[Task]) -> set[int]:
-    """Return the numbers of the functions and shared objects that tasks need at their server."""
-    numbers: set[int] = set()
-    for task in tasks:
-        if task.function is not None:
-            numbers.add(task.function.number)
-            numbers.update(part.number for part in task.function.parts)
-        numbers.update(blob.number for blob in task.blobs)
-    return numbers
 
 
 class Holdings:

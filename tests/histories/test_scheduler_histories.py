@@ -15,7 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from remote_executor.core.scheduler import Feed, Scheduler, Task, TaskState
+from remote_executor.core.scheduler import Scheduler
+from remote_executor.core.tasks import Feed, Task, TaskState
 from tests.support.scale import tries
 
 lanes = st.sampled_from([None, "x", "y"])

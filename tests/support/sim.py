@@ -38,10 +38,11 @@ from remote_executor.core.connection import (
 from remote_executor.core.connection import (
     Connection as ClientConnection,
 )
-from remote_executor.core.known import Functions, Holdings, needed_by
+from remote_executor.core.known import Functions, Holdings
 from remote_executor.core.pool import Give, Pool, Start, Verdict
-from remote_executor.core.scheduler import Feed, Scheduler, Task, TaskState
+from remote_executor.core.scheduler import Scheduler
 from remote_executor.core.sources import Sources, to_send
+from remote_executor.core.tasks import Feed, Task, TaskState, needed_by
 from remote_executor.net.memory import Pipe
 from remote_executor.wire.auth import TokenAuth
 from remote_executor.wire.frames import make_frame
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 
     from remote_executor.core.connection import Action, Refuse
     from remote_executor.core.pool import PoolSession, PoolWorker
-    from remote_executor.core.scheduler import Server as KnownServer
+    from remote_executor.core.tasks import Server as KnownServer
     from remote_executor.wire.frames import Frame
 
 __all__ = ["Client", "Line", "Run", "Server", "Shared", "Spec", "World"]

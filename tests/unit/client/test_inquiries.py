@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from remote_executor.client.inquiries import Inquiries, Inquiry
-from remote_executor.core.scheduler import Server, Task
+from remote_executor.core.tasks import Server, Task
 
 
 def two():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from remote_executor.client.notes import MAX_REPR, add_note, note_item, note_task, short_repr
-from remote_executor.core.scheduler import Feed, Task
+from remote_executor.core.tasks import Feed, Task
 from remote_executor.task_errors import ServerLost
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from remote_executor.client.retry import MAX_LINES, Delays, Retrying
-from remote_executor.core.scheduler import Scheduler, Task, TaskState
+from remote_executor.core.scheduler import Scheduler
+from remote_executor.core.tasks import Task, TaskState
 from remote_executor.errors import PayloadError
 from remote_executor.retry import Retry
 from remote_executor.task_errors import NoServerError, TaskKilled

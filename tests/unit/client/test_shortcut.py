@@ -13,7 +13,7 @@ from remote_executor.client.futures import FarmFuture
 from remote_executor.client.shortcut import LARGEST, MOST, Shortcut
 from remote_executor.client.waits import IN_A_STEP, check_may_wait
 from remote_executor.core.known import Functions
-from remote_executor.core.scheduler import Task
+from remote_executor.core.tasks import Task
 from remote_executor.net.loop import Loop
 from remote_executor.net.streams import SocketStream
 from remote_executor.wire.frames import make_frame

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from remote_executor.core.known import Functions, Holdings, needed_by
+from remote_executor.core.known import Functions, Holdings
+from remote_executor.core.tasks import needed_by
 
 
 def encoded(body, buffers=(), key=None, parts=()):

@@ -9,11 +9,9 @@ from remote_executor.core.scheduler import (
     FIRST_PAUSE,
     LAST_PAUSE,
     MOST_BYTES,
-    Feed,
     Scheduler,
-    Task,
-    TaskState,
 )
+from remote_executor.core.tasks import Feed, Task, TaskState
 
 
 class Farm:
