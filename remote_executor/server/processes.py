@@ -17,8 +17,9 @@ import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_executor.core.service import FailedStart, StartStage, errno_words
+from remote_executor.server.exit_codes import NOT_PREPARED
 from remote_executor.server.workers import WorkerProcess
-from remote_executor.server.zygote import NOT_PREPARED, kill_with_descendants
+from remote_executor.server.zygote import kill_with_descendants
 
 if TYPE_CHECKING:
     from remote_executor.core.pool import PoolWorker

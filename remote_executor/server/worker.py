@@ -57,12 +57,12 @@ from remote_executor.payload.mains import prepare_main
 from remote_executor.payload.own_imports import load_own, use_own_path
 from remote_executor.payload.pickles import dump_result, load
 from remote_executor.payload.pythons import abroad
+from remote_executor.server.exit_codes import NOT_PREPARED
 from remote_executor.server.imports import OnImport
 from remote_executor.server.kill_signal import KillSignal, TaskKilled
 from remote_executor.server.managers import share_key
 from remote_executor.server.token_pipe import ALONG, MARK
 from remote_executor.server.vigil import Vigil
-from remote_executor.server.zygote import NOT_PREPARED
 from remote_executor.wire import messages
 from remote_executor.wire.frames import (
     HEADER,

@@ -31,22 +31,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from remote_executor import garbage
 from remote_executor.cores import thread_limits, usable_cores
+from remote_executor.server.exit_codes import NOT_PREPARED
 from remote_executor.server.kill_signal import KILL_SIGNAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
-    "NOT_PREPARED",
     "Zygote",
     "await_zygote",
     "fork_zygote",
     "kill_with_descendants",
     "start_zygote",
 ]
-
-NOT_PREPARED = 71
-"""The exit code of a worker that ended before the user's initializer was called: EX_OSERR."""
 
 FDS_PER_WORKER = 5
 IDLE_SECONDS = 0.05

@@ -9,9 +9,9 @@ import pytest
 
 from remote_executor.core.service import StartStage
 from remote_executor.server import processes as module
+from remote_executor.server.exit_codes import NOT_PREPARED
 from remote_executor.server.outputs import Outputs, Throttle
 from remote_executor.server.processes import Processes, failed_start
-from remote_executor.server.zygote import NOT_PREPARED
 
 
 class Events:
