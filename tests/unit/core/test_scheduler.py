@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from remote_executor.core.scheduler import (
-    BATCH_BYTES,
-    FIRST_PAUSE,
-    LAST_PAUSE,
-    MOST_BYTES,
-    Scheduler,
-)
-from remote_executor.core.tasks import Feed, Task, TaskState
+from remote_executor.core.scheduler import LAST_PAUSE, Scheduler
+from remote_executor.core.tasks import BATCH_BYTES, FIRST_PAUSE, MOST_BYTES, Feed, Task, TaskState
 
 
 class Farm:
