@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from remote_executor.core.known import Functions, Holdings
-from remote_executor.core.tasks import needed_by
 
 
 def encoded(body, buffers=(), key=None, parts=()):
@@ -180,15 +179,3 @@ def test_what_is_larger_than_all_the_room_goes_into_an_empty_one():
 
     assert holdings.make_room(1, ()) == [1]
     assert not holdings.crowded(1)
-
-
-def test_tasks_need_their_functions_and_what_these_and_they_refer_to():
-    plain = SimpleNamespace(number=1, parts=())
-    large = SimpleNamespace(number=2, parts=(SimpleNamespace(number=3),))
-    tasks = [
-        SimpleNamespace(function=plain, blobs=()),
-        SimpleNamespace(function=large, blobs=(SimpleNamespace(number=7),)),
-        SimpleNamespace(function=None, blobs=(SimpleNamespace(number=8),)),
-    ]
-
-    assert needed_by(tasks) == {1, 2, 3, 7, 8}

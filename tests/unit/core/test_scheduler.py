@@ -1007,17 +1007,6 @@ def test_a_batch_that_was_lost_before_it_was_packed_is_as_large_as_it_proves():
     assert farm.b.bytes == 77
 
 
-def test_the_time_of_an_item_is_trusted_from_the_larger_batch():
-    feed = Feed(None, None, None)
-    feed.measured(1000, 0.1)
-    assert feed.seconds == pytest.approx(1e-4)
-
-    feed.measured(1, 0.01)  # one item costs more alone
-    assert feed.seconds == pytest.approx(1.09e-3)
-    feed.measured(250, 0.25)
-    assert feed.seconds == pytest.approx(1.045e-3)
-
-
 def test_a_feed_that_gets_more_items_is_cut_again():
     farm = Farm(a=1)
     feed = farm.feed(1)
