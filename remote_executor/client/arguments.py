@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from remote_executor.client.driver import Driver
-    from remote_executor.core.scheduler import Task
+    from remote_executor.core.tasks import Task
 
 __all__ = ["Arguments", "forget_met", "in_the_call", "met", "take_met"]
 
