@@ -89,6 +89,7 @@ __all__ = [
     "end_server",
     "parse_address",
     "ping",
+    "register_joblib_backend",
     "server_status",
     "server_worker_index",
     "start_local_servers",
@@ -127,6 +128,7 @@ _WHERE = {
     "server_worker_index": "server.worker",
     "worker_index": "server.worker",
     "Pool": "adapters.pool",
+    "register_joblib_backend": "adapters.joblib_backend",
     "SSHHost": "launch.hosts",
     "deftask": "payload.finder",
     "deftask_source": "payload.source",
@@ -191,6 +193,7 @@ def __dir__() -> "list[str]":
 
 
 if TYPE_CHECKING:
+    from remote_executor.adapters.joblib_backend import register_joblib_backend
     from remote_executor.adapters.pool import Pool
     from remote_executor.client.admin import end_server, ping, server_status
     from remote_executor.client.executor import FarmExecutor, FarmView

@@ -55,6 +55,7 @@ REQUIRED = {"cloudpickle": "remote_executor.payload", "tblib": "remote_executor.
 UPWARDS = {
     ("remote_executor.client.executor", "remote_executor.launch.hosts"),
     ("remote_executor.client.executor", "remote_executor.launch.ssh"),
+    ("remote_executor.client.executor", "remote_executor.adapters.joblib_backend"),
 }
 CLIENT_ONLY = "remote_executor.task_errors"
 HEAVY = {

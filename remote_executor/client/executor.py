@@ -731,6 +731,31 @@ class _Face(Executor):
 
     # ------------------------------------------------------------ for parallel
 
+    def as_joblib(self, **config: Any) -> contextlib.AbstractContextManager[Any]:
+        """
+        Return a block in which joblib, and with it scikit-learn, runs on this farm.
+
+        ::
+
+            with executor.as_joblib():
+                GridSearchCV(model, parameters).fit(X, y)
+
+        Needs joblib 1.3 or later, here and at the servers. Where nothing says ``n_jobs``, all
+        workers are used. See also ``register_joblib_backend``.
+
+        Args:
+            config: More for ``joblib.parallel_config``: ``n_jobs``, ``inner_max_num_threads``,
+                ``verbose``.
+
+        Raises:
+            ImportError: If joblib is not installed, or is older.
+        """
+        # Upwards for once, and late, as in spawn_over_ssh().
+        from remote_executor.adapters.joblib_backend import as_joblib
+
+        found = as_joblib(cast("FarmExecutor | FarmView", self), config)
+        return cast("contextlib.AbstractContextManager[Any]", found)
+
     def as_kernel(self) -> AsKernel[Executor]:
         """
         Return a block in which this is the current kernel of ``remote_executor.parallel``.
