@@ -25,6 +25,7 @@ Every error that the library raises, in one tree.
     ├── TaskTimeout                   also a concurrent.futures.TimeoutError
     ├── RemoteModuleNotFound          also a ModuleNotFoundError: a server lacks what we have
     ├── RemoteError                   stands in for an exception that could not be rebuilt here
+    ├── NestingError                  also a RuntimeError: tasks of tasks are nested too deep
     ├── NoKernelError                 also a RuntimeError: there is no current kernel
     ├── UnsupportedError              also a TypeError: the kernel's executor cannot do that
     ├── CycleError                    also a RuntimeError: it waits for itself

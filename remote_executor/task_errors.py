@@ -19,6 +19,7 @@ from .printable import printable, printable_lines
 __all__ = [
     "CycleError",
     "InitializerFailed",
+    "NestingError",
     "NoKernelError",
     "NoServerError",
     "PtreeError",
@@ -111,6 +112,22 @@ class InitializerFailed(FarmError, BrokenProcessPool):
 
     def __str__(self) -> str:
         return f"the initializer failed on {printable(self.host)}: {self.reason}"
+
+
+class NestingError(FarmError, RuntimeError):
+    """
+    A task cannot have, or wait for, more tasks of its own: so many are nested already.
+
+    Attributes:
+        reason: Which limit it has met, and what to do.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class ServerLost(FarmError, BrokenExecutor):

@@ -43,6 +43,7 @@ from remote_executor.client.foreign import (
 )
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.inquiries import Inquiries, Inquiry
+from remote_executor.client.nested import Child, Nested
 from remote_executor.client.notes import note_task
 from remote_executor.client.outcomes import Outcomes
 from remote_executor.client.peer import Embedded, Peer, PeerState, Way
@@ -233,6 +234,7 @@ class Driver:
         self._answers: dict[int, Event] = {}
         self._places: Places[Peer] = Places()
         self._inquiries = Inquiries()
+        self.nested = Nested(self)
         self._silent: set[Server] = set()
         """Servers that owe an answer to a cancel(): the next one does not wait for them."""
         self.ending = False
@@ -1074,6 +1076,7 @@ class Driver:
         for inquiry in self._inquiries.give_up(self._peers[peer]):
             self.deliver(inquiry.answered.set)
         self.scheduler.server_lost(self._peers[peer])
+        self.nested.lost(self._peers[peer])
         self._fail_lost()
         if not self.scheduler.slots():
             self._expect_servers(self.loop.now)
@@ -1126,6 +1129,8 @@ class Driver:
             if peer.link is not None and peer.link.round_trip:
                 server.round_trip = peer.link.round_trip
             tasks = self.scheduler.done(server, [frame.id for frame in finished], micros * 1e-6)
+            if self.nested.parents:
+                self.nested.over(frame.id for frame in finished)
             peer.done += len(finished) - failed
             if failed:
                 self.outcomes.failed(self._peers, peer, failed)
@@ -1139,6 +1144,8 @@ class Driver:
                 unloaded = frame.flags & UNLOADED and frame.kind != RESULT
                 if unloaded and (peer.foreign or peer.libraries):
                     self.deliver(self._not_loaded, peer, task, frame)
+                elif type(task.sink) is Child:
+                    self.nested.finished(task, frame, peer.note)
                 elif feed is None:
                     single.append((task, frame))
                 else:
@@ -1161,7 +1168,7 @@ class Driver:
             named = of_other_libraries(error, bodies, servers, "it cannot be unpickled there")
             if named is not None:
                 named.__cause__ = error
-        if task.feed is not None:
+        if task.feed is not None or type(task.sink) is Child:
             task.sink.arrived(task, frame, named, peer.note)
         elif named is not None:
             self._deliver_error(task, named, pid_of(frame), peer.note)
@@ -1180,6 +1187,8 @@ class Driver:
         for task in self.scheduler.begun(server, ids):
             if task.feed is None and isinstance(task.sink, FarmFuture):
                 self.deliver(task.sink.set_begun)
+            elif type(task.sink) is Child:
+                self.nested.begun(task)
 
     def _on_taken_back(self, peer: Peer, server: Server, frame: Frame) -> None:
         self._silent.discard(server)
@@ -1188,6 +1197,7 @@ class Driver:
         )
         for task in cancelled:
             self._deliver_cancel(task)
+        self.nested.answered(frame.id, cancelled)
         event = self._answers.pop(frame.id, None)
         if event is not None:
             self.deliver(event.set)
@@ -1198,6 +1208,8 @@ class Driver:
         task = self.scheduler.ended(server, frame.id)
         if task is None:
             return
+        if self.nested.parents:
+            self.nested.ended(frame.id)
         host, pid = printable(fields.get("host", "")), fields.get("pid") or 0
         name = task.name or "task"
         reason = fields["reason"]
@@ -1299,9 +1311,13 @@ class Driver:
         peer.lent.clear()
         self._silent.discard(server)
         self.scheduler.server_left_out(server)
+        self.nested.lost(server)
         self._fail_lost()
         if not self.scheduler.slots():
             self._expect_servers(self.loop.now)
+
+    def _on_spawn(self, peer: Peer, server: Server, frame: Frame) -> None:
+        self.nested.heard(peer, server, frame)
 
     def _on_want(self, peer: Peer, server: Server, frame: Frame) -> None:
         session = peer.session
@@ -1359,7 +1375,7 @@ class Driver:
     def _deliver_error(
         self, task: Task, error: BaseException, pid: int | None = None, place: str = ""
     ) -> None:
-        if task.feed is not None:
+        if task.feed is not None or type(task.sink) is Child:
             self.deliver(task.sink.failed, task, error, pid, place)
         else:
             self.deliver(_fail, task, error, pid, place)
@@ -1592,8 +1608,14 @@ class Driver:
         self.ask(lambda: self._drive(time.monotonic()), None)
 
     def _kill(self, tasks: list[Task], grace: float | None = None) -> int:
-        told = 0
         self._drive(time.monotonic())
+        told = self.stop_tasks(tasks, grace)
+        self._drive(time.monotonic())
+        return told
+
+    def stop_tasks(self, tasks: list[Task], grace: float | None = None) -> int:
+        """Stop tasks that are in the scheduler's hands; return how many were told."""
+        told = 0
         for task in tasks:
             if self.scheduler.drop(task):
                 told += 1
@@ -1602,7 +1624,6 @@ class Driver:
                 told += 1
                 aux = aux_of_grace(_grace_of(task, grace))
                 task.server.key.session.send(make_frame(Kind.KILL, task.id, aux=aux))
-        self._drive(time.monotonic())
         return told
 
     def terminate(self) -> None:
@@ -1677,7 +1698,7 @@ class Driver:
             return False
         scheduler = self.scheduler
         waits = scheduler.unsettled or self.inbox or self._to_pack or self._broadcasts
-        return not waits
+        return not waits and not self.nested.making
 
     def _finish(self) -> None:
         """The I/O thread's last act: close everything, leave nobody waiting."""
@@ -1685,6 +1706,7 @@ class Driver:
             self.closed = True
             error = self.broken or RuntimeError(AFTER_SHUTDOWN)
             self._fail_all(error)
+            self.nested.refuse_all()
             for peer in self._peers:
                 peer.close()
                 peer.lent.clear()
@@ -1813,6 +1835,7 @@ class Driver:
             self._peers = {each: at for each, at in self._peers.items() if each is not peer}
             if server.up:
                 self.scheduler.server_lost(server)
+                self.nested.lost(server)
             self.scheduler.server_removed(server)
             self._places.free(peer)
             peer.close()
@@ -1837,6 +1860,7 @@ _HANDLERS: dict[int, Callable[[Driver, Peer, Server, Frame], None]] = {
     Kind.LOG: Driver._on_log,
     Kind.BROKEN: Driver._on_broken,
     Kind.WANT: Driver._on_want,
+    Kind.SPAWN: Driver._on_spawn,
 }
 
 

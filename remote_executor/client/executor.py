@@ -878,10 +878,13 @@ class FarmExecutor(_Face):
             for none, or a list of names, each with all that is in it.
         blob_cache: Bytes of functions and shared objects that each server may keep for this
             executor, beyond what unsettled tasks need. What it had to forget is sent again.
+        nested: What ``remote_executor.parallel`` does inside of tasks. "serial": its tasks run then
+            and there, in the worker of the task that makes them. "parallel": they run on this farm,
+            as those of :func:`remote_executor.current_executor`.
 
     Raises:
-        ValueError: If a number is out of range, an address cannot be meant, or ``auth`` or ``tls``
-            cannot be used.
+        ValueError: If a number is out of range, an address cannot be meant, ``nested`` is another
+            word, or ``auth`` or ``tls`` cannot be used.
         TypeError: If the initializer is not callable.
         LaunchFailed: If no Python is known that the embedded server could be started with, as in a
             frozen program: see ``multiprocessing.set_executable``.
@@ -907,7 +910,10 @@ class FarmExecutor(_Face):
         preload: Iterable[str] = (),
         modules: Iterable[str] = "auto",
         blob_cache: int = BLOB_CACHE,
+        nested: str = "serial",
     ) -> None:
+        if nested not in ("parallel", "serial"):
+            raise ValueError(f'nested must be "parallel" or "serial", not {nested!r}')
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -950,6 +956,7 @@ class FarmExecutor(_Face):
                 "python": list(sys.version_info[:3]),
                 "versions": {},
                 "modules": bool(served),
+                "nested": nested == "parallel",
                 "argv": list(map(str, sys.argv)),
                 "file": file_of_main(),
                 "host": socket.gethostname(),

@@ -30,6 +30,7 @@ __all__ = [
     "note_item",
     "note_task",
     "note_unsent",
+    "note_words",
     "short_repr",
 ]
 
@@ -148,6 +149,18 @@ def note_task(error: BaseException, task: Task, pid: int | None, place: str) -> 
             return note_item(error, task, 0, pid, place)
         what = f"one of items {task.first} to {task.first + task.count - 1} of {_name(task)}"
     return add_note(error, f"{what}, {_how(task, error, pid, place)}")
+
+
+def note_words(task: Task, pid: int | None, place: str) -> str:
+    """
+    Return the note for a single task that has failed, for who adds it elsewhere.
+
+    Args:
+        task: The task.
+        pid: The process id of its worker, if that is known.
+        place: Where it ran.
+    """
+    return f"task {_name(task)}, {_how(task, Exception(), pid, place)}"
 
 
 def note_item(

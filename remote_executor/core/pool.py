@@ -7,9 +7,9 @@ Which worker runs which task: the decisions of one server.
               ^                 |                                  |
               +---- taken back -+                                  +--> died, if its worker did
 
-    worker  STARTING --> IDLE <--> BUSY
-                |          |         |
-                +----------+---------+--> STOPPING --> GONE
+    worker  STARTING --> IDLE <--> BUSY --> WAITING --> RESUMING --> BUSY
+                |          |         |         |            |
+                +----------+---------+---------+------------+--> STOPPING --> GONE
 
 A worker is given tasks ahead of time, but may begin one only after it has read the task's *token*
 from a pipe. The pool takes tokens back by reading the same pipe. So a token is either with the
@@ -17,7 +17,8 @@ pool or with the worker, never with both, and work can be moved, killed or cance
 the worker and without a task running twice.
 
 A worker that starts or has tasks holds a *slot*; idle ones hold none. A free slot goes to the
-session that has work and holds the fewest.
+session that has work and holds the fewest. A worker whose task waits for tasks of its own has lent
+its slot, and gets one back before anybody begins something new: see :mod:`core.lending`.
 
 The pool knows ids only. Frames, pipes and processes belong to the supervisor, which tells what
 happened by the methods of :class:`Pool`, then asks :meth:`Pool.assign` once what to do.
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ __all__ = [
     "Pool",
     "PoolSession",
     "PoolWorker",
+    "Resume",
     "Start",
     "Stop",
     "Tokens",
@@ -74,6 +77,10 @@ class WorkerState(enum.Enum):
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
+    WAITING = "waiting"
+    """Its task waits for tasks of its own."""
+    RESUMING = "resuming"
+    """Its task has what it waited for, and wants to go on."""
     STOPPING = "stopping"
     GONE = "gone"
 
@@ -83,18 +90,25 @@ class WorkerState(enum.Enum):
 STARTING = WorkerState.STARTING
 IDLE = WorkerState.IDLE
 BUSY = WorkerState.BUSY
+WAITING = WorkerState.WAITING
+RESUMING = WorkerState.RESUMING
 STOPPING = WorkerState.STOPPING
 GONE = WorkerState.GONE
 
 MOVES = {
     STARTING: (IDLE, STOPPING, GONE),
     IDLE: (BUSY, STOPPING, GONE),
-    BUSY: (IDLE, STOPPING, GONE),
+    BUSY: (IDLE, WAITING, STOPPING, GONE),
+    WAITING: (RESUMING, IDLE, STOPPING, GONE),
+    RESUMING: (BUSY, WAITING, IDLE, STOPPING, GONE),
     STOPPING: (GONE,),
     GONE: (),
 }
 HOLDING = (STARTING, BUSY)
 """A worker in one of these states holds a slot."""
+LENDING = (WAITING, RESUMING)
+"""A worker in one of these states has begun a task and holds no slot."""
+RUNNING = (BUSY, *LENDING)
 
 
 class Verdict(enum.Enum):
@@ -156,7 +170,7 @@ class PoolSession:
 
     Attributes:
         name: What to call it.
-        limit: The most workers it may have.
+        limit: The most workers it may have, beside those that have lent their slot.
         tasks_per_worker: After so many tasks a worker is replaced; None means never.
         workers: Those that are not stopping, by index.
         seconds: Running average of the time a task takes; None before the first has finished.
@@ -180,6 +194,7 @@ class PoolSession:
         "tasks",
         "tasks_per_worker",
         "turn",
+        "waiting",
         "workers",
     )
 
@@ -201,6 +216,7 @@ class PoolSession:
         self.workers: dict[int, PoolWorker] = {}
         self.idle: dict[PoolWorker, None] = {}
         self.busy: dict[PoolWorker, None] = {}
+        self.waiting: dict[PoolWorker, None] = {}
         self.stopping: dict[PoolWorker, None] = {}
         self.starting = 0
         self.holding = 0
@@ -255,6 +271,18 @@ class Start:
         return f"<Start {self.worker!r}>"
 
 
+class Resume:
+    """Let this worker go on with its task: it has a slot again."""
+
+    __slots__ = ("worker",)
+
+    def __init__(self, worker: PoolWorker) -> None:
+        self.worker = worker
+
+    def __repr__(self) -> str:
+        return f"<Resume {self.worker!r}>"
+
+
 class Stop:
     """Let this worker end: it has done its share. Tell :meth:`Pool.gone` when it has."""
 
@@ -267,7 +295,7 @@ class Stop:
         return f"<Stop {self.worker!r}>"
 
 
-Action = Give | Start | Stop
+Action = Give | Start | Stop | Resume
 
 
 class Tokens(Protocol):
@@ -310,6 +338,8 @@ class Pool:
         # Sessions that are to start no worker before a time, since the last ones failed.
         self._paused: dict[PoolSession, float] = {}
         self._turns = 0
+        # Workers that want their slot back, in the order in which they have asked.
+        self._resuming: dict[PoolWorker, None] = {}
 
     def __repr__(self) -> str:
         return f"<Pool {self.holding}/{self.slots} slots held, {len(self.sessions)} sessions>"
@@ -423,6 +453,8 @@ class Pool:
         """
         if self._waiting or self._dirty or self.holding >= self.slots or not session.idle:
             return None
+        if session.holding >= session.limit:
+            return None  # some of its workers have lent their slots, and there are others instead
         worker = next(reversed(session.idle))
         self._move(worker, BUSY)
         worker.since = now
@@ -558,7 +590,7 @@ class Pool:
             if worker is None:
                 if id in next_ones:
                     found.append(id)
-            elif worker.state is BUSY and next(iter(worker.assigned)) == id:
+            elif worker.state in RUNNING and next(iter(worker.assigned)) == id:
                 found.append(id)
         return found
 
@@ -619,7 +651,7 @@ class Pool:
             session.seconds += (mean - session.seconds) * min(0.5, 0.1 * count)
         worker.since = now
         self._dirty[session] = None
-        if not assigned and worker.state is BUSY:
+        if not assigned and worker.state in RUNNING:
             self._dry[worker] = None
         return strange
 
@@ -651,6 +683,26 @@ class Pool:
         self._move(worker, GONE)
         return died
 
+    def wait(self, worker: PoolWorker) -> None:
+        """
+        Take note that a worker's task waits for tasks of its own: its slot is free meanwhile.
+
+        What it was given ahead is queued again. Another worker may be started in its place.
+        """
+        if worker.state is BUSY:
+            unread = self._tokens.reclaim(worker)
+            self._requeue(worker, unread)
+            if worker.left is not None:
+                worker.left += len(unread)
+            self._move(worker, WAITING)
+        elif worker.state is RESUMING:
+            self._move(worker, WAITING)
+
+    def resume(self, worker: PoolWorker) -> None:
+        """Take note that such a task wants to go on: :meth:`assign` will say when it may."""
+        if worker.state is WAITING:
+            self._move(worker, RESUMING)
+
     def pause(self, session: PoolSession, until: float) -> None:
         """Start no worker for a session before ``until`` (monotonic seconds): those fail now."""
         if session.open:
@@ -667,7 +719,7 @@ class Pool:
         found = []
         due = False
         for session in self.sessions:
-            for worker in session.busy:
+            for worker in chain(session.busy, session.waiting):
                 head = next(iter(worker.assigned), -1)
                 if head != worker.head:
                     worker.head = head
@@ -750,6 +802,8 @@ class Pool:
         gives: dict[PoolWorker, list[int]] = {}
         if self._dry:
             self._release(actions)
+        if self._resuming:
+            self._resume(actions)
         if self._waiting:
             self._grant(gives, actions, now)
         sessions = list(self._dirty)
@@ -770,13 +824,25 @@ class Pool:
     def _release(self, actions: list[Action]) -> None:
         """Take the slots of workers that have run dry; they compete for them like all others."""
         for worker in self._dry:
-            if worker.state is BUSY and not worker.assigned:
-                if worker.left == 0:
+            if worker.state in RUNNING and not worker.assigned:
+                if worker.left == 0 or self._is_surplus(worker):
                     self._move(worker, STOPPING)
                     actions.append(Stop(worker))
                 else:
                     self._move(worker, IDLE)
         self._dry.clear()
+
+    def _resume(self, actions: list[Action]) -> None:
+        """Give those a slot whose tasks want to go on, in the order in which they have asked."""
+        for worker in list(self._resuming):
+            if self.holding < self.slots and worker.session.holding < worker.session.limit:
+                self._move(worker, BUSY)
+                actions.append(Resume(worker))
+
+    def _is_surplus(self, worker: PoolWorker) -> bool:
+        """Whether a worker took the place of one that waited, and there are enough of such."""
+        session = worker.session
+        return worker.index >= session.limit and len(session.idle) >= 2 * session.limit
 
     def _end_pauses(self, now: float) -> None:
         """Let sessions start workers again whose time has come."""
@@ -819,11 +885,13 @@ class Pool:
 
     def _usable(self, session: PoolSession) -> bool:
         """Whether the session, which has queued tasks, could use a free slot."""
+        if session.holding >= session.limit:
+            return False
         queued = session.queued
         if queued and session.idle:
             return True
         paused = session in self._paused
-        if queued > session.starting and len(session.workers) < session.limit and not paused:
+        if queued > session.starting and _has_room(session) and not paused:
             return True
         for index in session.pinned:
             worker = session.workers.get(index)
@@ -974,7 +1042,8 @@ class Pool:
         now: float,
     ) -> None:
         """Move work that waits behind other work to workers that have none."""
-        while self.holding < self.slots and not session.queued:
+        limit = session.limit
+        while self.holding < self.slots and session.holding < limit and not session.queued:
             late = [worker for worker in session.busy if len(worker.assigned) > 1]
             if not late:
                 return
@@ -992,7 +1061,7 @@ class Pool:
                 thief.since = now
                 self._hand(session, thief, stolen, gives)
                 continue
-            if len(session.workers) >= session.limit or session.starting >= len(late):
+            if not _has_room(session) or session.starting >= len(late):
                 return
             if session in self._paused:
                 return  # the end of the pause makes it dirty again
@@ -1002,7 +1071,7 @@ class Pool:
             self._start(session, self._free_index(session), actions, now)
 
     def _free_index(self, session: PoolSession) -> int:
-        return next(index for index in range(session.limit) if index not in session.workers)
+        return next(index for index in count() if index not in session.workers)
 
     def _lag(self, worker: PoolWorker, now: float) -> float:
         """Return how many seconds the last of a worker's tasks has waited or will wait."""
@@ -1039,6 +1108,9 @@ class Pool:
             del session.idle[worker]
         elif before is BUSY:
             del session.busy[worker]
+        elif before in LENDING:
+            del session.waiting[worker]
+            self._resuming.pop(worker, None)
         else:
             del session.stopping[worker]
         if before in HOLDING and state not in HOLDING:
@@ -1052,6 +1124,10 @@ class Pool:
             session.idle[worker] = None
         elif state is BUSY:
             session.busy[worker] = None
+        elif state in LENDING:
+            session.waiting[worker] = None
+            if state is RESUMING:
+                self._resuming[worker] = None
         else:
             if before is not STOPPING:
                 del session.workers[worker.index]
@@ -1065,6 +1141,8 @@ class Pool:
         if self._waiting or self._lagging:
             self._dirty.update(self._waiting)
             self._dirty.update(self._lagging)
+        for worker in self._resuming:
+            self._dirty[worker.session] = None
 
     def _unqueue(self, session: PoolSession, id: int) -> None:
         del session.tasks[id]
@@ -1148,8 +1226,8 @@ class Pool:
             assert session.starting == sum(w.state is STARTING for w in workers)
             assert set(session.idle) == {w for w in workers if w.state is IDLE}
             assert set(session.busy) == {w for w in workers if w.state is BUSY}
-            assert len(session.workers) <= session.limit
-            assert all(0 <= index < session.limit for index in session.workers)
+            assert set(session.waiting) == {w for w in workers if w.state in LENDING}
+            assert session.holding <= session.limit
             holding += session.holding
             given = {id: w for w in workers for id in w.assigned}
             queued = [id for id in session.queue if id in session.tasks]
@@ -1166,8 +1244,17 @@ class Pool:
                     assert not worker.assigned
                 if worker.state is BUSY:
                     assert worker.assigned or worker in self._dry
+                if worker.state in LENDING:
+                    assert len(worker.assigned) == 1 or worker in self._dry
         assert holding == self.holding <= self.slots
+        resuming = [w for s in self.sessions for w in s.waiting if w.state is RESUMING]
+        assert set(resuming) == set(self._resuming)
 
 
 def _backlog(worker: PoolWorker) -> int:
     return len(worker.assigned)
+
+
+def _has_room(session: PoolSession) -> bool:
+    """Whether a session may have one more worker; those that have lent their slot do not count."""
+    return len(session.workers) - len(session.waiting) < session.limit

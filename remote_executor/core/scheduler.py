@@ -193,6 +193,7 @@ class Scheduler:
         lost = list(server.inflight.values())
         server.inflight.clear()
         server.begun = 0
+        server.lent = 0
         server.bytes = 0
         server.seconds = None
         server.ask_after = 0.0
@@ -234,8 +235,8 @@ class Scheduler:
     def _count_idle(self) -> None:
         idle = 0
         for server in self._live:
-            if len(server.inflight) < server.slots and not server.draining:
-                idle += server.slots - len(server.inflight)
+            if server.held() < server.slots and not server.draining:
+                idle += server.slots - server.held()
         self.idle_slots = idle
 
     def _out(self, server: Server, id: int) -> Task | None:
@@ -283,9 +284,9 @@ class Scheduler:
         """Fill idle slots one by one, then send ahead in proportion to room."""
         taken: dict[Server, list[Task]] = {}
         free = {
-            server: server.slots - len(server.inflight)
+            server: server.slots - server.held()
             for server in self._live
-            if server.room() and len(server.inflight) < server.slots
+            if server.room() and server.held() < server.slots
         }
         while free and self.queue.count:
             server = max(free, key=free.__getitem__)
@@ -337,7 +338,7 @@ class Scheduler:
             server.bytes += task.size
             taken.append(task)
             room -= 1
-            if server.bytes >= MOST_BYTES and len(inflight) >= server.slots:
+            if server.bytes >= MOST_BYTES and server.held() >= server.slots:
                 break
         for task in reversed(others):
             if task.feed is not None:
@@ -433,6 +434,11 @@ class Scheduler:
         if task is not None:
             self._settle(task)
         return task
+
+    def lend(self, server: Server, lent: int) -> None:
+        """So many more tasks of a server wait for tasks of their own; fewer if it is negative."""
+        server.lent += lent
+        self._count_idle()
 
     def begun(self, server: Server, ids: Iterable[int]) -> list[Task]:
         """Attempts have begun on workers; return the tasks for which that is news."""
@@ -571,7 +577,7 @@ class Scheduler:
         """Ask busy servers for work that waits there: others idle and nothing waits here."""
         idle = self.idle_slots
         for server in self._live:
-            waiting = len(server.inflight) - server.slots
+            waiting = server.held() - server.slots
             if waiting <= 0 or server.asked is not None:
                 continue
             if now < server.ask_after:
@@ -579,7 +585,7 @@ class Scheduler:
                     self._look_at = server.ask_after
                 continue
             # Slots whose tasks have run for a while may be held much longer, whatever was measured.
-            passing = server.slots - server.begun
+            passing = server.slots - server.begun + server.lent
             seconds = HORIZON if server.seconds is None else server.seconds
             if passing > 0 and waiting * seconds / passing < ANSWER_SECONDS + 2 * server.round_trip:
                 continue
@@ -608,6 +614,7 @@ class Scheduler:
                 assert task.server is server
                 assert task.state in (SENT, BEGUN)
             assert not (server.inflight and not server.up)
+            assert 0 <= server.lent <= len(server.inflight)
             inflight.update(server.inflight)
         assert inflight == self.tasks
         feeds = [e for e in self.queue if isinstance(e, Feed) and not e.closed]

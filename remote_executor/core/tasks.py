@@ -281,6 +281,7 @@ class Server:
         "draining",
         "inflight",
         "key",
+        "lent",
         "name",
         "pause",
         "round_trip",
@@ -299,6 +300,8 @@ class Server:
         self.begun = 0
         """Those of them that are known to have begun: they have run for a while."""
         self.bytes = 0
+        self.lent = 0
+        """Those that have begun and wait for tasks of their own: their slots are free."""
         self.seconds: float | None = None
         """Measured seconds a task takes on a worker."""
         self.round_trip = 0.0
@@ -323,11 +326,15 @@ class Server:
             each = 1 + max(1, min(int(ahead), 2000))
         self.depth = self.slots * each
 
+    def held(self) -> int:
+        """Return how many tasks hold a slot there, or wait for one."""
+        return len(self.inflight) - self.lent
+
     def room(self) -> int:
         """Return how many more tasks may be sent now."""
         if not self.up or self.draining:
             return 0
-        held = len(self.inflight)
+        held = self.held()
         if held >= self.slots and self.bytes >= MOST_BYTES:
             return 0
         return max(0, self.depth - held)

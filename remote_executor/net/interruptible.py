@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
     from types import GeneratorType
 
-__all__ = ["Event", "Gates", "Turns", "at_once", "slices", "start_thread", "take"]
+__all__ = ["Event", "Gates", "Turns", "around", "at_once", "slices", "start_thread", "take"]
 
 T = TypeVar("T")
 
@@ -116,12 +116,17 @@ def take(source: SimpleQueue[T], until: float | None) -> T | None:
         return source.get(False)
     except Empty:
         pass
-    for seconds in slices(until):
-        try:
-            return source.get(True, seconds)
-        except Empty:
-            continue
-    return None
+
+    def wait(until: float | None) -> T | None:
+        for seconds in slices(until):
+            try:
+                return source.get(True, seconds)
+            except Empty:
+                continue
+        return None
+
+    found: T | None = wait(until) if around.lend is None else around.lend(wait, until)
+    return found
 
 
 class Gates:
@@ -146,6 +151,12 @@ class Gates:
         Returns:
             Whether it holds.
         """
+        if around.lend is not None and not ready():
+            return bool(around.lend(partial(self.wait_here, ready), until))
+        return self.wait_here(ready, until)
+
+    def wait_here(self, ready: Callable[[], object], until: float | None = None) -> bool:
+        """As :meth:`wait`, and keep the slot meanwhile if this is a task."""
         while not ready():
             gate = allocate_lock()
             gate.acquire()
@@ -224,6 +235,24 @@ class Event:
         """
         until = None if timeout is None else time.monotonic() + timeout
         return self._gates.wait(self.is_set, until)
+
+
+class Around:
+    """
+    What is done around the waits of this process.
+
+    Attributes:
+        lend: Calls a wait, which it is given with the time at which to give up, and lends the slot
+            of the task that waits; None but in a worker whose task has made tasks.
+    """
+
+    __slots__ = ("lend",)
+
+    def __init__(self) -> None:
+        self.lend: Callable[[Callable[[float | None], Any], float | None], Any] | None = None
+
+
+around = Around()
 
 
 _Turn = tuple["GeneratorType[None, None, Any]", int]

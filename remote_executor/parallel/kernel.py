@@ -23,6 +23,7 @@ from remote_executor.client.current import (
     take_back,
 )
 from remote_executor.client.executor import FarmExecutor
+from remote_executor.net.in_task import here
 from remote_executor.options import Options
 from remote_executor.parallel.calls import Call
 from remote_executor.parallel.engines import runs_here, worker_count
@@ -277,7 +278,18 @@ def _is_serial(executor: Executor) -> bool:
 
 
 SERIAL = Kernel(SerialExecutor(), "serial")
-"""The kernel inside a task."""
+"""The kernel inside a task, where its executor cannot run tasks of tasks or is not to."""
+
+_inside: list[Kernel] = []
+
+
+def _nested() -> Kernel:
+    """Return the kernel inside a task of a farm: its tasks run on the farm of the task's client."""
+    if not _inside:
+        from remote_executor.client.nested_executor import NestedExecutor
+
+        _inside.append(Kernel(NestedExecutor(lasts=True), "nested"))
+    return _inside[0]
 
 
 # ------------------------------------------------------------------ the current kernel
@@ -307,7 +319,8 @@ def make_kernel(
         what: How many workers to have on this machine, addresses of servers, or an executor;
             None for a worker for each core.
         name: For people.
-        options: More arguments for ``FarmExecutor``, such as ``initializer``.
+        options: More arguments for ``FarmExecutor``, such as ``initializer``, or
+            ``nested="parallel"`` to have cognates inside of tasks spread over the farm, too.
 
     Returns:
         The kernel.
@@ -379,7 +392,9 @@ def check_kernel() -> Kernel:
             p.check_kernel() is kernel  # True
 
     Inside a task it is a serial one, unless the task made its own: what is submitted runs at once
-    in that worker. So nested use is safe, and waits for nobody.
+    in that worker. So nested use is safe, and waits for nobody. On a farm with
+    ``nested="parallel"`` what a task submits runs on the farm, and others have the task's slot
+    while it waits.
 
     Raises:
         NoKernelError: If there is none.
@@ -394,7 +409,7 @@ def _current_kernel() -> Kernel:
     found = current()
     if found is None:
         if worker_index() is not None:
-            return SERIAL
+            return _nested() if here.parallel and here.task() is not None else SERIAL
         raise NoKernelError("there is no current kernel")
     kernel: Kernel = found.kernel or _kernel_in(found)
     return kernel

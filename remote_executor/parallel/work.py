@@ -56,6 +56,10 @@ class Work:
         self._kernel = kernel
         self._until = deadline_of(timeout)
         self._futures: dict[Future[Any], int] = {}
+        self._take: Callable[..., Future[Any] | None] | None = getattr(
+            kernel.executor, "take_done", None
+        )
+        """How the executor of a task waits, which runs some itself meanwhile."""
         self._count = 0
         self._yielded = 0
         self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
@@ -152,7 +156,10 @@ class Work:
 
     def _next(self) -> tuple[int, Future[Any]]:
         """Wait for the next task that is done and let go of it."""
-        future = take(self._done, self._until)
+        if self._take is not None:
+            future = self._take(self._done, self._futures, self._until)
+        else:
+            future = take(self._done, self._until)
         if future is None:
             raise TimeoutError(f"{len(self._futures)} of {self._count} parts were not done in time")
         return self._futures.pop(future), future

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from remote_executor.core.pool import Give, Start
+from remote_executor.core.pool import Give, Resume, Start
 from remote_executor.server.results import QUICK_MICROS
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class Assignments:
                 self.give(action.worker.shell, action.ids)
             elif type(action) is Start:
                 self._processes.start(action.worker)
+            elif type(action) is Resume:
+                self._context.clients[action.worker.session].lines.go_on(action.worker.shell)
             else:
                 self._processes.stop(action.worker)
         self._timer.at(pool.deadline())

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from remote_executor.core.pool import PoolSession
     from remote_executor.net.loop import Timer
     from remote_executor.server.asking import Asking
+    from remote_executor.server.nested import TaskLines
     from remote_executor.server.round import Round
     from remote_executor.server.sharing import Incoming, Sharing
     from remote_executor.server.workers import Output, WorkerProcess
@@ -86,6 +87,7 @@ class ClientSession:
         "graces",
         "id",
         "incoming",
+        "lines",
         "needs",
         "options",
         "paused_answers",
@@ -139,6 +141,7 @@ class ClientSession:
         self.incoming: Incoming
         self.sharing: Sharing
         self.asking: Asking
+        self.lines: TaskLines
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.id[:8]} {self.wire!r} {self.pool!r}>"
@@ -208,5 +211,6 @@ class ClientSession:
         """
         self.sharing.close()
         self.asking.close()
+        self.lines.close()
         self.incoming.close()
         self.connection = None

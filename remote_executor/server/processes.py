@@ -69,6 +69,7 @@ class Processes:
         self._by_number: dict[int, WorkerProcess] = {}
         self.by_pid: dict[int, WorkerProcess] = {}
         """Those that run."""
+        self._loaded: set[str] = set()
         context.loop.watch(control.fileno(), self._control_readable)
 
     def __repr__(self) -> str:
@@ -193,6 +194,12 @@ class Processes:
         except OSError:
             self._context.over = True  # without it there are no workers
 
+    def load_once(self, name: str) -> None:
+        """Have workers that are made from now on come with a module, since others need it."""
+        if name not in self._loaded:
+            self._loaded.add(name)
+            self._tell_zygote({"load": [name]})
+
     def _control_readable(self) -> None:
         context = self._context
         try:
@@ -245,6 +252,8 @@ def _config(client: ClientSession, worker: PoolWorker, number: int) -> dict[str,
         "depth": config.get("depth"),
         "log_level": config.get("log_level"),
         "client": _python_of(config),
+        "limit": client.pool.limit,
+        "nested": config.get("nested") is not False,
         "modules": config.get("modules") is True,
         "own": config.get("own"),
     }

@@ -190,6 +190,8 @@ class Requests:
                 self._context.log.write(
                     "info", f"= session {client.id[:8]} is served the modules {served}"
                 )
+        elif kind == Kind.CHILD:
+            client.lines.told(frame)
         elif kind == Kind.RELOAD:
             fields = decode_fields(frame.body, modules=list)
             if "own" in fields:

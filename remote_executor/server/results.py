@@ -27,6 +27,10 @@ QUICK_MICROS = 60
 STDERR_CHARACTERS = 2000
 """So much of what a worker that has died said last is told."""
 
+FOR_NESTED = "remote_executor.client.nested_executor"
+"""What tasks that make tasks need. Once one has made some, new workers come with it: as a rule they
+take the place of others that wait."""
+
 RESULT = int(Kind.RESULT)
 FAILURE = int(Kind.FAILURE)
 
@@ -108,7 +112,11 @@ class Results:
                 frames = _ask_again(client, process, frames or [])
             for index, frame in enumerate(frames or ()):
                 if frame.segment is not None and frames is not None:
-                    frames[index] = client.sharing.result(process, frame)
+                    if frame.kind == Kind.SPAWN:
+                        self._processes.load_once(FOR_NESTED)
+                        client.lines.opened(process, frame)
+                    else:
+                        frames[index] = client.sharing.result(process, frame)
         except (RemoteProtocolError, OSError, ValueError) as exc:
             context.log.write("warning", f"! worker {process.pid} sent nonsense: {exc}")
             process.drained = True  # what it sends next would be no better
@@ -154,6 +162,8 @@ class Results:
     ) -> None:
         """Send results to their client; ``frames`` has other things, too."""
         context = self._context
+        if client.lines:
+            client.lines.drain(process)
         if process.printed:
             # What a task has printed comes before its result, whatever the loop saw first.
             for output in process.outputs:

@@ -125,7 +125,7 @@ class Running:
         elif worker is not None:
             process: WorkerProcess = worker.shell
             process.doomed.setdefault(id, reason)
-            if gently and worker.state is WorkerState.BUSY:
+            if gently and worker.state is not WorkerState.STOPPING:
                 self._interrupt(client, process, id, context.loop.now + grace)
             else:
                 self._processes.kill(process)

@@ -12,6 +12,7 @@ from remote_executor.payload.libraries import installed
 from remote_executor.printable import printable
 from remote_executor.server.asking import Asking
 from remote_executor.server.client_session import ClientSession, named
+from remote_executor.server.nested import TaskLines
 from remote_executor.server.processes import failed_start
 from remote_executor.server.results import STDERR_CHARACTERS, died
 from remote_executor.server.sharing import Incoming, Memory, Sharing
@@ -157,6 +158,7 @@ class Sessions:
         client.incoming = Incoming(self._memory)
         client.sharing = Sharing(client.incoming, client.send, client.tell_worker)
         client.asking = Asking(context.loop, client.incoming, client.send)
+        client.lines = TaskLines(context, client)
         client.timer = context.loop.timer(lambda now: self._tick(client, now))
         context.sessions[id] = client
         context.clients[pool] = client
@@ -253,6 +255,7 @@ class Sessions:
         """The server ends."""
         for client in self._context.clients.values():
             client.asking.close()
+            client.lines.close()
             client.timer.close()
 
     # ---------------------------------------------------------------- their workers
@@ -298,6 +301,7 @@ class Sessions:
             client.send(died(context.host, id, process.doomed.get(id, "died"), process, status))
         client.sharing.worker_gone(process)
         client.asking.worker_gone(process)
+        client.lines.worker_gone(process)
         said = process.stderr(STDERR_CHARACTERS)
         client.paused_answers.pop(process, None)
         client.processes.pop(process, None)

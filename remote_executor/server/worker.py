@@ -37,9 +37,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from remote_executor.errors import PayloadError
 from remote_executor.lineage import DEPTH
+from remote_executor.net.in_task import here
 from remote_executor.net.segments import (
     AVAILABLE,
     WORTH,
+    Descriptor,
     Mappings,
     SegmentPool,
     is_scarce,
@@ -99,6 +101,9 @@ MOST_LENT = 32
 
 MOST_MICROS = 2**32 - 1
 
+STAND_INS = 1_000_000
+"""From here on are the indices of workers that are there since others wait."""
+
 TASK = int(Kind.TASK)
 BLOB = int(Kind.BLOB)
 FORGET = int(Kind.FORGET)
@@ -153,7 +158,8 @@ def worker_index() -> int | None:
 
     Returns:
         0 to n-1 for the n workers of the farm, in the order in which servers have come, while none
-        has left it; None outside of workers.
+        has left it; from 1,000,000 on for those that run tasks while others wait for tasks of their
+        own; None outside of workers.
     """
     return current.index
 
@@ -168,7 +174,8 @@ def server_worker_index() -> int | None:
             os.environ["CUDA_VISIBLE_DEVICES"] = str(server_worker_index())
 
     Returns:
-        0 to n-1 for the n workers that the executor may have there; None outside of workers.
+        0 to n-1 for the n workers that the executor may have there; from n on for those that run
+        tasks while others wait for tasks of their own; None outside of workers.
     """
     return current.server_index
 
@@ -242,6 +249,7 @@ class Worker:
             os.close(self._answers)
             self._tokens = self._answers = -1
         current.task = None
+        here.open = None
 
     # ------------------------------------------------------------------- the loop
 
@@ -317,6 +325,8 @@ class Worker:
                 self._run_batch(frame)
             else:
                 self._run(frame)
+            if here.ended is not None:
+                here.ended()
             current.task = None
             if namespace.asked:
                 namespace.forget_asked()
@@ -659,6 +669,23 @@ class Worker:
         while count < len(data):
             count += os.write(self._answers, memoryview(data)[count:])
 
+    def open_line(self) -> socket.socket:
+        """
+        Open the way by which a task and its client speak about tasks of its own.
+
+        Returns:
+            This process's end.
+
+        Raises:
+            OSError: If there are too many descriptors, or this is a child of the worker.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            frame = make_frame(Kind.SPAWN, current.task or 0, b"", (b"\0",))
+            frame.set_segment(Descriptor(os.dup(theirs.fileno())))
+            self._put_out(frame)
+        return socket.socket(ours.family, ours.type, 0, _move_up(ours.detach()))
+
     def send_record(self, body: bytes) -> bool:
         """
         Send what a task has logged.
@@ -874,7 +901,9 @@ def run(
             implementation, version = config["client"]
             abroad.settle(implementation, tuple(version))
         current.server_index = config["index"]
-        current.index = config["first_index"] + config["index"]
+        current.index = _index_in_farm(config["index"], config["first_index"], config["limit"])
+        here.open, here.stops, here.parallel = worker.open_line, TaskKilled, config["nested"]
+        here.task = lambda: current.task
         level = config.get("log_level")
         if isinstance(level, int):
             OnImport("logging", lambda: _send_logs(worker, level))
@@ -894,6 +923,17 @@ def run(
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _index_in_farm(index: int, first: int, limit: int) -> int:
+    """
+    Return a worker's index in the farm.
+
+    One that is there since others wait for tasks of their own is beyond all that the farm has at a
+    time, and has an index that no other has.
+    """
+    layer, place = divmod(index, limit)
+    return STAND_INS * layer + first + place
 
 
 def _prepare(config: dict[str, Any], out: int, err: int) -> None:

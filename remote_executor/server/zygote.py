@@ -307,7 +307,11 @@ class Zygote:
     def _rest(self) -> None:
         """Prepare for later workers, now that nobody waits."""
         self._rested = True
-        for name in ("cloudpickle", "tblib.pickling_support", "remote_executor.server.logs"):
+        self._load(("cloudpickle", "tblib.pickling_support", "remote_executor.server.logs"))
+
+    def _load(self, names: Sequence[str]) -> None:
+        """Load modules that workers made from now on shall have at once."""
+        for name in names:
             try:
                 importlib.import_module(name)
             except ImportError:
@@ -338,6 +342,8 @@ class Zygote:
                 self._start(message)
             elif "interrupt" in message:
                 self._interrupt(message["interrupt"])
+            elif "load" in message:
+                self._load(message["load"])
             else:
                 self._kill(message["kill"])
         return True

@@ -8,10 +8,11 @@ The kinds of message, and the small bodies that are not pickles.
     HELLO PROOF REFUSED     handshake      client -> server -> worker
     ATTACH ATTACHED         a session        SETUP BLOB FORGET TASK OPTIONS
     PING PONG ACK GOODBYE   upkeep           TAKE_BACK KILL RELEASE MODULES RELOAD
-                                             ASK_BEGUN PLACE
+                                             ASK_BEGUN PLACE CHILD
     ADMIN REPLY             admin          worker -> server -> client
                                              RESULT FAILURE BEGUN TAKEN_BACK DIED
                                              SLOTS OUTPUT LOG BROKEN READY RELEASE WANT
+                                             SPAWN
 
 One set serves both hops, so the server passes ``TASK``, ``BLOB``, ``RESULT`` and ``FAILURE`` on as
 the bytes that came in. Bodies of tasks and results are pickles, and only workers and callers load
@@ -90,6 +91,8 @@ class Kind(enum.IntEnum):
     aux those that have are killed, too: it is the grace, as KILL's, and one more."""
     PLACE = 43
     """The aux is the index in the farm of this session's first worker."""
+    CHILD = 44
+    """About a task that a running task has made: see :mod:`remote_executor.wire.nested`."""
 
     RESULT = 64
     FAILURE = 65
@@ -102,6 +105,8 @@ class Kind(enum.IntEnum):
     READY = 72
     LOG = 73
     WANT = 74
+    SPAWN = 75
+    """A running task has made one of its own, or says something about such a one."""
 
 
 GRACE = 0.5

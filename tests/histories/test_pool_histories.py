@@ -17,6 +17,7 @@ from remote_executor.core.pool import (
     Pool,
     PoolSession,
     PoolWorker,
+    Resume,
     Start,
     Stop,
     Verdict,
@@ -26,6 +27,7 @@ from tests.support.pipes import FakePipes
 from tests.support.scale import tries
 
 LIVE = (WorkerState.IDLE, WorkerState.BUSY)
+RUNNING = (WorkerState.BUSY, WorkerState.WAITING, WorkerState.RESUMING)
 
 
 class PoolHistory(RuleBasedStateMachine):
@@ -58,6 +60,9 @@ class PoolHistory(RuleBasedStateMachine):
                 assert worker.state is WorkerState.STARTING
                 assert self.paused_until.get(worker.session, 0.0) <= self.now
                 self.starting.append(worker)
+            elif isinstance(action, Resume):
+                assert worker.state is WorkerState.BUSY
+                assert worker in self.pipes.claimed or worker in self.doomed
             else:
                 assert isinstance(action, Stop)
                 assert not worker.assigned
@@ -181,6 +186,26 @@ class PoolHistory(RuleBasedStateMachine):
         if worker.session.open:
             self.finish(worker, micros)
 
+    @precondition(lambda self: self.pipes.claimed)
+    @rule(data=st.data())
+    def task_waits_for_tasks_of_its_own(self, data):
+        worker = data.draw(st.sampled_from(list(self.pipes.claimed)))
+        before = worker.state
+        self.pool.wait(worker)
+        if before in (WorkerState.BUSY, WorkerState.RESUMING):
+            assert worker.state is WorkerState.WAITING
+            assert not self.pipes.pipes[worker]
+        else:
+            assert worker.state is before
+
+    @precondition(lambda self: self.pipes.claimed)
+    @rule(data=st.data())
+    def task_wants_to_go_on(self, data):
+        worker = data.draw(st.sampled_from(list(self.pipes.claimed)))
+        before = worker.state
+        self.pool.resume(worker)
+        assert worker.state is (WorkerState.RESUMING if before is WorkerState.WAITING else before)
+
     @precondition(lambda self: self.workers or self.starting)
     @rule(data=st.data())
     def worker_dies(self, data):
@@ -270,10 +295,10 @@ class PoolHistory(RuleBasedStateMachine):
         begun = {
             id
             for worker, id in self.pipes.claimed.items()
-            if worker.session is session and worker.state is WorkerState.BUSY
+            if worker.session is session and worker.state in RUNNING
         }
         assert begun <= set(running)
-        assert len(running) <= session.holding
+        assert len(running) <= session.holding + len(session.waiting)
 
     @rule()
     def look_who_has_begun(self):
@@ -314,6 +339,9 @@ class PoolHistory(RuleBasedStateMachine):
                     self.pipes.claim(worker)
                     if worker in self.pipes.claimed:
                         self.finish(worker, 1000)
+            for session in self.sessions:
+                for worker in list(session.waiting):
+                    self.pool.resume(worker)
             self.now += 0.01
             self.pool.check()
             if not self.open:
@@ -325,6 +353,7 @@ class PoolHistory(RuleBasedStateMachine):
             assert not session.pinned
             assert not session.pins
             assert not session.busy
+            assert not session.waiting
 
 
 PoolHistory.TestCase.settings = settings(max_examples=tries(75), stateful_step_count=60)

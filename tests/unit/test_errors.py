@@ -28,6 +28,7 @@ from remote_executor.errors import (
 from remote_executor.task_errors import (
     CycleError,
     InitializerFailed,
+    NestingError,
     NoKernelError,
     NoServerError,
     PtreeError,
@@ -84,6 +85,10 @@ ALL = [
     (
         RemoteModuleNotFound("a", "node1", "a", "", "is not sent"),
         "node1 has no module 'a' of a, which is not sent",
+    ),
+    (
+        NestingError("tasks are nested 500 deep"),
+        "tasks are nested 500 deep",
     ),
     (
         NoKernelError("there is no current kernel"),
@@ -160,6 +165,7 @@ def test_every_error_has_an_example_and_a_place_in_the_tree():
         (NoServerError, BrokenExecutor),
         (TaskKilled, BrokenExecutor),
         (TaskTimeout, concurrent.futures.TimeoutError),
+        (NestingError, RuntimeError),
         (NoKernelError, RuntimeError),
         (UnsupportedError, TypeError),
         (CycleError, RuntimeError),

@@ -16,7 +16,7 @@ from remote_executor.payload.code.names import LRU_CACHE, main_globals, main_nam
 from remote_executor.payload.code.units import Bundle, Make, Unit, Units
 from remote_executor.payload.pickles import keeper
 
-__all__ = ["copied_bundle", "function_bundle", "units", "whole_bundle", "wrapped"]
+__all__ = ["bundle_of", "copied_bundle", "function_bundle", "units", "whole_bundle", "wrapped"]
 
 units = Units()
 """Those of this process, for workers of the same Python."""
@@ -68,6 +68,28 @@ def copied_bundle(
     if not found:
         return file.getvalue(), views
     return _dump(Bundle(file.getvalue(), views, found, of.to_remove(absent)))
+
+
+def bundle_of(
+    body: bytes, buffers: Sequence[memoryview], visit: Visit, what: str, pure: bool
+) -> tuple[bytes, list[memoryview]]:
+    """
+    Put what a function needs of ``__main__`` around its pickle, which a worker has made.
+
+    Args:
+        body: The pickle.
+        buffers: Its large buffers.
+        visit: What the worker has met.
+        what: What it is, for errors.
+        pure: Whether it may be called again and again.
+    """
+    registrations.look()
+    names.look()
+    found, absent = units.collect(visit, what)
+    fresh = [] if pure else _fresh(visit, found, main_globals())
+    if not found and not absent:
+        return body, list(buffers)
+    return _dump(Bundle(body, buffers, found, units.to_remove(absent), fresh))
 
 
 def whole_bundle(

@@ -8,6 +8,7 @@ from remote_executor.core.pool import (
     AHEAD_MOST,
     Give,
     Pool,
+    Resume,
     Start,
     Stop,
     Verdict,
@@ -26,6 +27,7 @@ class Shell:
         self.next_id = 1
         self.started = []
         self.stopped = []
+        self.resumed = []
 
     def open(self, limit=0, per_worker=None, name="s"):
         return self.pool.open(name, limit, per_worker)
@@ -38,6 +40,8 @@ class Shell:
                 self.pipes.give(action.worker, action.ids)
             elif isinstance(action, Start):
                 self.started.append(action.worker)
+            elif isinstance(action, Resume):
+                self.resumed.append(action.worker)
             else:
                 self.stopped.append(action.worker)
         self.pool.check()
@@ -1164,3 +1168,132 @@ def test_a_task_for_which_a_worker_is_being_started_has_its_slot(shell):
         assert shell.pool.dismiss(session, id) == (Verdict.DROPPED, None)
     shell.ready()
     assert len(session.tasks) == 2
+
+
+# ------------------------------------------------------- tasks that wait for their own
+
+
+def test_a_task_that_waits_lends_its_slot_and_its_workers_tasks_go_back_to_the_queue(shell):
+    shell = Shell(slots=1)
+    session = shell.open()
+    (worker,) = shell.warm(session, 1, seconds=1e-4)
+    first, second = shell.queue(session, 2)
+    shell.assign()
+    assert shell.begin(worker) == first
+    assert list(worker.assigned) == [first, second]
+
+    shell.pool.wait(worker)
+    (start,) = shell.assign()
+
+    assert isinstance(start, Start)
+    assert start.worker.index == 1
+    assert list(worker.assigned) == [first]
+    assert ids_given(shell.ready()) == {start.worker: [second]}
+
+
+def test_a_task_that_goes_on_has_a_slot_before_anything_new_begins(shell):
+    shell = Shell(slots=1)
+    session = shell.open()
+    (worker,) = shell.warm(session, 1)
+    shell.queue(session)
+    shell.assign()
+    shell.begin(worker)
+    shell.pool.wait(worker)
+    (child,) = shell.queue(session)
+    shell.assign()
+    (give,) = shell.ready()
+    other = give.worker
+    assert shell.begin(other) == child
+
+    shell.queue(session, 5)
+    shell.pool.resume(worker)
+    shell.assign()
+    assert not shell.resumed
+    assert worker.state is WorkerState.RESUMING
+    while other.assigned:
+        shell.finish(other)
+    shell.assign()
+
+    assert shell.resumed == [worker]
+    assert worker.state is WorkerState.BUSY
+    assert other.state is WorkerState.IDLE
+
+
+def test_a_session_with_a_limit_keeps_it_with_stand_ins_about(shell):
+    shell = Shell(slots=4)
+    session = shell.open(limit=1)
+    (worker,) = shell.warm(session, 1, seconds=1.0)
+    shell.queue(session, 1)
+    shell.assign()
+    shell.begin(worker)
+    shell.pool.wait(worker)
+    shell.queue(session, 3)
+    shell.assign()
+    (give,) = shell.ready()
+    shell.begin(give.worker)
+
+    shell.pool.resume(worker)
+    shell.assign()
+
+    assert worker.state is WorkerState.RESUMING
+    assert session.holding == 1
+    assert not shell.started
+
+
+def test_stand_ins_end_where_twice_as_many_as_there_may_be_are_idle(shell):
+    shell = Shell(slots=1)
+    session = shell.open()
+    shell.warm(session, 1, seconds=1.0)
+    waiting = []
+    for _ in range(5):
+        shell.queue(session)
+        shell.assign()
+        if shell.started:
+            shell.ready()
+        (worker,) = session.busy
+        shell.begin(worker)
+        shell.pool.wait(worker)
+        waiting.append(worker)
+    for worker in reversed(waiting):
+        shell.pool.resume(worker)
+        shell.assign()
+        shell.finish(worker)
+        shell.assign()
+
+    assert len(session.workers) == 3  # its own, and two more
+    assert len(shell.stopped) == 2
+    assert all(worker.index >= session.limit for worker in shell.stopped)
+
+
+def test_a_task_that_waits_is_told_as_begun_and_can_be_killed(shell):
+    shell = Shell(slots=1)
+    session = shell.open()
+    (worker,) = shell.warm(session, 1)
+    (id,) = shell.queue(session)
+    shell.assign()
+    shell.begin(worker)
+    shell.pool.wait(worker)
+    shell.assign()
+
+    assert shell.pool.running(session, [id]) == [id]
+    shell.pool.begun(shell.now)
+    assert [found[1] for found in shell.pool.begun(shell.now + 1.0)[0]] == [id]
+    assert shell.pool.take_back(session, [id]) == []
+    assert shell.pool.kill(session, id) == (Verdict.BEGUN, worker)
+    assert shell.pool.gone(worker) == [id]
+    shell.pool.check()
+
+
+def test_a_task_that_is_done_while_it_waits_leaves_its_worker_free(shell):
+    shell = Shell(slots=1)
+    session = shell.open()
+    (worker,) = shell.warm(session, 1)
+    shell.queue(session)
+    shell.assign()
+    shell.begin(worker)
+    shell.pool.wait(worker)
+    shell.finish(worker)
+    shell.assign()
+
+    assert worker.state is WorkerState.IDLE
+    assert not session.waiting

@@ -1228,3 +1228,29 @@ def test_tasks_that_go_elsewhere_keep_nobody_waiting():
 
     farm.scheduler.check()
     assert farm.scheduler.unsettled == 0
+
+
+def test_tasks_that_wait_for_tasks_of_their_own_leave_their_slots_to_these():
+    scheduler = Scheduler()
+    server = scheduler.add_server("nested", "nested")
+    scheduler.server_up(server, 1)
+    server.seconds = 10.0
+    server.measure()
+    for _ in range(3):
+        scheduler.submit(Task(scheduler.next_id(), None, None, b""))
+    (found,) = scheduler.fill(0.0)
+    held = len(found[1])
+    assert not scheduler.fill(0.0)
+
+    scheduler.lend(server, 1)
+    assert scheduler.idle_slots == (1 if held == 1 else 0)
+    (found,) = scheduler.fill(0.0)
+    assert len(found[1]) == 1
+    scheduler.check()
+
+    scheduler.lend(server, -1)
+    assert not scheduler.fill(0.0)
+    scheduler.lend(server, 1)
+    scheduler.server_lost(server)
+    assert server.lent == 0
+    scheduler.check()
