@@ -130,6 +130,8 @@ def submitted(frame: Frame) -> tuple[int, dict[str, Any], Buffer]:
         raise RemoteProtocolError("SPAWN is too short")
     function, size = HEAD.unpack_from(body)
     end = HEAD.size + size
+    if len(body) < end:
+        raise RemoteProtocolError("SPAWN says more of its options than there is")
     options: dict[str, Any] = decode_fields(body[HEAD.size : end]) if size else {}
     return function, options, body[end:]
 
