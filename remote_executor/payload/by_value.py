@@ -102,12 +102,14 @@ class Visit:
         names: Names of ``__main__`` that the code in it names.
         all: Whether that code may look at all of ``__main__``.
         subclasses: Whether it asks classes for their subclasses.
+        atoms: How many texts and numbers are in it that a name binds.
         shared: Objects in it that have an identity and no name, by id. They stay alive, so that
             no other can have that id meanwhile.
     """
 
     __slots__ = (
         "all",
+        "atoms",
         "classes",
         "dispatchers",
         "functions",
@@ -126,6 +128,7 @@ class Visit:
         self.references: dict[str, None] = {}
         self.names: dict[str, None] = {}
         self.all = self.subclasses = False
+        self.atoms = 0
         self.shared: dict[int, object] = {}
 
 
@@ -370,7 +373,7 @@ class WorkerPickler(_Pickler):
 
     # ------------------------------------------------------------------------ names
 
-    def persistent_id(self, obj: Any) -> str | None:
+    def persistent_id(self, obj: Any) -> Any:
         """Return the name of ``__main__`` that binds an object. The pickler calls this."""
         # For each object that there is, so nothing is called for those that have no name.
         kind = type(obj)
@@ -378,6 +381,9 @@ class WorkerPickler(_Pickler):
             name = names.name_of(obj)
         elif kind is Need:
             name = obj.name
+        elif id(obj) in names.atoms.by_id and self.data:
+            self.visit.atoms += 1
+            return names.atoms.pid_of(obj)
         else:
             return None
         if name is None or name in self.own:

@@ -15,7 +15,7 @@ import os
 import pickle
 import re
 from itertools import pairwise
-from types import FunctionType, TracebackType
+from types import FunctionType, NoneType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.payload.own_imports import load_own, own_first
@@ -416,6 +416,7 @@ def _reduce_error(error: BaseException, links: bool) -> Any:
         # Its __init__ takes other arguments than it hands on to Exception, very likely. The
         # attributes that it made are in the state.
         make, args = rebuild_bare, (cls, args)
+        state = _with_slots(error, state)
     more = (
         state,
         error.__traceback__,
@@ -425,6 +426,18 @@ def _reduce_error(error: BaseException, links: bool) -> Any:
         getattr(error, "__notes__", None),
     )
     return make, args, more, None, None, restore
+
+
+def _with_slots(error: BaseException, state: Any) -> Any:
+    """Add what an exception has in slots: its own way to be pickled leaves it to ``__init__``."""
+    cls: Any = type(error)
+    if cls.__setstate__ is not BaseException.__setstate__ or not isinstance(
+        state, (dict, NoneType)
+    ):
+        return state
+    names: list[str] = copyreg._slotnames(cls)  # type: ignore[attr-defined]
+    held = {name: getattr(error, name) for name in names if hasattr(error, name)}
+    return {**(state or {}), **held} if held else state
 
 
 def _has_plain_reduce(cls: type[BaseException]) -> bool:

@@ -21,6 +21,7 @@ from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
 from remote_executor.payload.code import registrations
 from remote_executor.payload.code.alone import goes_alone
+from remote_executor.payload.code.families import derived
 from remote_executor.payload.code.names import ATOMS, names
 from remote_executor.payload.copies import PrivateCopies
 from remote_executor.payload.pickles import (
@@ -279,6 +280,9 @@ class FunctionCache:
         if names.asked or names.watched:
             names.look()
             extra = tuple(dict.fromkeys((*extra, *names.asked)))
+        of_modules = derived()
+        if of_modules:
+            extra = tuple(dict.fromkeys((*extra, *of_modules)))
         key = (id(function), extra) if extra else id(function)
         entry = self._entries.get(key)
         if entry is not None and entry.reference() is function:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from remote_executor.errors import PayloadError
 from remote_executor.payload.code.lines import files
 from remote_executor.payload.code.names import main_globals, names
-from remote_executor.payload.code.namespace import WHOLE
+from remote_executor.payload.code.namespace import HOOKS, WHOLE
 
 if TYPE_CHECKING:
     from remote_executor.payload.by_source import Pythons
@@ -41,7 +41,7 @@ def answer(name: object, generation: int | None, pythons: Pythons | None) -> Ans
     if name == WHOLE:
         fields["bundle"], contents = _parts(*_whole(generation, pythons))
         return fields, contents
-    if not isinstance(name, str) or (name[:2] == name[-2:] == "__"):
+    if not isinstance(name, str) or (name[:2] == name[-2:] == "__" and name not in HOOKS):
         return fields, {}
     if generation is not None and names.bound_since(name, generation):
         fields["refused"] = "it was bound anew, or deleted, after the task was submitted"
@@ -53,7 +53,8 @@ def answer(name: object, generation: int | None, pythons: Pythons | None) -> Ans
     except PayloadError as error:
         fields["refused"] = str(error)
         return fields, {}
-    names.asked[name] = None
+    if name not in HOOKS:
+        names.asked[name] = None
     fields["bundle"], contents = _parts(body, buffers)
     return fields, contents
 

@@ -25,11 +25,13 @@ from types import (
     FunctionType,
     GetSetDescriptorType,
     MappingProxyType,
+    MethodType,
     ModuleType,
 )
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.payload.code import registrations
+from remote_executor.payload.code.methods import reduce_method
 from remote_executor.payload.code.names import LRU_CACHE, found_by_name, main_name, names
 from remote_executor.payload.code.registrations import of_multiprocessing
 from remote_executor.payload.own_imports import load_own
@@ -151,6 +153,8 @@ class ArgumentPickler(pickle.Pickler):
         kind = type(obj)
         if _is_special(kind):
             return self._special(obj, kind)
+        if kind is MethodType:
+            return reduce_method(obj)
         if kind.__reduce__ is _USUAL:
             reason = is_future(obj)
             if reason:
@@ -220,6 +224,8 @@ class ResultPickler(pickle.Pickler):
             if self._deep is None:
                 self._deep = self._make_deep()
             return self._deep.reduce(obj)
+        if kind is MethodType:
+            return reduce_method(obj)
         if kind.__reduce__ is _USUAL:
             reason = is_future(obj)
             if reason:

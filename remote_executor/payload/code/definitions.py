@@ -24,10 +24,11 @@ from enum import EnumMeta
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
-from remote_executor.payload.code import rebuild
+from remote_executor.payload.code import namespace, rebuild
 from remote_executor.payload.code.annotations import MADE_LATE, annotations_of
 from remote_executor.payload.code.cloudpickle_inside import goes_by_name, tracker_of
 from remote_executor.payload.code.families import registered_with
+from remote_executor.payload.code.versions import versions_of
 
 __all__ = [
     "REDUCERS",
@@ -117,9 +118,9 @@ class Part:
 
     __slots__ = ("args", "fill")
 
-    def __init__(self, fill: Callable[..., None], cls: type, attributes: dict[str, Any]) -> None:
+    def __init__(self, fill: Callable[..., None], cls: type, *held: dict[str, Any]) -> None:
         self.fill = fill
-        self.args = cls, attributes
+        self.args = cls, *held
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self.fill, self.args
@@ -299,6 +300,8 @@ def _parts(
 ) -> tuple[Part, ...]:
     """Cut attributes into parts: what unpickling calls, then all that is called, then the rest."""
     parts: tuple[dict[str, Any], ...] = {}, {}, {}
+    numbered = fill_part is namespace.fill_part  # by a worker, which may have changed its own
+    versions = versions_of(cls, attributes) if numbered else {}
     for name, value in attributes.items():
         called = isinstance(value, (FunctionType, property, classmethod, staticmethod))
         if type(value).__module__ == "_thread" and type(value).__name__ in _LOCKS:
@@ -306,7 +309,12 @@ def _parts(
         elif not called and _asks_for_itself(value, cls):
             value = _ByState(value)
         parts[0 if name in _EARLY else 1 if called else 2][name] = value
-    return tuple(Part(fill_part, cls, part) for part in parts if part)
+    made = []
+    for part in parts:
+        if part:
+            mine = {name: number for name, number in versions.items() if name in part}
+            made.append(Part(fill_part, cls, part, mine) if mine else Part(fill_part, cls, part))
+    return tuple(made)
 
 
 # ------------------------------------------------------------------------------- enums

@@ -2,8 +2,9 @@
 What classes know of others than their bases: ``__subclasses__()``, and ``register`` of an ABC.
 
 A worker has a class once something needs it. Nothing names the subclasses of a base, so where code
-asks for them all classes of the program go along, in the order in which they were made. And a class
-that is registered with an abstract one of a library takes that along.
+asks for them all classes of the program go along, in the order in which they were made. Where a
+module of the user's asks, those go along with each function that have a base in such a module. And
+a class that is registered with an abstract one of a library takes that along.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = [
     "SUBCLASSES",
     "Family",
     "classes_of",
+    "derived",
     "family",
     "get_cache_token",
     "registered_with",
@@ -114,6 +116,77 @@ def settle(pairs: Pairs) -> None:
                     each.__bases__ = each.__bases__  # which makes it the last of its bases'
                 except TypeError:  # a class with slots of its own
                     break
+
+
+# ------------------------------------------------------------------- asked by own modules
+
+_looked_at: dict[str, int] = {}
+_own: set[str] = set()
+"""The user's packages, and modules in no package."""
+
+_asking: list[str] = []
+"""Modules of the user's whose text has the word."""
+
+
+def derived() -> tuple[str, ...]:
+    """
+    Return the names of the program's classes that a module of the user's may ask their bases for.
+
+    Called at each submit, and quick where no module of the user's asks any class.
+    """
+    if len(sys.modules) != len(_looked_at):
+        _look_at_modules()
+    if not _asking:
+        return ()
+    main = sys.modules["__main__"].__dict__
+    ids = list(map(id, main.values()))
+    before, found = _derived[-1]
+    if ids != before:
+        found = tuple(
+            name
+            for name in classes_of(main)
+            if any(base.__module__.partition(".")[0] in _own for base in main[name].__mro__)
+        )
+        _derived[:] = [(ids, found)]
+    return found
+
+
+def _look_at_modules() -> None:
+    """Look for the word in what was imported since: to find it in code would take far longer."""
+    from remote_executor.payload.modules import users_own_file
+
+    loaded = dict(sys.modules)
+    for name in _looked_at.keys() - loaded.keys():
+        del _looked_at[name]
+    for name, module in loaded.items():
+        if _looked_at.get(name) == id(module):
+            continue
+        _looked_at[name] = id(module)
+        top = name.partition(".")[0]
+        if top in sys.stdlib_module_names or top in _others:
+            continue
+        file = users_own_file(module)
+        if file is None:
+            if name == top and getattr(getattr(module, "__spec__", None), "has_location", False):
+                _others.add(top)  # a package comes before what is in it
+            continue
+        _own.add(top)
+        _derived[:] = [([], ())]
+        try:
+            text = module.__spec__.loader.get_data(file) if not _asking else b""  # type: ignore[union-attr]
+            if _WORD in text:
+                _asking.append(name)
+        except (OSError, AttributeError):  # gone by now, or by a loader of the user's
+            continue
+
+
+_derived: list[tuple[list[int], tuple[str, ...]]] = [([], ())]
+"""The ids of what names were bound to when they were looked at last, and what was found then."""
+
+_WORD = b"__subclasses__"
+
+_others = {"__main__", "__mp_main__", "remote_executor"}
+"""Names of installed packages, and of what is nobody's module."""
 
 
 # ---------------------------------------------------------------------- abstract classes

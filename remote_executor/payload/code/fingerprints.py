@@ -16,6 +16,7 @@ from typing import Any
 
 from remote_executor.payload.code.digests import frozen, same_bytes
 from remote_executor.payload.code.names import LRU_CACHE
+from remote_executor.payload.code.watch import IN_MEMORY
 
 __all__ = ["Print", "fingerprint", "loses_attributes"]
 
@@ -41,7 +42,7 @@ class _Pickler(pickle.Pickler):
             if by_dispatch is not None:
                 return _one, by_dispatch[1]
         if isinstance(obj, _BY_IDENTITY) or kind.__module__ in ("_thread", "_io"):
-            return _one, (id(obj),)
+            return NotImplemented if kind.__name__ in IN_MEMORY else (_one, (id(obj),))
         if kind is CellType:
             try:
                 return _one, (id(obj), obj.cell_contents)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, KeysView
 from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
 from typing import Any
 
+from remote_executor.payload.code.atoms import Atoms, has_identity
+
 __all__ = [
     "ATOMS",
     "LRU_CACHE",
@@ -118,6 +120,7 @@ class Names:
         asked: Names that workers have asked for, since no code names them. From then on they go
             along with each function.
         by_id: Names by the ids of the objects that they bound at the last look.
+        atoms: The texts and numbers that they bound.
         refreshed: Goes up when values shall be pickled again, though nothing seems to have changed.
         watched: Whether a worker has asked for all names. From then on each submit looks at them.
     """
@@ -132,6 +135,7 @@ class Names:
         self._module: ModuleType | None = None
         self._ids: dict[str, int] = {}
         self.by_id: dict[int, str] = {}
+        self.atoms = Atoms()
         self._bound_at: dict[str, int] = {}
         self._first_bound_at: dict[str, int] = {}
 
@@ -164,9 +168,14 @@ class Names:
                 if name not in before:
                     self._first_bound_at[name] = generation
         by_id: dict[int, str] = {}
+        atoms: dict[str, Any] = {}
         for name, value in space.items():
             # Not isinstance(), which may run code of the value's.
-            if name in OF_THE_MODULE or is_atom(value) or issubclass(type(value), ModuleType):
+            if name in OF_THE_MODULE or issubclass(type(value), ModuleType):
+                continue
+            if is_atom(value):
+                if name[:2] != "__" and has_identity(value):
+                    atoms[name] = value
                 continue
             if found_by_name(value):
                 continue
@@ -175,6 +184,7 @@ class Names:
             if other is None or self.by_id.get(id(value)) == name or _is_home(value, name):
                 by_id[id(value)] = name
         self._module, self._ids, self.by_id = module, ids, by_id
+        self.atoms.note(atoms)
         self.generation = generation
 
     def refresh(self, which: Iterable[str] | None) -> None:
@@ -197,6 +207,10 @@ class Names:
     def bound_since(self, name: str, generation: int) -> bool:
         """Tell whether a name was bound anew, or deleted, after a generation."""
         return self._bound_at.get(name, 0) > generation
+
+    def bound_at(self, name: str) -> int:
+        """Return the generation in which a name was bound anew last; 0 if it never was."""
+        return self._bound_at.get(name, 0)
 
     def bind_any(self, ids: KeysView[int]) -> bool:
         """Tell whether a name binds one of some objects, as of the last look."""

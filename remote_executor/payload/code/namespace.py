@@ -20,16 +20,17 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Callable, Container, Iterable, Sequence
-from types import FunctionType, ModuleType
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import PayloadError
 from remote_executor.payload import mains
-from remote_executor.payload.code import lines
+from remote_executor.payload.code import atoms, lines
 
 __all__ = [
     "ABSENT",
+    "HOOKS",
     "WHOLE",
     "MainModule",
     "ask_by",
@@ -84,12 +85,15 @@ class MainModule(ModuleType):
                 value = pickle.loads(body, buffers=buffers)
                 asked[name] = value
                 return value
+            hook = _hook(_plain_dict(self), "__getattr__")
+            if hook is not None:
+                return hook(name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:
         """Return all names that the client's has, which come first."""
         _ask_whole()
-        own = _plain_dict(self).get("__dir__")
+        own = _hook(_plain_dict(self), "__dir__")
         return list(own() if own is not None else _plain_dict(self))
 
     if not TYPE_CHECKING:
@@ -110,6 +114,28 @@ _OF_PYTHON = sys.stdlib_module_names | {"remote_executor", "cloudpickle", "tblib
 
 WHOLE = "*"
 """Asks for all names."""
+
+HOOKS = ("__dir__", "__getattr__")
+"""What a program may define for attributes of its module: asked for, and never sent along."""
+
+
+def _hook(space: dict[str, Any], name: str) -> Any:
+    """
+    Return what a program has defined for attributes of its module (PEP 562), None if it has not.
+
+    It never stays in the globals: there Python would call it before the client is asked for a name.
+    """
+    if name in space or name in asked or _ask is None or _opening:
+        return space.get(name, asked.get(name))
+    answer = _ask(name)
+    found = None
+    if answer is not None:
+        body, buffers = answer
+        found = pickle.loads(body, buffers=buffers)
+        space.pop(name, None)
+        mains.applied.pop(name, None)
+    asked[name] = found
+    return found
 
 
 def _ask_whole() -> None:
@@ -161,7 +187,7 @@ def forget_asked() -> None:
     """
     space = mains.namespace()
     for name, value in asked.items():
-        if space.get(name) is value:
+        if name in space and space[name] is value:
             del space[name]
             mains.applied.pop(name, None)
     asked.clear()
@@ -169,7 +195,8 @@ def forget_asked() -> None:
 
 def reset() -> None:
     """Forget all that was sent. For a new worker, before any pickle is loaded."""
-    for each in (objects, serials, asked, _sent, _filled, _held, _copied, _by_hand):
+    sent = _sent, _versions, _filled, _held, _copied, _by_hand
+    for each in (objects, serials, asked, atoms.restored, *sent):
         each.clear()
 
 
@@ -207,9 +234,9 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file, buffers=buffers)
         self._resolve = resolve
 
-    def persistent_load(self, name: str) -> Any:
-        """Return what a name stands for. The unpickler calls this."""
-        return self._resolve(name)
+    def persistent_load(self, name: Any) -> Any:
+        """Return what a name stands for, or a text or number. The unpickler calls this."""
+        return self._resolve(name) if type(name) is str else atoms.restore(*name)
 
 
 _opening: set[str] = set()
@@ -349,13 +376,20 @@ _sent: dict[type, dict[str, Any]] = {}
 """What classes of ``__main__`` had when they came last."""
 
 
-def fill_part(cls: type, attributes: dict[str, Any]) -> None:
+_versions: dict[type, dict[str, int]] = {}
+"""The client's numbers for what may change in place, as these came last."""
+
+
+def fill_part(
+    cls: type, attributes: dict[str, Any], versions: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """
     Give a class some of its attributes: those that the client has changed since they came last.
 
     Args:
         cls: The class.
         attributes: By name, as the client has them.
+        versions: Numbers of those that a task may have changed here. See :mod:`.versions`.
     """
     from remote_executor.payload.code import rebuild
 
@@ -364,14 +398,21 @@ def fill_part(cls: type, attributes: dict[str, Any]) -> None:
         rebuild.fill_part(cls, attributes)
         if cls in mains.arrived:
             _sent[cls] = dict(attributes)
+            _versions[cls] = dict(versions)
         return
+    known = _versions[cls]
     changed = {
         name: value
         for name, value in attributes.items()
-        if name not in before or not _is_same(before[name], value)
+        if name not in before
+        or known.get(name) != versions.get(name)
+        or not (name in versions or _is_same(before[name], value))
     }
     rebuild.fill_part(cls, changed)
     before.update(attributes)
+    for name in attributes:
+        known.pop(name, None)
+    known.update(versions)
 
 
 _filled: set[type] = set()

@@ -237,15 +237,15 @@ def fill_statement(cls: Any, state: tuple[Any, ...]) -> None:
     Args:
         cls: The class.
         state: Its globals and their names for :func:`source.bind`, what its captured variables
-            hold, its attributes, what its methods hold, a description to compare it with, and the
-            names that it has at the client.
+            hold, its attributes, what its methods hold, a description to compare it with, the
+            names that it has at the client, and numbers of attributes: see :mod:`.versions`.
 
     Raises:
         CannotShip: If the statement makes another class here.
     """
     from remote_executor.payload import source
 
-    space, named, contents, attributes, patches, description, names = state
+    space, named, contents, attributes, patches, description, names, versions = state
     # At first what the statement makes and the client has deleted; later what it had before.
     for name in (_had.get(cls) or set(cls.__dict__)) - names:
         if name[:1] != "_" and name in cls.__dict__:
@@ -254,9 +254,16 @@ def fill_statement(cls: Any, state: tuple[Any, ...]) -> None:
     source.bind(space, named)
     for cell, value in contents:
         cell.cell_contents = value
+    before = _versions.get(cls, {})
     for name, value in attributes.items():
-        if not _is_same(cls.__dict__.get(name, _MISSING), value):
+        known = before.get(name)
+        if known is not None and name in versions:
+            changed = known != versions[name]
+        else:
+            changed = not _is_same(cls.__dict__.get(name, _MISSING), value)
+        if changed:
             setattr(cls, name, value)
+    _versions[cls] = versions
     from remote_executor.payload.code.definitions import wrapped_functions
 
     for name, number, held in patches:
@@ -268,12 +275,16 @@ def fill_statement(cls: Any, state: tuple[Any, ...]) -> None:
     if description:
         here = describe(cls, attributes)
         for name in description.keys() | here.keys():
-            if description.get(name) != here.get(name):
+            one, other = description.get(name), here.get(name)
+            if one != other and not (name == _PARAMETERS and _UNKNOWN in (one, other)):
                 raise _differs(cls, name)
 
 
 _had: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 """The names that classes made by their statement had at the client when they came last."""
+
+_versions: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
+"""Numbers of what such classes had there."""
 
 
 def _differs(cls: type, name: str) -> Exception:
@@ -299,6 +310,9 @@ def _is_same(one: object, other: object) -> bool:
 
 _MISSING = object()
 
+_PARAMETERS = "its parameters"
+_UNKNOWN = (0, 0)
+
 
 def describe(cls: Any, but: Iterable[str] = ()) -> dict[str, tuple[int, int]]:
     """
@@ -322,11 +336,11 @@ def describe(cls: Any, but: Iterable[str] = ()) -> dict[str, tuple[int, int]]:
     if "__pydantic_fields__" not in cls.__dict__:
         try:
             parameters = inspect.signature(cls).parameters.values()
-            words["its parameters"] = " ".join(
+            words[_PARAMETERS] = " ".join(
                 f"{each.name} {each.kind} {_words_of(each.default)}" for each in parameters
             )
-        except (TypeError, ValueError):
-            pass
+        except Exception:  # msgspec's evaluates annotations, which may name what comes later
+            words[_PARAMETERS] = ""
     return {name: (len(text), sum(text.encode())) for name, text in words.items()}
 
 

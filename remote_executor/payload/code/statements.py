@@ -19,9 +19,11 @@ from typing import Any
 from remote_executor.errors import CannotShip
 from remote_executor.payload import source
 from remote_executor.payload.captures import facts
+from remote_executor.payload.code import namespace
 from remote_executor.payload.code.cloudpickle_inside import goes_by_name, tracker_of
 from remote_executor.payload.code.definitions import Reduced, library_base, wrapped_functions
 from remote_executor.payload.code.rebuild import describe
+from remote_executor.payload.code.versions import versions_of
 from remote_executor.payload.pickles import plainly
 from remote_executor.payload.pythons import python_words
 
@@ -70,7 +72,10 @@ def reduce_by_statement(pickler: Any, cls: Any) -> Reduced:
     patches = _patches(cls, found)
     description = {} if pickler.portable else describe(cls, attributes)
     held = contents(found.cells.values())
-    state = there, rest, held, attributes, patches, description, frozenset(cls.__dict__)
+    names = frozenset(cls.__dict__)
+    numbered = pickler.fill_part is namespace.fill_part  # by a worker, which may change its own
+    versions = versions_of(cls, attributes) if numbered else {}
+    state = there, rest, held, attributes, patches, description, names, versions
     args = found.recipe, there, found.cells, soon, first, tracker_of(cls), _hooks(cls)
     return source.define, args, state, pickler.fill_statement
 

@@ -35,6 +35,7 @@ from remote_executor.payload.by_value import (
 )
 from remote_executor.payload.captures import Captures, is_fixed
 from remote_executor.payload.code import namespace
+from remote_executor.payload.code.atoms import SIZE, Constant
 from remote_executor.payload.code.digests import digest, frozen
 from remote_executor.payload.code.families import SUBCLASSES, Family, classes_of, family
 from remote_executor.payload.code.names import (
@@ -80,6 +81,14 @@ _NEVER = OF_THE_MODULE - {"__package__"}
 
 _sent: set[str] = set()
 """Names that some worker may have, in whatever form for whatever Python they went."""
+
+_edits: dict[str, int] = {}
+"""
+How often the program was seen to have changed what a name stands for, for whatever Python.
+
+It is a part of tokens, for what has changed may be equal to before: a new empty list, in the place
+of one that a task has filled, is empty for workers, too.
+"""
 
 Make = Callable[[io.BytesIO, Any, Visit, Sequence[str]], Any]
 
@@ -142,7 +151,8 @@ class Unit:
 
     def cost(self) -> int:
         """Return what it takes to look whether it has changed: see captures.WATCHED."""
-        return len(self.body) + sum(map(len, self.buffers)) // 256
+        own = max(1, len(self.body) - SIZE * self.visit.atoms)
+        return own + sum(map(len, self.buffers)) // 256
 
     def entry(self) -> tuple[Any, ...]:
         """Return what :func:`namespace.open_bundle` takes."""
@@ -204,6 +214,9 @@ class Units:
         before = self._units.get(of[0])
         unit = Unit(of)
         values = tuple(map(self._value, of))
+        for each in {id(each): each for each in map(self._units.get, of) if each}.values():
+            if not (all(map(is_atom, values)) or each.error or each.captures.hold(None)):
+                _edits.update((name, _edits.get(name, 0) + 1) for name in each.names)
         unit.serials = tuple(serial(value) if is_defined(value) else 0 for value in values)
         unit.data = not all(unit.serials)
         origin = find_origin(of[0], values[0], self._main) if len(of) == 1 else None
@@ -237,13 +250,20 @@ class Units:
                 unit.captures.add_global(name, value, unit.cost() if loose else 0)
         unit.captures.seal()
         unit.own_token = digest(unit.body, unit.buffers, 32)
+        edits = [_edits.get(name, 0) for name in of]
+        if any(edits):
+            unit.own_token = digest(unit.own_token, [b"%d" % number for number in edits])
         for name in of:
             self._units[name] = unit
         return unit
 
     def _dump(self, unit: Unit, values: tuple[Any, ...], before: Unit | None) -> None:
         if unit.data and len(values) == 1 and (is_atom(values[0]) or found_by_name(values[0])):
-            plain = plainly(values)
+            atom = names.atoms.pid_of(values[0])
+            if atom is not None and type(atom[1]) is bytes:
+                unit.body = pickle.dumps((Constant(atom),), 5)
+                return
+            plain = plainly(values) if atom is None else None
             if plain is not None:
                 unit.body = plain[0]
                 return
@@ -342,6 +362,8 @@ class Units:
                 todo = [name for name in rest if name not in seen and name not in without]
                 optional.update(todo)
                 if not todo:
+                    if every:  # code that looks at all names must not find those
+                        absent.update(dict.fromkeys(self.gone()))
                     return found, list(absent), optional
             name = todo.pop(0)
             if name in seen or name in _NEVER:

@@ -34,7 +34,7 @@ from typing import Any
 from remote_executor.payload.code.names import ATOMS
 from remote_executor.payload.code.steps import IS_CPYTHON
 
-__all__ = ["Watch", "holders_in"]
+__all__ = ["IN_MEMORY", "Watch", "holders_in"]
 
 _MANY = 256
 """From so many objects on it pays to compare their addresses at once: 0.3 µs and 0.5 ns each."""
@@ -58,6 +58,9 @@ _IMMUTABLE = frozenset(
     }
 )
 """Types written in C whose values never change, by module and name."""
+
+IN_MEMORY = frozenset({"BytesIO", "StringIO"})
+"""Types of ``io`` whose objects are data: what is written to them is in them."""
 
 _HEAP = 1 << 9
 
@@ -253,7 +256,7 @@ def _is_leaf(kind: type) -> bool:
     return (
         kind is object
         or issubclass(kind, _BY_IDENTITY)
-        or kind.__module__ in ("_thread", "_io")
+        or (kind.__module__ in ("_thread", "_io") and kind.__name__ not in IN_MEMORY)
         or (kind.__module__, kind.__name__) in _IMMUTABLE
     )
 

@@ -74,6 +74,22 @@ def test_attributes_of_built_in_exceptions_come():
     assert crossed(ImportError("words", name="n")).name == "n"
 
 
+class Slotted(Exception):
+    __slots__ = ("place", "unset")
+
+    def __init__(self, place, **more):
+        self.place = place
+        self.__dict__.update(more)
+
+
+def test_what_exceptions_have_in_slots_comes():
+    again = crossed(raised(Slotted([1])))
+    assert again.place == [1]
+    assert not hasattr(again, "unset")
+    again = crossed(raised(Slotted(2, words="more")))
+    assert (again.place, again.words) == (2, "more")
+
+
 def test_exceptions_whose_init_takes_other_arguments_come():
     again = crossed(raised(tasks.TwoArguments(7, "detail")))
     assert (str(again), again.code, again.detail) == ("7: detail", 7, "detail")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import collections.abc
+import importlib
+import sys
+import types
 from textwrap import dedent
 
 import pytest
@@ -128,3 +131,47 @@ def test_classes_are_told_apart_by_nothing_that_a_metaclass_says():
 
     assert families.virtual_bases(Registered) == (collections.abc.Sized,)
     assert type(Made) is Odd
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Give a module of the user's own, and a program with a class that has a base in it."""
+    monkeypatch.setattr(families, "_own", set())
+    monkeypatch.setattr(families, "_asking", [])
+    own = ("own_plugins", "own_finder")
+    others = {name: id(each) for name, each in sys.modules.items() if name not in own}
+    monkeypatch.setattr(families, "_looked_at", others)
+    monkeypatch.syspath_prepend(tmp_path)
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
+    def make(text):
+        (tmp_path / "own_plugins.py").write_text(text, encoding="utf-8")
+        found = importlib.import_module("own_plugins")
+        exec("class Plain: pass", vars(main))
+        main.Derived = type("Derived", (found.Base,), {"__module__": "__main__"})
+
+    yield make
+    for name in own:
+        sys.modules.pop(name, None)
+
+
+def test_where_an_own_module_asks_for_subclasses_those_of_its_classes_go_along(module):
+    module("class Base: pass\ndef all_of(): return Base.__subclasses__()\n")
+
+    assert families.derived() == ("Derived",)
+
+
+def test_where_no_own_module_asks_nothing_goes_along(module):
+    module("class Base: pass\n")
+
+    assert families.derived() == ()
+
+
+def test_a_module_that_is_imported_later_is_looked_at(module, tmp_path):
+    module("class Base: pass\n")
+    assert families.derived() == ()
+    (tmp_path / "own_finder.py").write_text("def below(cls): return cls.__subclasses__()\n")
+    importlib.import_module("own_finder")
+
+    assert families.derived() == ("Derived",)

@@ -508,7 +508,7 @@ def test_an_attribute_that_nobody_has_is_no_attribute(monkeypatch):
     monkeypatch.setattr(namespace, "_ask", asked.append)
     assert not hasattr(main, "x")
     assert not hasattr(main, "__path__")
-    assert asked == ["x"]
+    assert asked == ["x", "__getattr__"]
 
 
 def test_a_pickle_that_looks_itself_up_is_refused():
@@ -541,12 +541,12 @@ def test_who_looks_at_all_of_main_has_it_whole_first(monkeypatch):
     assert "brought" in dir(main)
     assert vars(main) is space
     assert main.__dict__["brought"] == 5
-    assert questions == [namespace.WHOLE]
+    assert questions == [namespace.WHOLE, "__dir__"]
     namespace.forget_asked()
     assert "brought" not in space  # it was right for that task only
     assert space["mine"] == 1
     assert "brought" in vars(main)
-    assert questions == [namespace.WHOLE] * 2
+    assert questions == [namespace.WHOLE, "__dir__", namespace.WHOLE]
 
 
 def test_who_looks_while_something_is_loaded_has_what_is_there(monkeypatch):
@@ -568,3 +568,15 @@ def test_a_mains_own_dir_is_asked(monkeypatch):
     monkeypatch.setattr(namespace, "_ask", None)
     main.__dir__ = lambda: ["own"]
     assert dir(main) == ["own"]
+
+
+def test_what_a_task_has_asked_for_in_vain_is_forgotten(monkeypatch):
+    main = namespace.MainModule("__main__")
+    monkeypatch.setattr(namespace, "_ask", lambda name: None)
+    monkeypatch.setattr(namespace, "asked", {})
+    assert not hasattr(main, "x")
+    assert "__getattr__" in namespace.asked
+
+    namespace.forget_asked()
+
+    assert namespace.asked == {}
