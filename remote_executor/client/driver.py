@@ -1677,8 +1677,13 @@ class Driver:
             return
         self.closed = True
         self._refuse_inbox()
+        self._close_setups()
         self.loop.close()
         _drivers.discard(self)
+
+    def _close_setups(self) -> None:
+        for setup in self._setups.values():
+            setup.close()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the I/O thread; return whether it is gone. Returns at once inside of it."""
@@ -1722,6 +1727,7 @@ class Driver:
         for peer in list(self._peers):
             peer.way.close()
         self.answering.close()
+        self._close_setups()
         self.loop.close()
         _drivers.discard(self)
 

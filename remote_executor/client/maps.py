@@ -13,6 +13,7 @@ from collections import deque
 from concurrent.futures import CancelledError, TimeoutError
 from functools import partial
 from itertools import chain, islice, repeat, starmap
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from remote_executor.client.each import Each
@@ -47,6 +48,10 @@ class _Items(chain[Any]):
     """As ``close``, and stops batches that run."""
     rest: Callable[[], dict[int, Any]]
     """What else had come when the iteration ended: see :meth:`MapResults.rest`."""
+    hint: Callable[[], int]
+
+    def __length_hint__(self) -> int:
+        return self.hint()
 
 
 class _Outcome(NamedTuple):
@@ -115,6 +120,8 @@ class MapResults:
         """By the index of their first items."""
         self._error: BaseException | None = None
         self._next = 0
+        self._current: Iterator[Any] = iter(())
+        """Knows how many values of the present batch are still to be taken."""
         self.told: Callable[[], object] | None = None
         """Called, in the I/O thread, each time that something has come."""
         self.source_error: BaseException | None = None
@@ -301,7 +308,16 @@ class MapResults:
         items.close = source.close
         items.kill = self.kill
         items.rest = self.rest
+        items.hint = self.hint
         return items
+
+    def hint(self) -> int:
+        """Return how many results are still to be taken, for ``operator.length_hint``."""
+        if self.feed is None:
+            return 0  # nobody wants more, or there are none
+        if self._buffersize is not None:
+            return self._pulled - self._yielded + length_hint(self._source or (), 0)
+        return max(0, self._pulled - self._next) + length_hint(self._current, 0)
 
     def _batches(self, until: float | None) -> Generator[Iterator[Any], None, None]:
         try:
@@ -315,11 +331,12 @@ class MapResults:
                     continue
                 values, error = opened
                 if outcome.is_tiny(len(values)):
-                    each = iter(values)
+                    each = self._current = iter(values)
                 else:
                     # Each value is let go of as it is taken, as the standard library does it.
                     values.reverse()
-                    each = starmap(values.pop, repeat((), len(values)))
+                    self._current = repeat((), len(values))
+                    each = starmap(values.pop, self._current)
                 del outcome, values
                 yield each
                 del each
