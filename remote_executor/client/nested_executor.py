@@ -37,7 +37,7 @@ from remote_executor.payload.pickles import dump_copied, dump_result, load
 from remote_executor.printable import printable
 from remote_executor.task_errors import NoKernelError, UnsupportedError
 from remote_executor.wire.messages import encode_fields
-from remote_executor.wire.nested import Said, Spawn, said_in, spawn_frame, submit_frame
+from remote_executor.wire.nested import Said, Spawn, said_in, submit_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -320,10 +320,7 @@ class NestedExecutor(Executor):
             known = way.told.get(key)
             if known is None or known[0] is not fn or not known[2].holds(fn):
                 told = tell(fn, extra)
-                known = way.told[key] = fn, way.next_function(), told
-                fields = encode_fields(told.fields)
-                parts = fields, *told.buffers
-                way.send(spawn_frame(Spawn.FUNCTION, task, known[1], told.body, parts))
+                known = fn, way.tell(key, fn, told), told
         except FarmError as exc:
             future.set_exception(exc)
             return future

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import mmap
 import os
 import time
 from _thread import RLock
@@ -25,8 +26,10 @@ from remote_executor.client.waits import IOThread
 from remote_executor.errors import RemoteProtocolError
 from remote_executor.net.in_task import here
 from remote_executor.net.interruptible import Gates, around, start_thread
+from remote_executor.net.streams import receive_with_fds
 from remote_executor.task_errors import NestingError
 from remote_executor.wire.frames import WORKER_LIMIT, FrameReader
+from remote_executor.wire.messages import encode_fields
 from remote_executor.wire.nested import Said, Spawn, said_in, spawn_frame
 from remote_executor.wire.outbox import Outbox
 
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["OVER", "Heard", "TaskLine", "line"]
 
 log = logging.getLogger("remote_executor.client")
+
+MAX_TOLD = 256
+"""Functions that the client keeps for one task; after that the oldest is told again if need be."""
 
 LEND_SECONDS = 0.002
 """A wait that is shorter does not lend the slot: to lend it may start a process."""
@@ -81,6 +87,8 @@ class TaskLine:
         self._functions = itertools.count(1)
         self.children: dict[int, Heard] = {}
         self.told: dict[Any, tuple[Any, int, Told]] = {}
+        self._keys: dict[int, Any] = {}
+        """Of what was told, by number."""
         self.running = 0
         self._task: int | None = None
         self._waiting = 0
@@ -114,6 +122,7 @@ class TaskLine:
         """The task is over. Its children that are not done are of no interest any more."""
         here.ended = around.lend = self._task = self._slots = None
         self.told.clear()
+        self._keys.clear()
         self.running = 0
         if self._waiting or self._lent or self._resuming:
             with self._lock:
@@ -127,9 +136,27 @@ class TaskLine:
         """Return a number for a child: no other of this worker's has it for long."""
         return 1 + next(self._numbers) % 0xFFFFFFF0
 
-    def next_function(self) -> int:
-        """Return a number for a function."""
-        return 1 + next(self._functions) % 0xFFFFFFF0
+    def tell(self, key: Any, function: Any, told: Told) -> int:
+        """
+        Tell the client a function, in the place of the one that was told long ago.
+
+        Args:
+            key: By what it is found.
+            function: The function, which is kept alive so that its id stays its own.
+            told: What tells it.
+
+        Returns:
+            Its number.
+        """
+        number = 1 + next(self._functions) % MAX_TOLD
+        before = self._keys.pop(number, None)
+        if before is not None and self.told.get(before, (None, 0))[1] == number:
+            del self.told[before]
+        self._keys[number] = key
+        self.told[key] = function, number, told
+        parts = encode_fields(told.fields), *told.buffers
+        self.send(spawn_frame(Spawn.FUNCTION, self.begin(), number, told.body, parts))
+        return number
 
     def say(self, what: Spawn, number: int = 0, body: bytes = b"") -> None:
         """Say something of a child."""
@@ -207,7 +234,8 @@ class TaskLine:
     def _read(self) -> None:
         while True:
             try:
-                count = self._sock.recv_into(self._reader.get_buffer())
+                reader = self._reader
+                count = receive_with_fds(self._sock, reader.get_buffer(), reader.segments)
                 frames = self._reader.filled(count) if count else []
             except (OSError, RemoteProtocolError):
                 count = 0
@@ -224,6 +252,10 @@ class TaskLine:
 
     def _heard(self, frame: Frame) -> None:
         said = said_in(frame)
+        if frame.segment is not None and said == Said.IDLE:
+            if frame.segment.fd >= 0:
+                here.idle = mmap.mmap(frame.segment.fd, mmap.PAGESIZE, prot=mmap.PROT_READ)
+            return
         if frame.id != self._task:
             return
         if said == Said.GO_ON:

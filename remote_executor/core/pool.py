@@ -745,6 +745,10 @@ class Pool:
         ends = min(self._paused.values())
         return ends if self._recheck is None else min(ends, self._recheck)
 
+    def idle(self) -> int:
+        """Return how many slots nobody holds, nor waits for."""
+        return self.slots - self.holding - sum(map(_wants, self._waiting)) - len(self._resuming)
+
     def slack(self) -> int:
         """Return how many tasks the worker has left that has the fewest."""
         least = AHEAD_MOST
@@ -1253,6 +1257,10 @@ class Pool:
 
 def _backlog(worker: PoolWorker) -> int:
     return len(worker.assigned)
+
+
+def _wants(session: PoolSession) -> int:
+    return session.queued
 
 
 def _has_room(session: PoolSession) -> bool:

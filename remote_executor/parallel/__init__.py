@@ -22,6 +22,7 @@ builtins    pany, pall, pfilter
 finds       pevery, psome, pnotany, pnotevery, pfind, pcount, premove, each with _if and _if_not
 sorts       psort
 lets        plet, pfuncall, pand, por
+functions   parallel_function, fork
 trees       ptree
 ==========  =====================================================================================
 """
@@ -43,6 +44,7 @@ __all__ = [
     "delay",
     "end_kernel",
     "force",
+    "fork",
     "fulfill",
     "fulfill_with",
     "fulfilled",
@@ -54,6 +56,7 @@ __all__ = [
     "pall",
     "pand",
     "pany",
+    "parallel_function",
     "pcount",
     "pcount_if",
     "pcount_if_not",
@@ -168,6 +171,7 @@ _WHERE = {
         "finds",
     ),
     **dict.fromkeys(["pall", "pany", "pfilter"], "as_builtins"),
+    **dict.fromkeys(["fork", "parallel_function"], "functions"),
     "psort": "sorts",
     **dict.fromkeys(
         [
@@ -227,6 +231,10 @@ if TYPE_CHECKING:
         premove_if,
         premove_if_not,
         psome,
+    )
+    from remote_executor.parallel.functions import (
+        fork,
+        parallel_function,
     )
     from remote_executor.parallel.kernel import (
         Kernel,

@@ -58,6 +58,8 @@ class Assignments:
             else:
                 self._processes.stop(action.worker)
         self._timer.at(pool.deadline())
+        if self._context.idle.is_open:
+            self._context.idle.say(pool.idle())
 
     def give(self, process: WorkerProcess, ids: list[int]) -> None:
         """

@@ -6,6 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from remote_executor.server.idle_page import IdlePage
 from remote_executor.server.round import Round
 from remote_executor.server.server_log import ServerLog
 
@@ -30,6 +31,7 @@ class Context:
         clients: Those and the ones that have ended and still have workers, by the pool's records.
         host: This machine's name.
         id: This server's name, new each time that one starts.
+        idle: What workers see of slots that nobody uses.
         embedded: Whether it serves one client that has started it, and ends with it.
         ending: Whether it takes no new sessions, and ends with the last one.
         over: Whether it ends now.
@@ -41,6 +43,7 @@ class Context:
         "ending",
         "host",
         "id",
+        "idle",
         "log",
         "loop",
         "over",
@@ -54,6 +57,7 @@ class Context:
         self.pool = pool
         self.log = ServerLog(loop, log_level)
         self.round = Round()
+        self.idle = IdlePage()
         self.sessions: dict[str, ClientSession] = {}
         self.clients: dict[PoolSession, ClientSession] = {}
         self.host = socket.gethostname()

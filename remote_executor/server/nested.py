@@ -13,15 +13,18 @@ is lent to others, which the pool decides.
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
 from remote_executor.core.pool import WorkerState
 from remote_executor.errors import RemoteProtocolError
+from remote_executor.net.segments import Descriptor
+from remote_executor.net.streams import send_with_fd
 from remote_executor.wire.frames import WORKER_LIMIT, FrameReader
 from remote_executor.wire.messages import Kind
 from remote_executor.wire.nested import Said, Spawn, child_frame, said_in
-from remote_executor.wire.outbox import Outbox
+from remote_executor.wire.outbox import Outbox, WithSegment
 
 if TYPE_CHECKING:
     from remote_executor.server.client_session import ClientSession
@@ -87,6 +90,15 @@ class TaskLines:
         self._loop.watch(
             sock.fileno(), lambda: self._read(process, line), lambda: self._flush(process, line)
         )
+        page = self._context.idle.open()
+        if page >= 0:
+            try:
+                along = Descriptor(os.dup(page))
+            except OSError:  # there are too many: the worker does without
+                return
+            said = child_frame(Said.IDLE, frame.id, 0, b"", (b"\0",))
+            said.set_segment(along)
+            self._put(process, said)
 
     def worker_gone(self, process: WorkerProcess) -> None:
         """A worker has ended, or closed its end."""
@@ -164,7 +176,12 @@ class TaskLines:
         outbox = line.outbox
         try:
             while outbox.size:
-                outbox.sent(line.sock.sendmsg(outbox.chunk()))
+                chunk = outbox.chunk()
+                part = chunk[0]
+                if type(part) is WithSegment:
+                    outbox.sent(send_with_fd(line.sock, part))
+                else:
+                    outbox.sent(line.sock.sendmsg(chunk))
         except BlockingIOError:
             pass
         except OSError:

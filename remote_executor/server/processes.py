@@ -182,6 +182,7 @@ class Processes:
         """End all: the zygote kills them when it finds its socket closed."""
         self._context.loop.forget(self._control.fileno())
         self._control.close()
+        self._context.idle.close()
         for process in self._by_number.values():
             process.close()
         self._by_number.clear()

@@ -7,7 +7,7 @@ What a running task and its client say to each other about tasks of its own.
     CHILD   client -> server -> worker     the same
 
 The server passes both on unopened, but for WAITS and GOES_ON, of which it has to know too, and for
-GO_ON and NO_ROOM, which it says itself. What is said stands in the flags, below the bit of
+GO_ON, NO_ROOM and IDLE, which it says itself. What is said stands in the flags, below the bit of
 :attr:`Flag.SEGMENT`.
 """
 
@@ -71,6 +71,9 @@ class Said(enum.IntEnum):
     """The aux is the number."""
     NO_ROOM = 6
     """So many tasks wait already that this one must not: the aux says how many."""
+    IDLE = 7
+    """The descriptor that comes along is that of a page whose first byte tells how many slots of
+    this server nobody uses."""
 
 
 def said_in(frame: Frame) -> int:

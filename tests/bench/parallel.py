@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.bench import memory, tasks
 from tests.bench.bars import Bar, Measure
+from tests.bench.nested import NESTED
 from tests.bench.peers import POOLS, WORKERS
 from tests.bench.tasks import warm
 
@@ -300,5 +301,6 @@ PARALLEL: dict[str, Measure] = {
         ),
         touches=4_000_000_000,
     ),
+    **NESTED,
 }
 assert WORKERS == 2, "the parts by hand are two"

@@ -297,3 +297,53 @@ def test_descriptors_and_processes_of_nested_work_are_given_back(ex):
     for _ in range(3):
         assert ex.submit(nested_tasks.total, 50).result(LIMIT) == 1225
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+# ------------------------------------------------------------- the layer above
+
+
+def test_cognates_in_a_task_spread_where_that_is_asked_for():
+    with FarmExecutor(2, nested="parallel") as farm:
+        found = farm.submit(nested_tasks.cognates, 6).result(LIMIT)
+        assert found == ("nested", 2, [i * i for i in range(6)], 15 + 6, True, 3)
+        with pytest.raises(LookupError, match="three"):
+            farm.submit(nested_tasks.failing_map, 8).result(LIMIT)
+
+
+def test_cognates_in_a_task_are_serial_by_default(ex):
+    found = ex.submit(nested_tasks.cognates, 6).result(LIMIT)
+
+    assert found == ("serial", 1, [i * i for i in range(6)], 15 + 6, True, 3)
+
+
+def test_nested_is_one_of_two_words():
+    with pytest.raises(ValueError, match="nested must be"):
+        FarmExecutor(1, nested="both")
+
+
+def test_a_block_in_a_task_says_the_category_of_its_children(ex, tmp_path):
+    parent = ex.submit(nested_tasks.categories, tmp_path)
+    wait_until(lambda: list(tmp_path.glob("child * begun")), 20)
+
+    assert ex.kill_tasks("inner") == 1
+    with pytest.raises(TaskKilled):
+        parent.result(LIMIT)
+
+
+def test_more_functions_than_a_client_keeps(ex):
+    assert ex.submit(nested_tasks.lambdas, 600).result(LIMIT) == sum(range(600))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_parallel_function(workers):
+    with FarmExecutor(workers) as farm:
+        assert farm.submit(nested_tasks.fib, 12).result(LIMIT) == 144
+
+
+def test_forks_go_to_workers_that_are_idle(ex, tmp_path):
+    ex.submit(nested_tasks.total, 3).result(LIMIT)  # both are there, and the way is open
+    assert ex.submit(nested_tasks.forks, tmp_path, 5).result(LIMIT) == 32
+
+    assert len(list(tmp_path.glob("worker *"))) >= 2
+    calls = sum(len(path.read_text().split()) for path in tmp_path.glob("worker *"))
+    assert calls == 63, "each was called once"

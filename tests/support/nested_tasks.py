@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import remote_executor.parallel as p
 from remote_executor import FarmExecutor, current_executor, server_worker_index, worker_index
 
 
@@ -213,6 +214,61 @@ def array_of_child(array: Any) -> tuple[Any, bool]:
 def double(array: Any) -> Any:
     array *= 2
     return array
+
+
+@p.parallel_function
+def fib(n: int) -> int:
+    if n < 8:
+        time.sleep(0.002)
+        return n if n < 2 else fib(n - 1) + fib(n - 2)
+    smaller = fib.fork(n - 2)
+    return fib(n - 1) + smaller.result()
+
+
+def forks(folder: Path, n: int) -> int:
+    """Have each part note by whom it was done."""
+    record(folder, f"worker {os.getpid()}")
+    if not n:
+        time.sleep(0.02)
+        return 1
+    forked = p.fork(forks, folder, n - 1)
+    return forks(folder, n - 1) + forked.result()
+
+
+def lambdas(n: int) -> int:
+    """Submit a lambda of its own each time."""
+    ex = current_executor()
+    return sum(each.result() for each in [ex.submit(lambda i=i: i) for i in range(n)])
+
+
+def cognates(n: int) -> tuple[str, int, list[int], int, bool, int]:
+    squares = p.pmap(pow, range(n), [2] * n)
+    answer = p.plet(lambda: p.preduce(add, range(n)), lambda: p.psort([3, 1, 2]))
+    channel = p.Channel()
+    for i in range(3):
+        channel.submit(add, i, i)
+    came = sum(channel.receive() for _ in range(3))
+    found = p.pany(bool, [0, 0, 1])
+    forced = p.force(p.future(add, 1, 2))
+    assert answer[1] == [1, 2, 3]
+    return p.kernel_name(), p.kernel_worker_count(), squares, answer[0] + came, found, forced
+
+
+def failing_map(n: int) -> list[int]:
+    return p.pmap(no_three, range(n))
+
+
+def no_three(i: int) -> int:
+    if i == 3:
+        raise LookupError("three")
+    return i
+
+
+def categories(folder: Path) -> None:
+    with p.task_category("inner"):
+        future = current_executor().submit(nap, folder, "child 0", 30.0)
+    concurrent.futures.wait([future])
+    future.result()
 
 
 def shut_down() -> int:
