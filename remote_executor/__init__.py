@@ -86,6 +86,7 @@ __all__ = [
     "current_executor",
     "deftask",
     "deftask_source",
+    "drain_server",
     "end_local_servers",
     "end_remote_servers",
     "end_server",
@@ -122,6 +123,7 @@ _WHERE = {
     "FarmStatus": "client.status",
     "ServerStatus": "client.status",
     "current_executor": "client.nested_executor",
+    "drain_server": "client.admin",
     "end_server": "client.admin",
     "ping": "client.admin",
     "server_status": "client.admin",
@@ -199,7 +201,7 @@ def __dir__() -> "list[str]":
 if TYPE_CHECKING:
     from remote_executor.adapters.joblib_backend import register_joblib_backend
     from remote_executor.adapters.pool import Pool
-    from remote_executor.client.admin import end_server, ping, server_status
+    from remote_executor.client.admin import drain_server, end_server, ping, server_status
     from remote_executor.client.executor import FarmExecutor, FarmView
     from remote_executor.client.status import FarmStatus, ServerStatus
     from remote_executor.errors import (

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from remote_executor import __version__
 from remote_executor import cli_arguments as read
-from remote_executor.errors import AddressError, FarmError
+from remote_executor.errors import AddressError, FarmError, ServerFailed
 from remote_executor.net.addresses import DEFAULT_PORT
+from remote_executor.server.exit_codes import CANNOT_START, ENDED_BY_FAILURE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None means those of the process.
 
     Returns:
-        The exit code: 0 if all is well, 1 if not, 2 for wrong usage, and 141 if whoever was to read
-        the output has gone, as with ``| head``.
+        The exit code: 0 if all is well, 1 if not, 2 for wrong usage, 3 if a server has ended though
+        nobody has asked it to, and 141 if whoever was to read the output has gone, as with
+        ``| head``.
     """
     try:
         try:
@@ -56,7 +58,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 2
     except (FarmError, ImportError, OSError, ValueError) as exc:
         print(f"remote-executor: {exc}", file=sys.stderr)
-        return 1
+        return ENDED_BY_FAILURE if isinstance(exc, ServerFailed) else CANNOT_START
     return code
 
 
@@ -79,7 +81,15 @@ def _parser() -> read.Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     parser.commands = commands.choices
 
-    one = commands.add_parser("serve", help="run a server in the foreground until it is ended")
+    one = commands.add_parser(
+        "serve",
+        help="run a server in the foreground until it is ended",
+        description="Run a server in the foreground. SIGTERM and ^C end it, SIGUSR1 has it drain "
+        "first, SIGHUP has it open its log file anew. It tells systemd when it is ready, and takes "
+        "the sockets of a socket unit.",
+        epilog="Exit codes: 0 it was asked to end; 1 it cannot start; 2 wrong usage; 3 it has "
+        "ended by a failure, and may be started again.",
+    )
     one.add_argument(
         "--host",
         type=read.host,
@@ -107,6 +117,12 @@ def _parser() -> read.Parser:
     )
     one.add_argument(
         "--log-level", default="warning", choices=["debug", "info", "warning", "error"]
+    )
+    one.add_argument(
+        "--log-file",
+        type=read.text,
+        metavar="PATH",
+        help="where the log goes (default: standard error); SIGHUP has it opened anew",
     )
     one.add_argument(
         "--debuggable",
@@ -157,6 +173,20 @@ def _parser() -> read.Parser:
     one.add_argument("address", type=read.address, metavar="ADDRESS")
     _add_security(one)
     one.set_defaults(run=_end)
+
+    one = commands.add_parser(
+        "drain", help="have a server finish what it has begun, give the rest back, and end"
+    )
+    one.add_argument("address", type=read.address, metavar="ADDRESS")
+    one.add_argument("--wait", action="store_true", help="return only when it has ended")
+    one.add_argument(
+        "--timeout",
+        type=read.seconds,
+        metavar="SECONDS",
+        help="end after so long, whatever runs (default: as long as it takes)",
+    )
+    _add_security(one)
+    one.set_defaults(run=_drain)
 
     one = commands.add_parser("token", help="show the secret that clients and servers share")
     one.add_argument(
@@ -294,11 +324,21 @@ def _security(given: argparse.Namespace) -> dict[str, Any]:
 
 def _serve(given: argparse.Namespace) -> int:
     from remote_executor.server.serve import serve
+    from remote_executor.server.service_manager import address_of, inherited_sockets
+    from remote_executor.server.signals import LogFile
 
+    log_file = LogFile(given.log_file) if given.log_file else None
+    inherited = inherited_sockets()
+    if inherited:
+        address: Any = address_of(inherited[0])
+    else:
+        address = f"unix:{given.unix}" if given.unix else None
     serve(
         given.host,
         given.port,
-        address=f"unix:{given.unix}" if given.unix else None,
+        address=address,
+        inherited=inherited,
+        log_file=log_file,
         workers=given.workers,
         preload=given.preload,
         log_level=given.log_level,
@@ -377,6 +417,16 @@ def _end(given: argparse.Namespace) -> int:
 
     end_server(given.address, **_security(given))
     print(f"{given.address} ends when its clients are done")
+    return 0
+
+
+def _drain(given: argparse.Namespace) -> int:
+    from remote_executor.client.admin import drain_server
+
+    if not drain_server(given.address, given.timeout, wait=given.wait, **_security(given)):
+        print(f"remote-executor: {given.address} has not ended in time", file=sys.stderr)
+        return 1
+    print(f"{given.address} has ended" if given.wait else f"{given.address} drains")
     return 0
 
 

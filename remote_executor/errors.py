@@ -11,6 +11,7 @@ Every error that the library raises, in one tree.
     │   ├── AuthenticationFailed      one side could not prove who it is
     │   ├── ProtocolMismatch          the two sides speak no common version
     │   └── LaunchFailed              no server could be started there
+    ├── ServerFailed                  a server in this process has ended, and nobody wanted it to
     ├── Refused                       what a mechanism of authentication raises; see wire.auth
     ├── PayloadError                  also a PicklingError and a TypeError: it cannot travel
     │   └── CannotShip                it cannot travel to that other version of Python
@@ -58,6 +59,7 @@ __all__ = [
     "ProtocolMismatch",
     "Refused",
     "RemoteProtocolError",
+    "ServerFailed",
 ]
 
 
@@ -180,6 +182,15 @@ class Refused(FarmError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class ServerFailed(FarmError):
+    """
+    A server that runs in this process has ended though nobody has asked it to.
+
+    Its clients have been told, and run their tasks elsewhere. Start it again; the command line
+    ends with exit code 3, for which a service manager can be told to do that.
+    """
 
 
 class PayloadError(FarmError, pickle.PicklingError, TypeError):

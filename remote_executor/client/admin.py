@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.client.peer import LIMIT, Remote
@@ -27,9 +28,13 @@ if TYPE_CHECKING:
     from remote_executor.net.streams import Stream
     from remote_executor.wire.frames import Frame
 
-__all__ = ["end_server", "ping", "server_status", "why_no_answer"]
+__all__ = ["drain_server", "end_server", "ping", "server_status", "why_no_answer"]
 
+NOTHING: Mapping[str, Any] = {}
 RETRY_SECONDS = 0.1
+ANSWER_SECONDS = 10.0
+END_SECONDS = 10.0
+"""Beyond its time a server that drains may take so long to end its workers."""
 
 
 def ping(
@@ -123,6 +128,47 @@ def end_server(
     _ask(address, "end", timeout, auth, tls)
 
 
+def drain_server(
+    address: AddressLike,
+    timeout: float | None = None,
+    *,
+    wait: bool = False,
+    auth: AuthLike = None,
+    tls: TLSLike = None,
+) -> bool:
+    """
+    Have a server finish what it has begun, give the rest back to its clients, and end.
+
+    It takes no new clients and no more tasks. What waits there runs on the clients' other servers;
+    a client that has no other tries this address until a server is there again.
+
+    Args:
+        address: Where it is.
+        timeout: Seconds after which it ends whatever runs there; None for as long as it takes.
+        wait: Return only when it is gone.
+        auth: How the server knows us; as for :class:`FarmExecutor`.
+        tls: Whether and how to speak TLS; as for :class:`FarmExecutor`.
+
+    Returns:
+        Whether it is gone, if ``wait``; otherwise True.
+
+    Raises:
+        ConnectionFailed: If it does not answer, or refuses.
+    """
+    _ask(address, "drain", ANSWER_SECONDS, auth, tls, {"timeout": timeout})
+    if not wait:
+        return True
+    until = None if timeout is None else time.monotonic() + timeout + END_SECONDS
+    while until is None or time.monotonic() < until:
+        try:
+            _ask(address, "ping", ANSWER_SECONDS, auth, tls)
+        except ConnectionFailed as exc:
+            if isinstance(exc.__cause__, OSError):
+                return True  # nobody is there any more
+        time.sleep(RETRY_SECONDS)
+    return False
+
+
 def server_status(
     address: AddressLike, timeout: float = 10.0, *, auth: AuthLike = None, tls: TLSLike = None
 ) -> dict[str, Any]:
@@ -147,7 +193,12 @@ def server_status(
 
 
 def _ask(
-    given: AddressLike, op: str, timeout: float | None, auth: AuthLike, tls: TLSLike
+    given: AddressLike,
+    op: str,
+    timeout: float | None,
+    auth: AuthLike,
+    tls: TLSLike,
+    asked: Mapping[str, Any] = NOTHING,
 ) -> dict[str, Any]:
     """Connect, prove who we are, ask, and return the answer."""
     address = parse_address(given)
@@ -167,7 +218,7 @@ def _ask(
             )
             while link.state is not LinkState.OPEN:
                 _exchange(stream, link, until)
-            link.outbox.put(make_frame(Kind.ADMIN, body=encode_fields({"op": op})))
+            link.outbox.put(make_frame(Kind.ADMIN, body=encode_fields({"op": op, **asked})))
             frames: list[Frame] = []
             while not frames:
                 frames = _exchange(stream, link, until)

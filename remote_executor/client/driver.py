@@ -86,6 +86,7 @@ from remote_executor.wire.frames import Frame, make_frame
 from remote_executor.wire.messages import (
     AGAIN,
     GRACE,
+    NO_SLOTS,
     SPOILT,
     Flag,
     Kind,
@@ -1267,7 +1268,11 @@ class Driver:
                 peer.session.send(make_frame(Kind.RELEASE, id))
 
     def _on_slots(self, peer: Peer, server: Server, frame: Frame) -> None:
-        self.scheduler.server_up(server, check_slots(frame.aux))
+        if frame.aux == NO_SLOTS:
+            log.info("= %s drains: its tasks go elsewhere", peer.name)
+            self.scheduler.server_drains(server)
+        else:
+            self.scheduler.server_up(server, check_slots(frame.aux))
 
     def _on_output(self, peer: Peer, server: Server, frame: Frame) -> None:
         label = self._label(peer, frame.aux >> 2, server.inflight.get(frame.id))

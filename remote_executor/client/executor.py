@@ -1257,7 +1257,7 @@ class FarmExecutor(_Face):
         servers = tuple(
             ServerStatus(
                 address=peer.name,
-                state=peer.state.value,
+                state="draining" if server.up and server.draining else peer.state.value,
                 slots=server.slots if server.up else 0,
                 running=sum(
                     task.state is TaskState.BEGUN for task in list(server.inflight.values())

@@ -13,7 +13,7 @@ class ServerStatus(NamedTuple):
 
     Attributes:
         address: As it was given.
-        state: "up", "connecting", "waiting to try again", "refused", ...
+        state: "up", "draining", "connecting", "waiting to try again", "refused", ...
         slots: How many tasks it runs at a time for anybody; 0 while it is not up.
         running: Tasks known to run.
         sent: Tasks sent and not done, the running ones included.

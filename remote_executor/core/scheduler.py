@@ -180,6 +180,11 @@ class Scheduler:
         server.measure()
         self._recount()
 
+    def server_drains(self, server: Server) -> None:
+        """A server takes no more tasks, and will be lost when those that it has are done."""
+        server.draining = True
+        self._recount()
+
     def server_lost(self, server: Server, unharmed: Collection[Task] = ()) -> None:
         """
         A server and all that was under way there are gone: try again elsewhere, or give up.
@@ -189,6 +194,7 @@ class Scheduler:
             unharmed: Tasks that have certainly not begun there.
         """
         server.up = False
+        server.draining = False
         server.asked = None
         lost = list(server.inflight.values())
         server.inflight.clear()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_executor.core.service import Starts
 from remote_executor.printable import printable
+from remote_executor.wire.frames import make_frame
+from remote_executor.wire.messages import Kind, encode_ids
 
 if TYPE_CHECKING:
     from remote_executor.core.pool import PoolSession
@@ -180,6 +182,18 @@ class ClientSession:
             self.timeouts.pop(id, None)
             self.ends.pop(id, None)
             self.graces.pop(id, None)
+
+    def give_back(self, ids: list[int], request: int = 0) -> None:
+        """
+        Give tasks back that have not begun: they run elsewhere.
+
+        Args:
+            ids: The tasks, which the pool has forgotten or never had.
+            request: What the client has asked, if it has.
+        """
+        for id in ids:
+            self.forget(id)
+        self.send(make_frame(Kind.TAKEN_BACK, request, encode_ids(ids)))
 
     def forget_blob(self, number: int) -> None:
         """Forget a function or a shared object, if it is there."""

@@ -34,13 +34,17 @@ class Context:
         idle: What workers see of slots that nobody uses.
         embedded: Whether it serves one client that has started it, and ends with it.
         ending: Whether it takes no new sessions, and ends with the last one.
+        draining: Whether it also takes no more tasks of those that are here.
         over: Whether it ends now.
+        failure: Why it ends though nobody wants it to; "" if somebody does.
     """
 
     __slots__ = (
         "clients",
+        "draining",
         "embedded",
         "ending",
+        "failure",
         "host",
         "id",
         "idle",
@@ -64,7 +68,14 @@ class Context:
         self.id = os.urandom(16).hex()
         self.embedded = False
         self.ending = False
+        self.draining = False
         self.over = False
+        self.failure = ""
+
+    def fail(self, reason: str) -> None:
+        """End now, since it does not go on without something."""
+        self.failure = self.failure or reason
+        self.over = True
 
     def is_here(self, client: ClientSession) -> bool:
         """Whether a session has not ended."""

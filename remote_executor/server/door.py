@@ -6,10 +6,13 @@ import errno
 import os
 import socket
 import stat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remote_executor.net.addresses import Address
 from remote_executor.net.streams import listen, listen_everywhere
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Door"]
 
@@ -22,10 +25,13 @@ class Door:
 
     Args:
         address: Where; port 0 means any free one, and the same from then on.
+        inherited: Sockets that listen there already, and are somebody else's to close; none to make
+            some.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, inherited: Sequence[socket.socket] = ()) -> None:
         self.address = address
+        self._inherited = inherited
         self._listeners: list[socket.socket] = []
         self._made: tuple[int, int] | None = None
         """Device and inode of the Unix socket that we listen on."""
@@ -45,6 +51,9 @@ class Door:
         Raises:
             OSError: If the address cannot be had, which it names.
         """
+        if self._inherited:
+            self._listeners = [each.dup() for each in self._inherited]
+            return
         try:
             self._listeners = _listen(self.address)
         except OSError as exc:

@@ -8,6 +8,7 @@ import sys
 
 from remote_executor.lineage import take_off_mark
 from remote_executor.net.loop import Loop
+from remote_executor.server.process_names import set_process_name
 from remote_executor.server.zygote import await_zygote, fork_zygote
 
 __all__ = ["main"]
@@ -38,6 +39,7 @@ def main(fd: str, slots: str, preload: str = "", here: bool = False) -> int:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, int(fd))
     sock.set_inheritable(False)
     loop = Loop()
+    set_process_name("farm-server")
     supervisor = Supervisor(loop, int(slots), control, NoAuth)
     supervisor.serve_one(sock)
     supervisor.run()

@@ -32,6 +32,8 @@ __all__ = ["LINGER_SECONDS", "Processes", "failed_start"]
 LINGER_SECONDS = 2.0
 """How long a peer has to read our last words, and a worker to end by itself."""
 
+NO_ZYGOTE = "the process that makes workers has died"
+
 ZYGOTE_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 """What the control socket says if there is nobody at its other end; all else may pass."""
 
@@ -101,7 +103,7 @@ class Processes:
             self._unwatch(process)
             process.close()
             if exc.errno in ZYGOTE_GONE:
-                context.over = True  # there are no workers without it
+                context.fail(NO_ZYGOTE)
             self._events.worker_not_made(worker, exc)
             return
         worker.shell = process
@@ -113,7 +115,7 @@ class Processes:
             try:
                 self._control.sendall(line[sent:])
             except OSError:
-                context.over = True
+                context.fail(NO_ZYGOTE)
         process.close_theirs()
 
     def _watch(self, process: WorkerProcess) -> None:
@@ -193,7 +195,7 @@ class Processes:
         try:
             self._control.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
-            self._context.over = True  # without it there are no workers
+            self._context.fail(NO_ZYGOTE)
 
     def load_once(self, name: str) -> None:
         """Have workers that are made from now on come with a module, since others need it."""
@@ -210,10 +212,10 @@ class Processes:
         except OSError:
             data = b""
         if not data:
-            context.log.write("error", "! the process that makes workers has died: the server ends")
+            context.log.write("error", f"! {NO_ZYGOTE}: the server ends")
             for process in self.by_pid.values():
                 kill_with_descendants(process.pid)
-            context.over = True
+            context.fail(NO_ZYGOTE)
             return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:

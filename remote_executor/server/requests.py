@@ -9,7 +9,6 @@ from remote_executor.net.segments import read_segment
 from remote_executor.printable import printable
 from remote_executor.server.results import died
 from remote_executor.server.token_pipe import ALONG
-from remote_executor.wire.frames import make_frame
 from remote_executor.wire.messages import (
     AGAIN,
     FIRST_NUMBERED,
@@ -17,7 +16,6 @@ from remote_executor.wire.messages import (
     Kind,
     decode_fields,
     decode_ids,
-    encode_ids,
     grace_of_aux,
 )
 
@@ -125,6 +123,9 @@ class Requests:
             for id in ids:
                 del client.frames[id]
             return
+        if self._context.draining:
+            client.give_back(ids)  # it had not heard yet
+            return
         pool = self._context.pool
         if len(ids) == 1:
             worker = pool.begin(client.pool, ids[0], self._context.loop.now)
@@ -147,7 +148,7 @@ class Requests:
         priority = options.get("priority")
         if isinstance(index, int) and not client.broken:
             self._context.pool.queue_pinned(client.pool, id, index)
-        elif isinstance(priority, int) and not client.broken:
+        elif isinstance(priority, int) and not (client.broken or self._context.draining):
             self._context.pool.queue_prior(client.pool, id, priority)
         else:
             self._queue(client, [id])
@@ -208,9 +209,7 @@ class Requests:
             taken = self._context.pool.take_back(client.pool, ids)
         else:
             taken = self._context.pool.take_back_newest(client.pool, frame.aux)
-        for id in taken:
-            client.forget(id)
-        client.send(make_frame(Kind.TAKEN_BACK, frame.id, encode_ids(taken)))
+        client.give_back(taken, frame.id)
 
     def _send_result_again(self, client: ClientSession, id: int) -> None:
         """The client had no room for the descriptor of a result's segment: send what is in it."""

@@ -25,14 +25,19 @@ from remote_executor.net.security import auth_of, is_exposed, server_tls, tls_of
 from remote_executor.net.start import ROOT, START, UsersFolders
 from remote_executor.server.door import Door
 from remote_executor.server.privacy import set_closed
+from remote_executor.server.process_names import set_process_name
+from remote_executor.server.service_manager import notify
+from remote_executor.server.signals import ServerSignals
 from remote_executor.server.supervisor import Supervisor
 from remote_executor.server.zygote import await_zygote, fork_zygote, start_zygote
 
 if TYPE_CHECKING:
+    import socket
     import subprocess
     from collections.abc import Callable, Sequence
 
     from remote_executor.net.security import AuthLike, TLSLike
+    from remote_executor.server.signals import LogFile
 
 __all__ = ["ServerHandle", "serve", "start_server"]
 
@@ -55,9 +60,13 @@ def serve(
     grace: float | None = None,
     debuggable: bool = False,
     path: Sequence[str] | None = None,
+    log_file: LogFile | None = None,
+    inherited: Sequence[socket.socket] = (),
 ) -> None:
     """
     Run a server in this process until it is ended or gets SIGTERM or SIGINT.
+
+    For what else it does at signals see :mod:`remote_executor.server.signals`.
 
     The process must have one thread only, since it forks. While it serves nobody but root can look
     into it (see :mod:`remote_executor.server.privacy`), unless it belongs to one client.
@@ -83,8 +92,11 @@ def serve(
         debuggable: Let others of this account look into the server and its workers, with a debugger
             say: also the tasks of one user into those of another.
         path: What user code imports from; None for what this process imports from.
+        log_file: Opened anew at SIGHUP.
+        inherited: Sockets that listen at that address, in place of ones that are made.
 
     Raises:
+        ServerFailed: If it has ended though nobody has asked for that.
         ValueError: If the address needs ``insecure``, or ``auth`` or ``tls`` cannot be used.
         TypeError: If ``auth`` or ``tls`` is something else.
         OSError: If that address cannot be had.
@@ -104,7 +116,7 @@ def serve(
         zygote, control = fork_zygote(slots, preload, path)
     if closed:
         was_closed = set_closed(True)
-    door = Door(where)
+    door = Door(where, inherited)
     try:
         mechanism = auth.server()
         streams = None
@@ -130,17 +142,15 @@ def serve(
         supervisor.let(Lease(time.monotonic(), grace))
     if lifeline is not None:
         _hold(loop, lifeline, supervisor.stop if grace is None else supervisor.hung_up)
-    old = {
-        number: signal.signal(number, lambda *_: supervisor.stop())
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    set_process_name("farm-server")
     try:
-        if ready is not None:
-            ready(str(door.address))
-        supervisor.run()
+        with ServerSignals(supervisor, loop, log_file, zygote):
+            if ready is not None:
+                ready(str(door.address))
+            notify("READY=1")
+            supervisor.run()
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        notify("STOPPING=1")
         loop.close()
         await_zygote(zygote)
         if closed:
@@ -197,6 +207,24 @@ class ServerHandle:
         self.address = address
         self.pid = process.pid
         _running.add(self)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """
+        Have the server finish what it has begun and give the rest back, and wait until it has.
+
+        Its clients run what it gives back on their other servers; it ends with exit code 0.
+
+        Args:
+            timeout: Seconds after which it is stopped, whatever runs; None for as long as it takes.
+
+        Returns:
+            Whether all was done in that time.
+        """
+        self._process.send_signal(signal.SIGUSR1)
+        if self.join(timeout):
+            return True
+        self.stop()
+        return False
 
     def stop(self, timeout: float = 5.0) -> None:
         """

@@ -18,7 +18,13 @@ from remote_executor.server.results import STDERR_CHARACTERS, died
 from remote_executor.server.sharing import Incoming, Memory, Sharing
 from remote_executor.wire.frames import make_frame
 from remote_executor.wire.link import place_of
-from remote_executor.wire.messages import Kind, decode_fields, encode_fields, encode_ids
+from remote_executor.wire.messages import (
+    NO_SLOTS,
+    Kind,
+    decode_fields,
+    encode_fields,
+    encode_ids,
+)
 from remote_executor.wire.session import Session, SessionState
 
 if TYPE_CHECKING:
@@ -232,6 +238,20 @@ class Sessions:
             connection.close()
         self._let_go_if_done(client)
         self._ended(client, gently)
+
+    def drain(self, client: ClientSession) -> None:
+        """Have a client send no more tasks here, and take back those that have not begun."""
+        taken = self._context.pool.take_back_newest(client.pool, len(client.frames))
+        client.send(make_frame(Kind.SLOTS, aux=NO_SLOTS))
+        client.give_back(taken)
+
+    def end_drained(self) -> None:
+        """End the sessions whose tasks are done, and whose clients have heard all of it."""
+        for client in list(self._context.sessions.values()):
+            # A client that has acknowledged has sent nothing since it heard that it is to send no
+            # more. One that is cut off has not heard: it has its grace.
+            if client.connection is not None and not (client.frames or client.wire.unacked_bytes):
+                self.end(client, "drained", gently=True)
 
     def _let_go_if_done(self, client: ClientSession) -> None:
         """Let go of a session that has ended, once its last worker is gone."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote_executor import garbage
 from remote_executor.core.pool import Pool
+from remote_executor.errors import ServerFailed
 from remote_executor.net.segments import most_descriptors, raise_descriptor_limit
 from remote_executor.net.streams import SocketStream
 from remote_executor.server.acceptor import Acceptor
@@ -66,6 +67,9 @@ SHORTEST_SILENCE = 3.0
 
 EMBEDDED_SILENCE = 3600.0
 """... for one whose client has started it, and ends it by closing a socket."""
+
+LONGEST_DRAIN = 1e8
+"""Seconds after which a server that drains may be told to end."""
 
 BUSY_FRAMES = 48
 """A round with so many frames is a busy one."""
@@ -129,6 +133,7 @@ class Supervisor:
         self._acceptor: Acceptor | None = None
         self._lease: Lease | None = None
         self._lease_timer = loop.timer(lambda _: self.stop())
+        self._drain_timer = loop.timer(lambda _: self.stop())
         self._owner: ClientSession | None = None
         """Whose server this is, if it was launched for one client."""
         self._silence = SILENCE_SECONDS
@@ -182,7 +187,12 @@ class Supervisor:
     # ------------------------------------------------------------------- the loop
 
     def run(self) -> None:
-        """Serve until it is over, then kill all workers."""
+        """
+        Serve until it is over, then kill all workers.
+
+        Raises:
+            ServerFailed: If it has ended though nobody has asked for that.
+        """
         context = self._context
         loop, pool, round = context.loop, context.pool, context.round
         # A long queue is many objects and no cycles: looking for some took a fifth of the time.
@@ -202,6 +212,8 @@ class Supervisor:
                     time.sleep(COALESCE_SECONDS)
         finally:
             self._close()
+        if context.failure:
+            raise ServerFailed(context.failure)
 
     def _await(self) -> list[tuple[int, int]]:
         """Wait for something to happen: awake, if one short task follows the other."""
@@ -235,6 +247,8 @@ class Supervisor:
             round.flush_connections()
         if self._throttle:
             self._throttle.resume()
+        if self._context.draining:
+            self._sessions.end_drained()
         if self._context.ending and not (self._context.sessions or self._processes):
             self._context.over = True
 
@@ -253,6 +267,28 @@ class Supervisor:
             if self._acceptor is not None:
                 self._acceptor.close()
             self._recheck_listening()
+
+    def drain(self, timeout: float | None = None) -> None:
+        """
+        Give back what has not begun, take nothing more, and end when the rest is done.
+
+        A signal handler may call this.
+
+        Args:
+            timeout: Seconds after which it ends all the same; None for as long as it takes.
+        """
+        self._context.loop.post(lambda: self._drain(timeout))
+
+    def _drain(self, timeout: float | None) -> None:
+        context = self._context
+        if timeout is not None:
+            self._drain_timer.at(context.loop.now + timeout)
+        if not context.draining:
+            self.log("info", "= the server drains: tasks that have begun are finished")
+            context.draining = True
+            for client in list(context.sessions.values()):
+                self._sessions.drain(client)
+            self.end()
 
     def _recheck_listening(self) -> None:
         if self._acceptor is not None:
@@ -383,6 +419,14 @@ class Supervisor:
             reply = {"error": "ending"} if self._context.ending else {"ok": True}
         elif op == "status":
             reply = self.status()
+        elif op == "drain":
+            timeout = fields.get("timeout")
+            if not isinstance(timeout, (int, float)) or not 0 <= timeout < LONGEST_DRAIN:
+                timeout = None
+            self.log("info", f"= {connection.peer} ({named(connection.principal())}) has us drain")
+            running = sum(len(each.tasks) for each in self._context.pool.sessions)
+            reply = {"ok": True, "sessions": len(self._context.sessions), "running": running}
+            self.drain(timeout)
         elif op == "end":
             self.log("info", f"= {connection.peer} ({named(connection.principal())}) has us end")
             reply = {"ok": True, "sessions": len(self._context.sessions)}
@@ -403,6 +447,7 @@ class Supervisor:
             "slots": pool.slots,
             "busy": pool.holding,
             "ending": self._context.ending,
+            "draining": self._context.draining,
             "uptime": time.time() - self._started,
             "version": _version(),
             "sessions": [

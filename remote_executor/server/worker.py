@@ -23,12 +23,14 @@ from __future__ import annotations
 
 import _thread
 import errno
+import faulthandler
 import io
 import os
 import select
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from functools import partial
 from itertools import islice, starmap
@@ -63,6 +65,7 @@ from remote_executor.server.exit_codes import NOT_PREPARED
 from remote_executor.server.imports import OnImport
 from remote_executor.server.kill_signal import KillSignal, TaskKilled
 from remote_executor.server.managers import share_key
+from remote_executor.server.process_names import set_process_name
 from remote_executor.server.token_pipe import ALONG, MARK
 from remote_executor.server.vigil import Vigil
 from remote_executor.wire import messages
@@ -92,6 +95,9 @@ HIGH = 200
 
 MOST_FREE = 128 * 1024 * 1024
 """Bytes of shared memory that a worker keeps for its next large results."""
+
+WORD_SECONDS = 1.0
+"""For so long a worker that gets SIGTERM waits for its server to end it."""
 
 PIPED = 16 * 1024
 """Answers of more bytes go by the wire."""
@@ -940,9 +946,13 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
     """Make this process what tasks expect."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _wait_for_word)
+    os.register_at_fork(
+        before=_hold_back, after_in_parent=_release, after_in_child=_release_in_child
+    )
     # ^C at the client's terminal is the client's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_process_name(f"farm-worker-{config['index']}")
     null = os.open(os.devnull, os.O_RDONLY)
     for fd, target in ((null, 0), (out, 1), (err, 2)):
         if fd != target:
@@ -951,6 +961,7 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
     for name, stream in (("stdin", _stdin()), ("stdout", _text(1)), ("stderr", _text(2))):
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    faulthandler.enable(2, all_threads=False)  # a crash says where, in what the client is told
     if config.get("cwd") is not None:
         _enter(config["cwd"])
     if isinstance(config.get("depth"), int):
@@ -968,6 +979,46 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
         # Last of all: from now on what is imported is what the user's program would import.
         use_own_path(sys.path)
         sys.path[:] = config["sys_path"]
+
+
+def _wait_for_word(*_: object) -> None:
+    """
+    Give the server a moment before SIGTERM ends this worker.
+
+    A service that is stopped gets the signal in all its processes at once (systemd's control-group,
+    scancel). The server says goodbye and ends its workers; one that dies before that would be taken
+    for one that its task has killed. The handler is no SIG_IGN, which programs inherit that tasks
+    start.
+    """
+    time.sleep(WORD_SECONDS)
+    _end_at_once()
+    os.kill(os.getpid(), signal.SIGTERM)  # it was meant for this worker alone
+
+
+def _end_at_once() -> None:
+    """Let SIGTERM end this process again, unless a task has changed what it does."""
+    if signal.getsignal(signal.SIGTERM) is _wait_for_word:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+# Python forgets the signals that come to a child before its first line: SIGTERM has to wait until
+# it has its usual effect there.
+
+_forking = _thread._local()
+"""The signals that the thread that forks has blocked."""
+
+
+def _hold_back() -> None:
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _release() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+
+
+def _release_in_child() -> None:
+    _end_at_once()
+    _release()
 
 
 def _show_known_lines(file: str) -> None:

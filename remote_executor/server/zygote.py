@@ -33,6 +33,7 @@ from remote_executor import garbage
 from remote_executor.cores import thread_limits, usable_cores
 from remote_executor.server.exit_codes import NOT_PREPARED
 from remote_executor.server.kill_signal import KILL_SIGNAL
+from remote_executor.server.process_names import set_process_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -245,6 +246,7 @@ class Zygote:
 
     def run(self, slots: int, preload: Sequence[str], path: Sequence[str] | None = None) -> None:
         """Serve until the supervisor is gone, then kill everything and return."""
+        set_process_name("farm-zygote")
         # Out of the terminal's reach: its ^C and hang-up are the supervisor's to handle.
         if os.getpid() != os.getsid(0):
             os.setsid()

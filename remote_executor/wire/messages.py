@@ -100,6 +100,7 @@ class Kind(enum.IntEnum):
     TAKEN_BACK = 67
     DIED = 68
     SLOTS = 69
+    """The aux is how many tasks the session may have running from now on; see NO_SLOTS."""
     OUTPUT = 70
     BROKEN = 71
     READY = 72
@@ -119,6 +120,10 @@ MOST_GRACE = 1 << 31
 
 SPOILT = 1
 """RELEASE, as its aux: somebody may still map the segment, so it is not to be used again."""
+
+NO_SLOTS = 0
+"""SLOTS, as its aux: the server drains. It takes nothing more, and ends the session when what has
+begun is done."""
 
 AGAIN = 2
 """RELEASE, as its aux: the segment's descriptor was lost on its way. The frame of that id is to be

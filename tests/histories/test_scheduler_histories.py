@@ -278,7 +278,10 @@ class SchedulerHistory(RuleBasedStateMachine):
     @rule(data=st.data())
     def drain_server(self, data):
         server = data.draw(st.sampled_from(self.up())).server
-        server.draining = not server.draining
+        if server.draining:
+            server.draining = False  # another session has begun there
+        else:
+            self.scheduler.server_drains(server)
         waiting = [task for task in server.inflight.values() if task.state is TaskState.SENT]
         if server.draining and waiting and server.asked is None:
             self.scheduler.ask_for(server, len(waiting))

@@ -1254,3 +1254,18 @@ def test_tasks_that_wait_for_tasks_of_their_own_leave_their_slots_to_these():
     scheduler.server_lost(server)
     assert server.lent == 0
     scheduler.check()
+
+
+def test_a_server_that_drains_gets_nothing_more_until_it_has_been_lost_and_is_back():
+    farm = Farm(a=1, b=1)
+    farm.submit("one", "two", "three", "four")
+    farm.fill()
+    farm.scheduler.server_drains(farm.a)
+
+    assert farm.a.room() == 0
+    farm.submit("five")
+    assert all(server is not farm.a for server, _ in farm.fill())
+    farm.scheduler.server_lost(farm.a)
+    farm.scheduler.server_up(farm.a, 1)
+    assert farm.a.room() > 0
+    farm.scheduler.check()
