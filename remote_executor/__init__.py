@@ -72,6 +72,7 @@ __all__ = [
     "Retry",
     "RetryState",
     "SSHHost",
+    "ServerFailed",
     "ServerHandle",
     "ServerLost",
     "ServerStatus",
@@ -156,6 +157,7 @@ _WHERE = {
             "ProtocolMismatch",
             "Refused",
             "RemoteProtocolError",
+            "ServerFailed",
         ],
         "errors",
     ),
@@ -216,6 +218,7 @@ if TYPE_CHECKING:
         ProtocolMismatch,
         Refused,
         RemoteProtocolError,
+        ServerFailed,
     )
     from remote_executor.launch.hosts import SSHHost
     from remote_executor.launch.local import (

@@ -24,6 +24,7 @@ from remote_executor.errors import (
     ProtocolMismatch,
     Refused,
     RemoteProtocolError,
+    ServerFailed,
 )
 from remote_executor.task_errors import (
     CycleError,
@@ -58,6 +59,7 @@ ALL = [
         "no server on me@h: import: it ended; it wrote: no room; try by hand: ssh me@h true",
     ),
     (Refused("you are not Bob"), "you are not Bob"),
+    (ServerFailed("its zygote has died"), "its zygote has died"),
     (PayloadError("argument 1", "a lock"), "argument 1 cannot be pickled: a lock"),
     (
         WorkerDied("h", 77, -9, "f", "x", "o"),
