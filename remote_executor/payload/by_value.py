@@ -35,6 +35,7 @@ from remote_executor.payload.captures import (
 from remote_executor.payload.code import cloudpickle_inside, namespace, rebuild
 from remote_executor.payload.code.alone import goes_alone
 from remote_executor.payload.code.annotations import annotations_of
+from remote_executor.payload.code.arrays import is_array, reduce_view
 from remote_executor.payload.code.calls import is_future, keeps_data
 from remote_executor.payload.code.cloudpickle_inside import tracker_of
 from remote_executor.payload.code.definitions import (
@@ -518,6 +519,10 @@ class WorkerPickler(_Pickler):
                 return self._dynamic_function_reduce(obj)
             if kind is not FunctionType and (by_hand or not goes_by_reference(obj)):
                 return self.reduce_class(obj)
+        elif self.data and is_array(kind):
+            view = reduce_view(obj)
+            if view is not NotImplemented:
+                return view
         elif kind.__module__ in _TYPING:
             alias = reduce_alias(obj)
             if alias is not None:

@@ -283,6 +283,9 @@ def _has_python_size(kind: Any) -> bool:
         return False
     if OrderedDict in kind.__mro__:  # its order is out of sight
         return False
+    if base.__itemsize__:  # a class derived from tuple can have no slots
+        like = type("Like", (base,), {} if kind.__dictoffset__ else {"__slots__": ()})
+        return bool(like.__basicsize__ == kind.__basicsize__)
     slots = [f"slot{number}" for number in range(sum(map(_count_slots, kind.__mro__)))]
     slots += [
         name

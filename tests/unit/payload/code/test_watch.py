@@ -50,6 +50,14 @@ class Slotted(Plain):
         self.y = 1
 
 
+class OwnTuple(tuple):  # noqa: SLOT001 - with attributes
+    x = 1
+
+
+class OwnPair(collections.namedtuple("OwnPair", "a b")):  # noqa: PYI024
+    __slots__ = ()
+
+
 class OwnList(list):
     pass
 
@@ -226,6 +234,9 @@ VALUES = {
     "attribute beside a slot": (Slotted(), lambda v: setattr(v, "x", 2)),
     "items of a class of one's own": (OwnList([1]), lambda v: v.append(2)),
     "attributes of these": (OwnList([1]), lambda v: setattr(v, "x", 2)),
+    "attributes of a tuple": (OwnTuple([[1], 2]), lambda v: setattr(v, "x", 2)),
+    "what is in a tuple of one's own": (OwnTuple([[1], 2]), lambda v: v[0].append(2)),
+    "what is in a named tuple of one's own": (OwnPair([1], 2), lambda v: v.a.append(2)),
     "method": (Plain().__init__, lambda v: setattr(v.__self__, "x", 2)),
 }
 
