@@ -249,9 +249,10 @@ class Driver:
         self._reloads_seen = len(reloads.names)
         self.answering = Answering(self.loop.post)
         self.claims: Claims | None = None
-        """Our own modules, if there are servers elsewhere, which may have others of these names."""
-        if settings.modules and not all(isinstance(way, Embedded) for way in ways):
-            self.claims = Claims(settings.modules)
+        """Our own modules, of whose names servers may have others."""
+        if settings.modules:
+            elsewhere = not all(isinstance(way, Embedded) for way in ways)
+            self.claims = Claims(settings.modules, elsewhere=elsewhere)
         self._claims_told = 0
         self.shortcut = Shortcut(self.loop, self.functions)
         self._parked: tuple[Peer, Server]
@@ -579,10 +580,9 @@ class Driver:
 
     def _tell_claims(self, peer: Peer, session: Session) -> None:
         """Tell a server which modules are our own, so that it takes no others of these names."""
-        # An embedded server has our files, and our sys.path.
-        if self.claims is not None and not isinstance(peer.way, Embedded):
-            fields = self.claims.fields()
-            if fields != peer.claimed:
+        if self.claims is not None:
+            fields = self.claims.fields(elsewhere=not isinstance(peer.way, Embedded))
+            if fields != peer.claimed and (peer.claimed or any(fields.values())):
                 peer.claimed = fields
                 log.debug("> %s: modules of our own: %s", peer.name, fields["own"])
                 body = encode_fields({"modules": [], **fields})

@@ -40,13 +40,16 @@ class Claims:
 
     Args:
         modules: Answers servers, and says what may be served.
+        elsewhere: Whether there are servers elsewhere. An embedded one has our ``sys.path``, and so
+            only what it may have loaded before, of Python's own, is of interest.
 
     Attributes:
         version: Another number whenever there are new names.
     """
 
-    def __init__(self, modules: Modules) -> None:
+    def __init__(self, modules: Modules, *, elsewhere: bool = True) -> None:
         self._modules = modules
+        self._elsewhere = elsewhere
         self.version = 0
         self._count = -1
         self._path: list[str] = []
@@ -69,24 +72,32 @@ class Claims:
                 self._seen.add(name)
                 if name in OF_THE_MACHINE:
                     continue
+                if not self._elsewhere and name not in sys.stdlib_module_names:
+                    continue
                 if self._is_own(name, getattr(sys.modules.get(name), "__spec__", None)):
                     self._loaded[name] = None
         if sys.path != self._path:
             known = set(self._path)
             self._path = list(sys.path)
             for folder in self._path:
-                if folder not in known:
+                if self._elsewhere and folder not in known:
                     self._look_into(folder)
         # It only grows, and by whatever thread: the last one to look sees all.
         self.version = len(self._loaded) + len(self._found)
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self, *, elsewhere: bool = True) -> dict[str, Any]:
         """
         Return what workers are told.
+
+        Args:
+            elsewhere: Whether they are on a server elsewhere.
 
         ``"own"`` are names of modules that are loaded here, ``"found"`` of those that a task would
         find if it imported them here.
         """
+        if not elsewhere:
+            shadowing = [name for name in self._loaded if name in sys.stdlib_module_names]
+            return {"own": shadowing, "found": []}
         return {"own": list(self._loaded), "found": list(self._found)}
 
     def _look_into(self, folder: str) -> None:
@@ -123,7 +134,7 @@ class Claims:
             return False
         if not file.endswith(".py") or not self._modules.may_serve(name):
             return False
-        if is_installed(os.path.realpath(file)):
+        if is_installed(file) or is_installed(os.path.realpath(file)):  # to follow links costs more
             return False
         folders = spec.submodule_search_locations
         return folders is None or not any(_has_compiled_parts(str(each)) for each in folders)

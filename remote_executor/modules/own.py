@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from remote_executor.payload.own_imports import theirs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -61,6 +63,8 @@ class OwnFinder:
             for each in list(sys.modules):
                 if each.partition(".")[0] == name:
                     del sys.modules[each]
+        # What Python has under such a name we may yet import ourselves.
+        theirs.update((new & sys.stdlib_module_names) - self._here)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: Any = None

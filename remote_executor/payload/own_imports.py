@@ -65,16 +65,42 @@ class _OwnFirst:
     """
     A block in which imports come from our own folders first.
 
-    Another thread that imports meanwhile finds what is installed before what is its own, too.
+    Another thread that imports meanwhile finds what is installed before what is its own, too. What
+    is loaded in the block under a name of the user's own, such as Python's ``textwrap``, is for us
+    alone: by the end the name is free for the user's, or has that again.
     """
 
+    def __init__(self) -> None:
+        self._depth = 0
+        self._aside: dict[str, ModuleType] = {}
+
     def __enter__(self) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            self._aside = _take_out(theirs)
         if _own.path is not None:
             _put_before_the_path(_own)
 
     def __exit__(self, *exc_info: object) -> None:
         if _own in sys.meta_path:
             sys.meta_path.remove(_own)
+        self._depth -= 1
+        if self._depth == 0 and theirs:
+            _take_out(theirs)
+            sys.modules.update(self._aside)
+            self._aside = {}
+
+
+theirs: set[str] = set()
+"""Names of top-level modules that are the user's own, whatever Python has under them."""
+
+
+def _take_out(names: set[str]) -> dict[str, ModuleType]:
+    """Remove modules, and what is in them, from those that are loaded; return them."""
+    if not names:
+        return {}
+    found = [each for each in list(sys.modules) if each.partition(".")[0] in names]
+    return {each: sys.modules.pop(each) for each in found}
 
 
 own_first = _OwnFirst()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -634,6 +635,33 @@ def test_a_module_of_the_program_comes_before_pythons_own(project, addresses, mo
             assert run(executor, lambda: importlib.import_module("wave").f()) == "mine"
     finally:
         del sys.modules["wave"]
+
+
+@pytest.mark.parametrize("where", ["embedded", "elsewhere"])
+def test_a_module_of_the_program_is_not_what_workers_have_loaded_of_python(
+    tmp_path, addresses, where
+):
+    """cloudpickle imports ``inspect`` and ``uuid``, and other modules these."""
+    text = "class Own:\n    pass\ndef dedent(text):\n    return 'mine'\n"
+    for name in ("textwrap", "inspect", "uuid"):
+        (tmp_path / f"{name}.py").write_text(text)
+    place = [] if where == "embedded" else addresses[:1]
+    (tmp_path / "program.py").write_text(f"""
+import inspect, textwrap, uuid
+def task(own):
+    import textwrap as again
+    return [each.dedent(" x") for each in (inspect, textwrap, uuid, again)], type(own) is uuid.Own
+if __name__ == "__main__":
+    from remote_executor import FarmExecutor
+    with FarmExecutor(1, addresses={place!r} or None) as executor:
+        assert executor.submit(textwrap.dedent, " x").result() == "mine"
+        assert executor.submit(task, uuid.Own()).result() == (["mine"] * 4, True)
+""")
+    command = [sys.executable, str(tmp_path / "program.py")]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_module_that_was_not_loaded_comes_before_pythons_own(project, addresses):

@@ -98,3 +98,17 @@ def test_only_what_may_be_served_is_claimed(project):
 
     assert names(Claims(Modules(["own_a"])))[0] & {"own_a", "own_b"} == {"own_a"}
     assert names(Claims(Modules("never"))) == (set(), set())
+
+
+def test_an_embedded_server_hears_only_what_it_may_have_of_python_s_own(project, monkeypatch):
+    (project / "own_beside.py").write_text("")
+    (project / "wave.py").write_text("")
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    for name in ("own_beside", "wave"):
+        importlib.import_module(name)
+    for elsewhere in (True, False):
+        claims = Claims(Modules(), elsewhere=elsewhere)
+        claims.look()
+
+        assert claims.fields(elsewhere=False) == {"own": ["wave"], "found": []}
+    assert claims.version == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,25 @@ def test_it_loads_nothing_itself():
     code += "print('dis' in sys.modules, 'logging' in sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+def test_what_we_load_under_a_name_of_the_users_is_for_us_alone(folders, monkeypatch):
+    monkeypatch.setattr(own_imports, "theirs", {"own_needed"})
+    use_own_path([str(folders[0])])
+    load_own("own_late")
+
+    assert sys.modules["own_late"].where == "ours"
+    assert "own_needed" not in sys.modules
+    assert importlib.import_module("own_needed").where == "users"
+
+
+def test_what_the_user_has_loaded_under_that_name_stays(folders, monkeypatch):
+    monkeypatch.setattr(own_imports, "theirs", {"own_needed"})
+    use_own_path([str(folders[0])])
+    users = importlib.import_module("own_needed")
+    with own_imports.own_first, own_imports.own_first:
+        assert importlib.import_module("own_needed").where == "ours"
+    load_own("own_late")
+
+    assert sys.modules["own_needed"] is users
+    assert sys.modules["own_late"].own_needed.where == "ours"
