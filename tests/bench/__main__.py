@@ -1,7 +1,8 @@
 """
 Measure speed and memory against ProcessPoolExecutor and multiprocessing.Pool.
 
-    python -m tests.bench [executor|parallel|network|code] [--quick] [--only NAME,...] [--json FILE]
+    python -m tests.bench [executor|parallel|network|code|ways] [--quick] [--only NAME,...]
+                          [--json FILE]
 
 Prints a Markdown table with the bar of each measurement and whether it is met. Each number is the
 median of several rounds, in which the peers take turns; each run has an interpreter of its own.

@@ -10,6 +10,7 @@ from tests.bench.parallel import PARALLEL
 from tests.bench.scripts import SCRIPTS
 from tests.bench.share import SHARE
 from tests.bench.ssh import SSH
+from tests.bench.ways import WAYS
 
 __all__ = ["GROUPS", "MEASURES"]
 
@@ -18,6 +19,7 @@ GROUPS = {
     "parallel": PARALLEL,
     "network": {**NETWORK, **SSH},
     "code": {**CODE, **SCRIPTS, **SHARE},
+    "ways": WAYS,
 }
 
 MEASURES: dict[str, Measure] = {
@@ -28,4 +30,5 @@ MEASURES: dict[str, Measure] = {
     **CODE,
     **SCRIPTS,
     **SHARE,
+    **WAYS,
 }

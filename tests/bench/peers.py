@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.ssh_peers import SSH_PEERS
+from tests.bench.ways_peers import WAYS_PEERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -134,4 +135,5 @@ PEERS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "pool-125000": lambda: pool(125_000),
     "fork-10000": lambda: fork_chunked(10_000),
     **SSH_PEERS,
+    **WAYS_PEERS,
 }
