@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from _thread import get_ident
 from collections import deque
@@ -437,6 +438,11 @@ class FarmFuture(SafeFuture[T]):
         driver, task = self._driver, self._task
         if driver is None or task is None:
             return super().cancel()
+        if sys._getframe(1).f_globals.get("__name__") == "asyncio.futures":
+            # A future of run_in_executor or wrap_future was cancelled. Nobody looks at what this
+            # returns, and this is the loop's thread, which is not to wait for a server.
+            self.abandon()
+            return self.now in (CANCELLED, CANCELLED_AND_NOTIFIED)
         return driver.cancel(self, task)
 
     def abandon(self) -> None:

@@ -140,11 +140,17 @@ def test_a_task_that_runs_is_killed_on_request(own, tmp_path):
     run(main())
 
 
-def test_a_cancelled_await_does_not_wait_for_a_server_that_says_nothing(server, tmp_path):
+@pytest.mark.parametrize("how", ["await", "run_in_executor"])
+def test_a_cancelled_await_does_not_wait_for_a_server_that_says_nothing(how, server, tmp_path):
     with FarmExecutor(addresses=[server.address]) as ex:
 
+        def begin(*call):
+            if how == "await":
+                return ex.submit(*call)
+            return asyncio.get_running_loop().run_in_executor(ex, *call)
+
         async def main():
-            held = [ex.submit(tasks.hold, tmp_path / f"{n}", tmp_path / "go", n) for n in range(4)]
+            held = [begin(tasks.hold, tmp_path / f"{n}", tmp_path / "go", n) for n in range(4)]
             await asyncio.to_thread(wait_until, (tmp_path / "0").exists, 20)
             os.kill(server.pid, signal.SIGSTOP)
             longest, last = 0.0, time.monotonic()
@@ -159,6 +165,19 @@ def test_a_cancelled_await_does_not_wait_for_a_server_that_says_nothing(server, 
             return longest
 
         assert run(main()) < scaled(0.5)
+
+
+def test_what_run_in_executor_has_begun_is_killed_on_request(own, tmp_path):
+    async def main():
+        view = own.options(kill_on_cancel=True)
+        call = tasks.hold, tmp_path / "begun", tmp_path / "never", 5
+        held = asyncio.get_running_loop().run_in_executor(view, *call)
+        await asyncio.to_thread(wait_until, (tmp_path / "begun").exists, 20)
+        held.cancel()
+        return await asyncio.gather(*[own.submit(abs, -n) for n in range(8)])
+
+    assert run(main()) == [*range(8)]
+    wait_until(lambda: not own.status().sent, 20)
 
 
 def test_several_loops_in_several_threads(face):
