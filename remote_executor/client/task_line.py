@@ -9,6 +9,9 @@ A task that waits lends its slot. That is done around every wait of this library
 the wait returns the slot is taken back, which may take as long as others have it. ::
 
     waits > LEND_SECONDS --WAITS--> (others run) ... it is over --GOES_ON--> GO_ON --> it returns
+
+Other waits, such as those of ``asyncio``, are not seen. So who reads the line looks now and then
+whether the main thread has slept all the time, and lends the slot if it has.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ import itertools
 import logging
 import mmap
 import os
+import select
 import time
 from _thread import RLock
 from collections.abc import Callable
+from threading import main_thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_executor.client.waits import IOThread
@@ -50,6 +55,12 @@ LEND_SECONDS = 0.002
 """A wait that is shorter does not lend the slot: to lend it may start a process."""
 
 COUNT_SECONDS = 10.0
+
+LOOK_SECONDS = 0.05
+"""A main thread that takes no time of a processor for so long sleeps."""
+
+SLEEPING = 0.0005
+"""Seconds of a processor that such a thread may take meanwhile, to look for signals."""
 
 OVER = "the task that this executor belongs to is over"
 
@@ -98,6 +109,11 @@ class TaskLine:
         self._slots: int | None = None
         self._open = True
         self._pid = os.getpid()
+        self._clock = _clock_of_main_thread()
+        self._taken = 0.0
+        """Seconds of a processor that the main thread had taken at the last look."""
+        self._sleeps = False
+        """Whether the slot was lent since the main thread sleeps."""
         start_thread(IOThread(target=self._read, name="remote_executor-children", daemon=True))
 
     # -------------------------------------------------------------------- the task
@@ -116,6 +132,7 @@ class TaskLine:
             self._task = task
             here.ended = self._ended
             around.lend = self._lend
+            self.send(spawn_frame(Spawn.COUNT, task))  # the answer has the reader look about
         return task
 
     def _ended(self) -> None:
@@ -124,6 +141,7 @@ class TaskLine:
         self.told.clear()
         self._keys.clear()
         self.running = 0
+        self._sleeps = False
         if self._waiting or self._lent or self._resuming:
             with self._lock:
                 self._waiting = 0
@@ -178,8 +196,8 @@ class TaskLine:
 
     def count(self) -> int:
         """Return how many tasks the farm runs at a time."""
+        self.begin()
         if self._slots is None:
-            self.say(Spawn.COUNT)
             until = time.monotonic() + COUNT_SECONDS
             self._gates.wait_here(lambda: self._slots is not None or not self._open, until)
         return self._slots or 1
@@ -231,9 +249,31 @@ class TaskLine:
 
     # --------------------------------------------------------------------- reading
 
+    def _look(self) -> None:
+        """See whether the main thread sleeps, of which nothing else tells."""
+        if self._clock is None or not self.children:
+            return
+        taken = time.clock_gettime(self._clock)
+        slept, self._taken = taken - self._taken < SLEEPING, taken
+        if slept and not self._sleeps and not self._lent and not self._resuming:
+            self._sleeps = True
+            self._begin_wait()
+        elif not slept:
+            self._wake()
+
+    def _wake(self) -> None:
+        """The main thread goes on, or has something to go on with."""
+        if self._sleeps:
+            self._sleeps = False
+            self._end_wait()
+
     def _read(self) -> None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
         while True:
             try:
+                while self._task is not None and not poll.poll(LOOK_SECONDS * 1000):
+                    self._look()
                 reader = self._reader
                 count = receive_with_fds(self._sock, reader.get_buffer(), reader.segments)
                 frames = self._reader.filled(count) if count else []
@@ -275,6 +315,8 @@ class TaskLine:
         else:
             child = self.children.get(frame.aux)
             if child is not None:
+                if said != Said.BEGUN:
+                    self._wake()
                 child.heard(frame)
 
     def _give_up(self, error: BaseException) -> None:
@@ -287,6 +329,13 @@ class TaskLine:
         self._open = False
         self._sock.close()
         around.lend = here.ended = None
+
+
+def _clock_of_main_thread() -> int | None:
+    """Return the clock of the time that the main thread takes; None where there is none."""
+    clock_of = getattr(time, "pthread_getcpuclockid", None)
+    ident = main_thread().ident
+    return None if clock_of is None or ident is None else int(clock_of(ident))
 
 
 _line: TaskLine | None = None

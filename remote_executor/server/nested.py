@@ -22,7 +22,7 @@ from remote_executor.errors import RemoteProtocolError
 from remote_executor.net.segments import Descriptor
 from remote_executor.net.streams import send_with_fd
 from remote_executor.wire.frames import WORKER_LIMIT, FrameReader
-from remote_executor.wire.messages import Kind
+from remote_executor.wire.messages import Kind, decode_fields
 from remote_executor.wire.nested import Said, Spawn, child_frame, said_in
 from remote_executor.wire.outbox import Outbox, WithSegment
 
@@ -36,6 +36,14 @@ __all__ = ["MOST_WAITING", "TaskLines"]
 
 MOST_WAITING = 512
 """Tasks of one client that may wait at one server; each has a process of its own."""
+
+MOST_UNACKED = 256 * 1024 * 1024
+"""With so many bytes not acknowledged by their client, tasks that make tasks must wait."""
+
+LAYER = "remote_executor.parallel."
+
+PAUSE_SECONDS = 0.1
+"""So often it is looked whether the client has caught up."""
 
 MOST_READS = 16
 """So often one line is read in a round, so that others have their turn."""
@@ -60,7 +68,7 @@ class TaskLines:
         client: The session.
     """
 
-    __slots__ = ("_client", "_context", "_lines", "_loop", "_pool", "_session")
+    __slots__ = ("_client", "_context", "_lines", "_loop", "_paused", "_pool", "_session", "_timer")
 
     def __init__(self, context: Context, client: ClientSession) -> None:
         self._context = context
@@ -69,13 +77,19 @@ class TaskLines:
         self._pool = context.pool
         self._session = client.pool
         self._lines: dict[WorkerProcess, _Line] = {}
+        self._paused: dict[WorkerProcess, None] = {}
+        """Those that are not read until the client has caught up."""
+        self._timer = context.loop.timer(self._look_again)
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def opened(self, process: WorkerProcess, frame: Frame) -> None:
+    def opened(self, process: WorkerProcess, frame: Frame) -> list[str]:
         """
         A worker has sent one end of its line along with a frame.
+
+        Returns:
+            The modules of ``remote_executor.parallel`` that its task has loaded.
 
         Raises:
             RemoteProtocolError: If it has not, or has one already.
@@ -95,14 +109,17 @@ class TaskLines:
             try:
                 along = Descriptor(os.dup(page))
             except OSError:  # there are too many: the worker does without
-                return
+                return []
             said = child_frame(Said.IDLE, frame.id, 0, b"", (b"\0",))
             said.set_segment(along)
             self._put(process, said)
+        loaded = decode_fields(frame.body, loaded=list)["loaded"]
+        return [name for name in loaded if isinstance(name, str) and name.startswith(LAYER)]
 
     def worker_gone(self, process: WorkerProcess) -> None:
         """A worker has ended, or closed its end."""
         line = self._lines.pop(process, None)
+        self._paused.pop(process, None)
         if line is not None:
             self._loop.forget(line.sock.fileno())
             line.sock.close()
@@ -111,16 +128,34 @@ class TaskLines:
         """Let go of all."""
         for process in list(self._lines):
             self.worker_gone(process)
+        self._timer.close()
 
     # -------------------------------------------------------------- from the worker
 
     def drain(self, process: WorkerProcess) -> None:
         """Take what a worker has said up to now: it comes before the results of its tasks."""
         line = self._lines.get(process)
-        while line is not None and self._read(process, line):
+        while line is not None and self._take(process, line):
             line = self._lines.get(process)
 
-    def _read(self, process: WorkerProcess, line: _Line) -> bool:
+    def _read(self, process: WorkerProcess, line: _Line) -> None:
+        """Read some of a line, unless the client is too far behind."""
+        if self._client.wire.unacked_bytes > MOST_UNACKED:
+            self._paused[process] = None
+            self._loop.want(line.sock.fileno(), read=False)
+            self._timer.at(self._loop.now + PAUSE_SECONDS)
+        else:
+            self._take(process, line)
+
+    def _look_again(self, now: float) -> None:
+        if self._client.wire.unacked_bytes > MOST_UNACKED:
+            self._timer.at(now + PAUSE_SECONDS)
+            return
+        paused, self._paused = self._paused, {}
+        for process in paused:
+            self._loop.want(self._lines[process].sock.fileno(), read=True)
+
+    def _take(self, process: WorkerProcess, line: _Line) -> bool:
         """Read some of a line; return whether there may be more."""
         for _ in range(MOST_READS):
             try:

@@ -22,6 +22,8 @@ from remote_executor.server.workers import WorkerProcess
 from remote_executor.server.zygote import kill_with_descendants
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from remote_executor.core.pool import PoolWorker
     from remote_executor.server.client_session import ClientSession
     from remote_executor.server.context import Context
@@ -197,11 +199,12 @@ class Processes:
         except OSError:
             self._context.fail(NO_ZYGOTE)
 
-    def load_once(self, name: str) -> None:
-        """Have workers that are made from now on come with a module, since others need it."""
-        if name not in self._loaded:
-            self._loaded.add(name)
-            self._tell_zygote({"load": [name]})
+    def load_once(self, names: Sequence[str]) -> None:
+        """Have workers that are made from now on come with modules, since others need them."""
+        fresh = [name for name in names if name not in self._loaded]
+        if fresh:
+            self._loaded.update(fresh)
+            self._tell_zygote({"load": fresh})
 
     def _control_readable(self) -> None:
         context = self._context

@@ -113,8 +113,9 @@ class Results:
             for index, frame in enumerate(frames or ()):
                 if frame.segment is not None and frames is not None:
                     if frame.kind == Kind.SPAWN:
-                        self._processes.load_once(FOR_NESTED)
-                        client.lines.opened(process, frame)
+                        self._processes.load_once(
+                            [FOR_NESTED, *client.lines.opened(process, frame)]
+                        )
                     else:
                         frames[index] = client.sharing.result(process, frame)
         except (RemoteProtocolError, OSError, ValueError) as exc:

@@ -77,7 +77,15 @@ from remote_executor.wire.frames import (
     make_frame,
     segment_is_lost,
 )
-from remote_executor.wire.messages import AGAIN, AGAIN_BLOB, Flag, Kind, decode_fields, decode_ids
+from remote_executor.wire.messages import (
+    AGAIN,
+    AGAIN_BLOB,
+    Flag,
+    Kind,
+    decode_fields,
+    decode_ids,
+    encode_fields,
+)
 from remote_executor.wire.outbox import Outbox, WithSegment
 
 if TYPE_CHECKING:
@@ -106,6 +114,9 @@ MOST_LENT = 32
 """Results in segments of which the worker keeps the descriptor, to use the memory again."""
 
 MOST_MICROS = 2**32 - 1
+
+LAYER = "remote_executor.parallel."
+"""What a task has loaded of this, the tasks that it makes will want, too."""
 
 STAND_INS = 1_000_000
 """From here on are the indices of workers that are there since others wait."""
@@ -687,7 +698,9 @@ class Worker:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            frame = make_frame(Kind.SPAWN, current.task or 0, b"", (b"\0",))
+            loaded = [name for name in list(sys.modules) if name.startswith(LAYER)]
+            body = encode_fields({"loaded": loaded})
+            frame = make_frame(Kind.SPAWN, current.task or 0, body, (b"\0",))
             frame.set_segment(Descriptor(os.dup(theirs.fileno())))
             self._put_out(frame)
         return socket.socket(ours.family, ours.type, 0, _move_up(ours.detach()))

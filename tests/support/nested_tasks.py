@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import os
+import queue
 import signal
 import threading
 import time
@@ -86,7 +88,8 @@ def parent_of_naps(folder: Path, count: int, seconds: float) -> list[str]:
 def parent_that_dies(folder: Path) -> None:
     ex = current_executor()
     future = ex.submit(nap, folder, "child 0", 30.0)
-    while not (folder / "child 0 begun").exists():
+    begun = folder / "child 0 begun"
+    while not (begun.exists() and begun.read_text()):
         time.sleep(0.01)
     assert not future.done()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -106,6 +109,28 @@ def wait_for_death() -> str:
     future = current_executor().options(retries=2).submit(die)  # type: ignore[attr-defined]
     concurrent.futures.wait([future])
     return type(future.exception()).__name__
+
+
+def deep_in_asyncio(depth: int) -> int:
+    """Wait in ways of which the library sees nothing."""
+    if not depth:
+        return 0
+
+    async def main() -> int:
+        ex = current_executor()
+        loop = asyncio.get_running_loop()
+        return 1 + await loop.run_in_executor(ex, deep_in_asyncio, depth - 1)
+
+    return asyncio.run(main())
+
+
+def deep_in_queues(depth: int) -> int:
+    if not depth:
+        return 0
+    done: queue.Queue[int] = queue.Queue()
+    future = current_executor().submit(deep_in_queues, depth - 1)
+    future.add_done_callback(lambda each: done.put(each.result()))
+    return 1 + done.get()
 
 
 def in_threads(n: int) -> int:
