@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["SIZE", "Atoms", "Constant", "has_identity", "restore", "restored"]
+__all__ = ["SIZE", "Atoms", "Constant", "has_identity", "is_restored", "restore", "restored"]
 
 _MAX_LENGTH = 200
 """Characters or bytes: longer ones are contents, and nobody's sentinels."""
@@ -156,6 +156,11 @@ def restore(key: int, content: Any, how: int) -> Any:
         del restored[next(iter(restored))]
     restored[key] = found  # the last to go
     return found
+
+
+def is_restored(value: object) -> bool:
+    """Tell in a worker whether a value is the one that it has for a name's, and no equal one."""
+    return any(value is each for each in list(restored.values()))
 
 
 def _are_alike(one: Any, other: Any) -> bool:

@@ -464,7 +464,7 @@ def _forget_gone(cls: Any, names: Container[str], held: Any = None) -> None:
 def _is_same(one: object, other: object) -> bool:
     if one is other:
         return True
-    if type(one) is not type(other):
+    if type(one) is not type(other) or atoms.is_restored(other):
         return False
     try:
         return bool(pickle.dumps(one, 5) == pickle.dumps(other, 5))

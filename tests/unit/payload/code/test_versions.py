@@ -214,6 +214,21 @@ PROGRAMS = {
             TEXT = "another text of two words"
             assert worker.call(task) == (False, True, True, False, False, True)
         """,
+    "a class attribute that is bound to an equal text, which a name has": """
+        KEY = "the key of it"
+        OTHER = "".join(["the key", " of it"])
+        class A: key, x = KEY, 1
+        def task(): return A.key is KEY, A.key is OTHER
+        def write(): A.key = 5
+        def read(): return A.key
+        with {worker}() as worker:
+            assert worker.call(task) == (True, False)
+            A.key = OTHER
+            assert worker.call(task) == (False, True)
+            worker.call(write)
+            A.x = 2
+            assert worker.call(read) == 5
+        """,
     "what is written to files in memory": """
         import io
         text, raw = io.StringIO("a"), io.BytesIO(b"a")
