@@ -119,6 +119,12 @@ def _parser() -> read.Parser:
         "--log-level", default="warning", choices=["debug", "info", "warning", "error"]
     )
     one.add_argument(
+        "--memory-per-worker",
+        type=read.size,
+        metavar="SIZE",
+        help="such as 4G: a worker that has more for itself is killed, and its task fails",
+    )
+    one.add_argument(
         "--log-file",
         type=read.text,
         metavar="PATH",
@@ -340,6 +346,7 @@ def _serve(given: argparse.Namespace) -> int:
         inherited=inherited,
         log_file=log_file,
         workers=given.workers,
+        memory_per_worker=given.memory_per_worker,
         preload=given.preload,
         log_level=given.log_level,
         insecure=given.insecure,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -128,6 +129,15 @@ def _whole(text: str, low: int, high: int, reason: str) -> int:
     if not (words.isascii() and words.isdigit() and len(words) < 10 and low <= int(words) <= high):
         raise _wrong(f"{reason}, not {text!r}")
     return int(words)
+
+
+def size(text: str) -> int:
+    """Read a number of bytes: 512M, 4G, 1.5GiB; K, M, G and T are powers of 1024."""
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?\s*", text, re.I | re.A)
+    value = float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ") if found else 0
+    if value < 1:
+        raise _wrong(f"it must be a size such as 512M or 4G, not {text!r}")
+    return int(value)
 
 
 def seconds(text: str) -> float:

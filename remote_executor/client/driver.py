@@ -1226,6 +1226,7 @@ class Driver:
                 exitcode=fields.get("exitcode"),
                 task=name,
                 stderr=fields.get("stderr", ""),
+                reason=printable(fields.get("why", ""), 300),
             )
             self.outcomes.failed(self._peers, peer, 1)
         self._deliver_error(task, error, pid, peer.note)

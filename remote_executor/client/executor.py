@@ -859,6 +859,8 @@ class FarmExecutor(_Face):
             a worker that is ended from outside.
         finalargs: Its arguments.
         max_tasks_per_child: After so many tasks a worker is replaced by a new one.
+        max_memory_per_child: A worker that has more bytes than this for itself is replaced by a new
+            one once its task is done. For a limit that no task may pass see ``serve``.
         addresses: Servers that run already: "host:port", ("host", port), "[::1]:port",
             "unix:/path", or a :class:`~remote_executor.client.peer.Way` of your own. None means the
             environment variable REMOTE_EXECUTOR_ADDRESSES, and without that an embedded server.
@@ -901,6 +903,7 @@ class FarmExecutor(_Face):
         finalizer: Callable[..., object] | None = None,
         finalargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
         addresses: Iterable[AddressLike | Way] | AddressLike | None = None,
         auth: AuthLike = None,
         tls: TLSLike = None,
@@ -925,6 +928,11 @@ class FarmExecutor(_Face):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
+        if max_memory_per_child is not None:
+            if not isinstance(max_memory_per_child, int):
+                raise TypeError("max_memory_per_child must be an integer: bytes")
+            if max_memory_per_child <= 0:
+                raise ValueError("max_memory_per_child must be >= 1")
         if blob_cache < 0:
             raise ValueError("blob_cache must be >= 0")
         self._options = DEFAULTS
@@ -951,6 +959,7 @@ class FarmExecutor(_Face):
             config={
                 "workers": max_workers or 0,
                 "tasks_per_worker": max_tasks_per_child,
+                "memory_per_worker": max_memory_per_child,
                 "initializer": initializer is not None,
                 "implementation": sys.implementation.name,
                 "python": list(sys.version_info[:3]),
@@ -1003,6 +1012,7 @@ class FarmExecutor(_Face):
         finalizer: Callable[..., object] | None = None,
         finalargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
         connect_timeout: float | None = None,
         session_grace: float = 60.0,
         retries: int = 3,
@@ -1049,6 +1059,7 @@ class FarmExecutor(_Face):
             finalizer: Called once in each worker at its end; see :class:`FarmExecutor`.
             finalargs: Its arguments.
             max_tasks_per_child: After so many tasks a worker is replaced by a new one.
+            max_memory_per_child: One that has more bytes for itself is replaced after its task.
             connect_timeout: Seconds after which it fails if not enough servers are up.
             session_grace: Seconds for which a host that cannot be reached is waited for; after
                 that its server ends by itself.
@@ -1101,6 +1112,7 @@ class FarmExecutor(_Face):
                 finalizer=finalizer,
                 finalargs=finalargs,
                 max_tasks_per_child=max_tasks_per_child,
+                max_memory_per_child=max_memory_per_child,
                 addresses=ways,
                 session_grace=session_grace,
                 retries=retries,

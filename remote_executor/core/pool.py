@@ -655,6 +655,21 @@ class Pool:
             self._dry[worker] = None
         return strange
 
+    def replace(self, worker: PoolWorker) -> bool:
+        """
+        Use a worker no more once its task is done. Another one is started if there is work for it.
+
+        Returns:
+            Whether it has no task: let it end now.
+        """
+        if worker.state is IDLE:
+            self._move(worker, STOPPING)
+            return True
+        if worker.state is BUSY:
+            self._requeue(worker, self._tokens.reclaim(worker))
+            worker.left = 0
+        return False
+
     def stop(self, worker: PoolWorker) -> None:
         """Give a worker no more work: it is broken, or about to be killed."""
         if worker.state not in (STOPPING, GONE):

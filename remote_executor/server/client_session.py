@@ -69,6 +69,7 @@ class ClientSession:
         ends: When such a task is to be killed, once it has begun.
         graces: Seconds that it has to end by itself then, if its client says.
         first_index: The index in its farm of its first worker here.
+        memory_per_worker: Bytes above which a worker is not used again; None for no such limit.
         place: What its client says when it comes back.
         broken: Whether it gets no workers any more: see ``starts``, or its initializer failed.
         starts: Decides what follows when its workers do not start.
@@ -90,6 +91,7 @@ class ClientSession:
         "id",
         "incoming",
         "lines",
+        "memory_per_worker",
         "needs",
         "options",
         "paused_answers",
@@ -136,6 +138,8 @@ class ClientSession:
         self.paused_answers: dict[WorkerProcess, None] = {}
         self.paused_outputs: dict[Output, None] = {}
         self.starts = Starts()
+        limit = config.get("memory_per_worker")
+        self.memory_per_worker = limit if isinstance(limit, int) and limit > 0 else None
         self.place = ""
         self.broken = False
         self.first_index = 0

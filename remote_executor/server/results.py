@@ -41,6 +41,7 @@ def died(
     reason: str,
     process: WorkerProcess | None = None,
     exitcode: int | None = None,
+    why: str = "",
 ) -> Frame:
     """
     Return what a client is told of a task that will have no result.
@@ -51,6 +52,7 @@ def died(
         reason: "died", "killed" or "timeout".
         process: The worker that had begun it, if one had.
         exitcode: That worker's, if it has ended.
+        why: What else is known of the reason.
     """
     fields = {
         "reason": reason,
@@ -58,6 +60,7 @@ def died(
         "exitcode": exitcode,
         "stderr": process.stderr(STDERR_CHARACTERS) if process else "",
         "host": host,
+        "why": why,
     }
     return make_frame(Kind.DIED, id, encode_fields(fields))
 

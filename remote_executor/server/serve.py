@@ -60,6 +60,7 @@ def serve(
     grace: float | None = None,
     debuggable: bool = False,
     path: Sequence[str] | None = None,
+    memory_per_worker: int | None = None,
     log_file: LogFile | None = None,
     inherited: Sequence[socket.socket] = (),
 ) -> None:
@@ -92,6 +93,9 @@ def serve(
         debuggable: Let others of this account look into the server and its workers, with a debugger
             say: also the tasks of one user into those of another.
         path: What user code imports from; None for what this process imports from.
+        memory_per_worker: Bytes that a worker may have for itself, beside what it shares. One that
+            has more is killed, and its task fails with WorkerDied, before the system kills
+            something else.
         log_file: Opened anew at SIGHUP.
         inherited: Sockets that listen at that address, in place of ones that are made.
 
@@ -133,7 +137,7 @@ def serve(
             set_closed(was_closed)
         raise
     loop = Loop()
-    supervisor = Supervisor(loop, slots, control, mechanism, log_level, streams)
+    supervisor = Supervisor(loop, slots, control, mechanism, log_level, streams, memory_per_worker)
     if is_exposed(where, auth, tls):
         text = f"! {where} is served in plain text: others may read what travels, and change it"
         supervisor.log("warning", text)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from remote_executor.server.client_session import Principal
     from remote_executor.server.connection import Connection
     from remote_executor.server.context import Context
+    from remote_executor.server.memory_watch import MemoryWatch
     from remote_executor.server.outputs import Outputs, Throttle
     from remote_executor.server.processes import Processes
     from remote_executor.server.results import Results
@@ -59,6 +60,7 @@ class Sessions:
         results: Reads what these have done.
         outputs: Reads what these have printed.
         throttle: Knows which clients are behind.
+        memory_watch: Knows which workers are too large.
         identity: Returns what tells a client which server it has met.
         ended: Called when a session has ended, with whether its client wanted that.
     """
@@ -70,6 +72,7 @@ class Sessions:
         results: Results,
         outputs: Outputs,
         throttle: Throttle,
+        memory_watch: MemoryWatch,
         identity: Callable[[], dict[str, str]],
         ended: Callable[[ClientSession, bool], None],
     ) -> None:
@@ -78,6 +81,7 @@ class Sessions:
         self._results = results
         self._outputs = outputs
         self._throttle = throttle
+        self._memory_watch = memory_watch
         self._identity = identity
         self._ended = ended
         self._memory = Memory()
@@ -168,6 +172,7 @@ class Sessions:
         client.timer = context.loop.timer(lambda now: self._tick(client, now))
         context.sessions[id] = client
         context.clients[pool] = client
+        self._memory_watch.attached()
         if not context.embedded:
             client.place = place_of(id)
             self.places[client.place] = id
@@ -316,9 +321,11 @@ class Sessions:
         self._results.drain(process)
         for output in process.outputs:
             self._outputs.drain(output)
+        why = self._memory_watch.why_it_died(process, status)
         for id in context.pool.gone(process.pool):
             client.forget(id)
-            client.send(died(context.host, id, process.doomed.get(id, "died"), process, status))
+            reason = process.doomed.get(id, "died")
+            client.send(died(context.host, id, reason, process, status, why))
         client.sharing.worker_gone(process)
         client.asking.worker_gone(process)
         client.lines.worker_gone(process)

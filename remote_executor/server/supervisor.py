@@ -31,6 +31,7 @@ from remote_executor.server.begin_order import BeginOrder
 from remote_executor.server.client_session import named
 from remote_executor.server.connection import Connection
 from remote_executor.server.context import Context
+from remote_executor.server.memory_watch import MemoryWatch
 from remote_executor.server.outputs import Outputs, Throttle
 from remote_executor.server.processes import LINGER_SECONDS, Processes
 from remote_executor.server.requests import Requests
@@ -92,6 +93,7 @@ class Supervisor:
         mechanism: Makes this end's part in a handshake.
         log_level: "debug", "info", "warning" or "error": what is written to standard error.
         tls: Makes the streams of clients, if the server speaks TLS.
+        memory_per_worker: Bytes that a worker may have for itself; None for as many as it gets.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Supervisor:
         mechanism: Callable[[], Mechanism],
         log_level: str = "warning",
         tls: ServerTLS | None = None,
+        memory_per_worker: int | None = None,
     ) -> None:
         self.mechanism = mechanism
         self.tls = tls
@@ -127,6 +130,7 @@ class Supervisor:
             self._results,
             outputs,
             self._throttle,
+            MemoryWatch(context, self._processes, memory_per_worker),
             self._identity,
             self._session_ended,
         )

@@ -117,6 +117,7 @@ class WorkerProcess:
         ended: Whether it has closed the wire or the pipe of its answers.
         hung_up: Whether that is known, and nothing more comes.
         paused: Whether it is not read for the time being.
+        why: Why it is killed, in words, if nobody has asked for that.
         started: Whether it has said that it is ready.
     """
 
@@ -147,6 +148,7 @@ class WorkerProcess:
         "started",
         "timer",
         "tokens",
+        "why",
         "wire",
         "writing",
     )
@@ -164,6 +166,7 @@ class WorkerProcess:
         self.errno: int | None = None
         self.hung_up = False
         self.paused = False
+        self.why = ""
         self.started = False
         self.writing = False
         self.drained = False

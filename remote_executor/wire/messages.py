@@ -272,6 +272,7 @@ _FOR_CLIENT: dict[int, dict[str, tuple[bool, Callable[[Any], bool]]]] = {
         "pid": (MAY, _or_none(_is_count)),
         "exitcode": (MAY, _or_none(_is_small)),
         "stderr": (MAY, _is_text),
+        "why": (MAY, _is_text),
     },
     Kind.LOG: {
         "name": (MUST, _is_text),

@@ -286,6 +286,18 @@ class PoolHistory(RuleBasedStateMachine):
             assert worker.left == 0 or worker.state is WorkerState.STOPPING
             assert not self.pipes.pipes[worker]
 
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def replace(self, data):
+        worker = data.draw(st.sampled_from(self.workers))
+        state = worker.state
+        if self.pool.replace(worker):
+            assert state is WorkerState.IDLE
+            assert not worker.assigned
+        elif state is WorkerState.BUSY:
+            assert worker.left == 0
+            assert not self.pipes.pipes[worker]
+
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def ask_who_runs(self, data):

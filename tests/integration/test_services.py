@@ -411,3 +411,43 @@ def test_a_crash_says_where_in_python_it_was():
 
     assert "crash_in_here" in str(caught.value)
     assert "test_services.py" in str(caught.value)
+
+
+# ------------------------------------------------------------------------------ memory
+
+MB = 1024 * 1024
+kept = []
+
+
+def fill(size, seconds=0.0):
+    kept.append(b"x" * size)
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@pytest.mark.skipif(not LINUX, reason="looks into /proc")
+def test_a_worker_that_takes_more_memory_than_it_may_is_ended_and_it_says_so(service):
+    one = service("--memory-per-worker", "150M")
+    with FarmExecutor(addresses=[one.address]) as ex:
+        small = ex.submit(fill, 20 * MB, 1.0)
+        large = ex.submit(fill, 400 * MB, LIMIT)
+
+        with pytest.raises(WorkerDied, match=r"it had \d+ MiB of memory.*may have 150 MiB"):
+            large.result(LIMIT)
+        assert small.result(LIMIT)
+        assert ex.submit(abs, -1).result(LIMIT) == 1
+
+
+@pytest.mark.skipif(not LINUX, reason="looks into /proc")
+def test_a_worker_that_has_grown_is_replaced_after_its_task():
+    with FarmExecutor(1, max_memory_per_child=150 * MB) as ex:
+        first = ex.submit(fill, 10 * MB, 0.6).result(LIMIT)
+        assert ex.submit(os.getpid).result(LIMIT) == first
+        assert ex.submit(fill, 300 * MB, 0.6).result(LIMIT) == first  # it finishes that
+        wait_until(lambda: ex.submit(os.getpid).result(LIMIT) != first, LIMIT)
+
+
+@pytest.mark.parametrize("size", [0, -1, "4G", 1.5])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises((TypeError, ValueError), match="max_memory_per_child"):
+        FarmExecutor(1, max_memory_per_child=size)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_executor import cli
+from remote_executor import cli, cli_arguments
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +61,8 @@ def run(capsys, *words):
         (["end", "a,b"], "bad address 'a,b'"),
         (["doctor", "--port", "0", "node1"], "a port is a number from 1 to 65535"),
         (["doctor", "--workers", "0", "node1"], "it must be a whole number from 1"),
+        (["serve", "--memory-per-worker", "much"], "it must be a size such as 512M or 4G"),
+        (["serve", "--memory-per-worker", "0"], "it must be a size such as 512M or 4G"),
         (["doctor", "--python", "", "node1"], "--python: it must not be empty"),
         (["doctor", "--user", "", "node1"], "--user: it must not be empty"),
         (["doctor", "--key", "/no/such", "node1"], "'/no/such' cannot be read"),
@@ -158,3 +160,11 @@ def test_no_output_at_all_is_no_trouble(tmp_path):
     )
 
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4G", 4 * 2**30), ("512m", 2**29), ("1.5GiB", 3 * 2**29), ("100", 100), ("2 KB", 2048)],
+)
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert cli_arguments.size(text) == size
