@@ -50,6 +50,8 @@ __all__ = [
     "FarmStatus",
     "FarmView",
     "InitializerFailed",
+    "Journal",
+    "JournalError",
     "LaunchFailed",
     "LocalProtocolError",
     "LocalServers",
@@ -116,6 +118,7 @@ _WHERE = {
     "Auth": "wire.auth",
     "Mechanism": "wire.auth",
     "Options": "options",
+    "Journal": "journal.store",
     **dict.fromkeys(
         ["Retry", "RetryState", "wait_exponential", "wait_fixed", "wait_random"], "retry"
     ),
@@ -151,6 +154,7 @@ _WHERE = {
             "CannotShip",
             "ConnectionFailed",
             "FarmError",
+            "JournalError",
             "LaunchFailed",
             "LocalProtocolError",
             "PayloadError",
@@ -212,6 +216,7 @@ if TYPE_CHECKING:
         CannotShip,
         ConnectionFailed,
         FarmError,
+        JournalError,
         LaunchFailed,
         LocalProtocolError,
         PayloadError,
@@ -220,6 +225,7 @@ if TYPE_CHECKING:
         RemoteProtocolError,
         ServerFailed,
     )
+    from remote_executor.journal.store import Journal
     from remote_executor.launch.hosts import SSHHost
     from remote_executor.launch.local import (
         LocalServers,

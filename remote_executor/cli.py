@@ -194,6 +194,15 @@ def _parser() -> read.Parser:
     _add_security(one)
     one.set_defaults(run=_drain)
 
+    one = commands.add_parser("journal", help="show or remove results that are kept in a file")
+    one.add_argument("action", choices=["ls", "show", "rm"], help="what to do")
+    one.add_argument("file", help="the journal, as given to resume= or Journal()")
+    one.add_argument(
+        "keys", nargs="*", metavar="KEY", help="which results, by the first digits of their keys"
+    )
+    one.add_argument("--function", metavar="NAME", help="those of this function")
+    one.set_defaults(run=_journal)
+
     one = commands.add_parser("token", help="show the secret that clients and servers share")
     one.add_argument(
         "what",
@@ -435,6 +444,12 @@ def _drain(given: argparse.Namespace) -> int:
         return 1
     print(f"{given.address} has ended" if given.wait else f"{given.address} drains")
     return 0
+
+
+def _journal(given: argparse.Namespace) -> int:
+    from remote_executor.journal.admin import run
+
+    return run(given.action, given.file, given.keys, given.function)
 
 
 def _token(given: argparse.Namespace) -> int:

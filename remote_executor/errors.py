@@ -15,6 +15,7 @@ Every error that the library raises, in one tree.
     ├── Refused                       what a mechanism of authentication raises; see wire.auth
     ├── PayloadError                  also a PicklingError and a TypeError: it cannot travel
     │   └── CannotShip                it cannot travel to that other version of Python
+    ├── JournalError                  also an OSError: a result cannot be kept, or not be read
     │
     │   (in task_errors.py, which only a client imports)
     ├── WorkerDied                    also a BrokenProcessPool: the worker ended under the task
@@ -53,6 +54,7 @@ __all__ = [
     "CannotShip",
     "ConnectionFailed",
     "FarmError",
+    "JournalError",
     "LaunchFailed",
     "LocalProtocolError",
     "PayloadError",
@@ -259,3 +261,21 @@ class CannotShip(PayloadError):
         )
         named.__cause__ = self.__cause__
         return named
+
+
+class JournalError(FarmError, OSError):
+    """
+    A result cannot be written to a journal, or not be read from it.
+
+    Attributes:
+        path: The journal's file.
+        reason: Why.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"journal {printable(self.path)}: {self.reason}"

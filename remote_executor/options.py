@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from remote_executor.retry import Retry
@@ -35,6 +36,8 @@ class TaskOptions(TypedDict, total=False):
     kill_on_cancel: bool
     retry: Retry | None
     errors: str
+    journal: Any
+    resume: Any
 
 
 class _Fields(NamedTuple):
@@ -47,6 +50,7 @@ class _Fields(NamedTuple):
     kill_on_cancel: bool = False
     retry: Retry | None = None
     errors: str = "raise"
+    journal: Any = None
 
 
 class Options(_Fields):
@@ -67,6 +71,8 @@ class Options(_Fields):
         retry: A :class:`~remote_executor.Retry`: when tasks that raised, died or timed out are
             tried again; None for never.
         errors: What a map does with the error of an item, see :data:`ERRORS`.
+        journal: A :class:`~remote_executor.Journal`, or the path of one: results are kept there,
+            and what is there is not computed again. ``resume`` is another name for it.
     """
 
     # No dataclass: that module imports inspect, ast and dis, a tenth of the start of a program.
@@ -101,6 +107,14 @@ class Options(_Fields):
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise TypeError(f"retry must be a remote_executor.Retry, not {self.retry!r}")
         check_errors(self.errors)
+        journal = self.journal
+        if journal is not None and not hasattr(journal, "present"):
+            try:
+                os.fspath(journal)
+            except TypeError:
+                raise TypeError(
+                    f"journal must be a remote_executor.Journal or a path, not {journal!r}"
+                ) from None
         return self
 
     @property
@@ -123,6 +137,8 @@ class Options(_Fields):
         for name in changes:
             if name not in TaskOptions.__annotations__:
                 raise TypeError(_unknown(name))
+        if "resume" in changes:
+            changes["journal"] = changes.pop("resume")
         return Options(**{**self._asdict(), **changes})
 
 

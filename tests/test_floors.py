@@ -27,7 +27,7 @@ FLOORS = [
     ["wire", "payload"],  # bytes, pure
     ["core"],  # decisions, pure
     ["net"],  # the world
-    ["modules"],  # the user's modules
+    ["modules", "journal"],  # the user's modules, results that last
     ["client", "server"],  # shells
     ["parallel", "launch", "adapters"],  # uses
     ["cli_arguments", "cli", "__main__", "__init__"],

@@ -259,6 +259,8 @@ class Driver:
         """Where callers use the shortcut, while that is open."""
         self.outcomes = Outcomes()
         self._settled_at = 0.0
+        self.keeps = False
+        """Whether there ever was a task whose result is kept in a journal."""
         self.foreign: Foreign | None = None
         """The servers that run another Python, or may do so."""
         for way in ways:
@@ -1894,6 +1896,10 @@ def _holds_code(task: Task) -> bool:
 
 def _resolve(finished: deque[tuple[Task, Frame]], driver: Driver, place: str) -> None:
     """Settle the futures of single tasks; two threads may do so if one of them is held up."""
+    if driver.keeps:
+        from remote_executor.client.keeping import keep_finished
+
+        keep_finished(finished)
     while finished:
         try:
             task, frame = finished.popleft()
@@ -1908,7 +1914,13 @@ def _resolve(finished: deque[tuple[Task, Frame]], driver: Driver, place: str) ->
                 try:
                     if future.unloaded is not None:
                         raise future.unloaded  # who waits has tried
-                    value = load(frame.body, frame.buffers)
+                    if future.keeper is not None and future.keeper.outcome is not None:
+                        value, trouble = future.keeper.outcome
+                        if trouble is not None:
+                            future.set_exception(note_task(trouble, task, None, place))
+                            continue
+                    else:
+                        value = load(frame.body, frame.buffers)
                 except BaseException as exc:
                     future.unloaded = None
                     found = unloadable(exc, frame.body, driver)

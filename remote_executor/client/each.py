@@ -136,7 +136,7 @@ class Each:
     def _sort(
         self,
         task: Task,
-        values: dict[int, Any],
+        found: dict[int, Any],
         failures: dict[int, BaseException],
         pid: int | None,
         place: str,
@@ -148,7 +148,7 @@ class Each:
 
         Args:
             task: The batch.
-            values: What has come, by the index of the item in the batch.
+            found: What has come, by the index of the item in the batch.
             failures: What has been raised.
             pid: The process id of its worker, if that is known.
             place: Where it ran; empty if it did not.
@@ -157,18 +157,22 @@ class Each:
                 which item is to blame.
         """
         retrying = task.retrying or self._first
-        piece: list[Any] = []
+        piece: list[tuple[int, Any]] = []
+        failed: set[int] = set()
         start = index = 0
         later: list[tuple[int, float, Retrying | None]] = []
 
         def settle() -> None:
             if index > start:
-                self._sink.settled(task.first + start, index - start, piece.copy())
+                values = [(at - start, value) for at, value in piece]
+                errors = {at - start for at in failed}
+                self._sink.settled(task.first + start, index - start, values, errors)
             piece.clear()
+            failed.clear()
 
         for index in range(task.count):
-            if index in values:
-                piece.append(values[index])
+            if index in found:
+                piece.append((index, found[index]))
                 continue
             error = failures.get(index)
             following = None
@@ -180,7 +184,7 @@ class Each:
                 known = None if task.retrying is None else task.retrying.at(index)
                 later.append((index, *(following or (0.0, known))))
                 continue
-            if singly and not values and task.count == len(failures):
+            if singly and not found and task.count == len(failures):
                 note_task(error, task, pid, place)  # one of them is to blame
             else:
                 note_item(error, task, index, pid, place)
@@ -189,7 +193,8 @@ class Each:
                 start = index + 1
                 self._sink.broke(task.first + index, error)
             elif self._errors == "return":
-                piece.append(error)
+                piece.append((index, error))
+                failed.add(index)
         index = task.count
         settle()
         self._send_again(task, later, singly, place)

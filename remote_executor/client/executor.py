@@ -140,6 +140,11 @@ class _Face(Executor):
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         future: FarmFuture[T] = FarmFuture()
+        keeper = None
+        if self._options is not DEFAULTS and self._options.journal is not None:
+            keeper = self._keeper(future, fn, args, kwargs)
+            if future.is_settled():
+                return future
         call: Any = args, kwargs
         name = getattr(fn, "__qualname__", None)
         foreign = driver.foreign
@@ -195,6 +200,8 @@ class _Face(Executor):
         if waits:
             arguments = Arguments(driver, task, waits)
             if not arguments.are_there():
+                if keeper is not None:
+                    future.keeper, driver.keeps = keeper, True
                 arguments.wait()
                 return self._kept(future)
             try:
@@ -203,12 +210,33 @@ class _Face(Executor):
                 future.set_exception(note_unsent(exc, task.name))
                 return future
         shortcut = driver.shortcut
-        usual = task.blobs or not shortcut.is_open() or driver.has_reloaded()
+        if keeper is not None:
+            future.keeper, driver.keeps = keeper, True
+        usual = task.blobs or keeper is not None or not shortcut.is_open() or driver.has_reloaded()
         if not usual and shortcut.send(task):
             future._shortcut = shortcut
         else:
             driver.accept(task)
         return self._kept(future)
+
+    def _keeper(
+        self,
+        future: FarmFuture[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Return what keeps the result of a call; settle the future if that is there already."""
+        from remote_executor.client.keeping import keeper_of
+
+        try:
+            keeper = keeper_of(self._options.journal, fn, args, kwargs)
+            for value in keeper.find():
+                future.set_result(value)
+        except Exception as exc:
+            future.set_exception(note_unsent(exc, getattr(fn, "__qualname__", None)))
+            return None
+        return keeper
 
     def _kept(self, future: FarmFuture[T]) -> FarmFuture[T]:
         """Keep a future that will be settled: a shutdown waits for it."""
@@ -225,6 +253,7 @@ class _Face(Executor):
         buffersize: int | None = None,
         errors: str | None = None,
         retry: Retry | None = None,
+        resume: Any = None,
     ) -> Iterator[T]:
         """
         Map ``fn`` over the items of one or more iterables.
@@ -244,6 +273,8 @@ class _Face(Executor):
                 leaves the item out. None for what :meth:`options` said; "raise" by default.
             retry: A :class:`~remote_executor.Retry`: when items that failed are tried again. None
                 for what :meth:`options` said.
+            resume: A :class:`~remote_executor.Journal` or the path of one. Each result is written
+                there before it is yielded, and items whose results are there are not run again.
 
         Returns:
             An iterator over the results, in the order of the items. When an error has ended it, its
@@ -259,7 +290,7 @@ class _Face(Executor):
             items, star = iterables[0], False
         else:
             items, star = zip(*iterables, strict=False), True
-        more = self._of_map(errors, retry)
+        more = self._of_map(errors, retry, resume)
         return self._map(fn, items, star, timeout, chunksize, buffersize, True, more)
 
     def map_unordered(
@@ -271,6 +302,7 @@ class _Face(Executor):
         buffersize: int | None = None,
         errors: str | None = None,
         retry: Retry | None = None,
+        resume: Any = None,
     ) -> Iterator[T]:
         """As :meth:`map`, with results in the order in which their batches are done."""
         items: Iterable[Any]
@@ -278,7 +310,7 @@ class _Face(Executor):
             items, star = iterables[0], False
         else:
             items, star = zip(*iterables, strict=False), True
-        more = self._of_map(errors, retry)
+        more = self._of_map(errors, retry, resume)
         return self._map(fn, items, star, timeout, chunksize, buffersize, False, more)
 
     def starmap(
@@ -291,18 +323,21 @@ class _Face(Executor):
         buffersize: int | None = None,
         errors: str | None = None,
         retry: Retry | None = None,
+        resume: Any = None,
     ) -> Iterator[T]:
         """As :meth:`map` over one iterable, each item of which is unpacked into arguments."""
-        more = self._of_map(errors, retry)
+        more = self._of_map(errors, retry, resume)
         return self._map(fn, iterable, True, timeout, chunksize, buffersize, True, more)
 
-    def _of_map(self, errors: str | None, retry: Retry | None) -> dict[str, Any]:
+    def _of_map(self, errors: str | None, retry: Retry | None, resume: Any) -> dict[str, Any]:
         """Return the options that a map was given as keywords."""
         more: dict[str, Any] = {}
         if errors is not None:
             more["errors"] = errors
         if retry is not None:
             more["retry"] = retry
+        if resume is not None:
+            more["journal"] = resume
         return more
 
     def asubmit(
@@ -337,6 +372,7 @@ class _Face(Executor):
         ordered: bool = True,
         errors: str | None = None,
         retry: Retry | None = None,
+        resume: Any = None,
     ) -> AsyncMap[T]:
         """
         Map in asyncio: ``async for result in executor.amap(fn, items)``.
@@ -353,6 +389,7 @@ class _Face(Executor):
             ordered: Whether results come in the order of the items, and not as they are done.
             errors: As for :meth:`map`.
             retry: As for :meth:`map`.
+            resume: As for :meth:`map`.
 
         Returns:
             An asynchronous iterator. When it is left early, by ``aclose()``, an error, or since the
@@ -366,7 +403,7 @@ class _Face(Executor):
         from remote_executor.client.async_maps import begin
 
         kills = self._options_here().kill_on_cancel
-        begin_map = partial(self._begin_map, more=self._of_map(errors, retry))
+        begin_map = partial(self._begin_map, more=self._of_map(errors, retry, resume))
         return begin(begin_map, fn, iterables, timeout, chunksize, buffersize, ordered, kills)
 
     def _map(
@@ -417,6 +454,10 @@ class _Face(Executor):
         )
         try:
             encoded = self._cache.encode(fn)
+            if options.journal is not None:
+                from remote_executor.client.keeping import Keeping
+
+                results.resume(Keeping(options.journal, fn, star))
             foreign = self._driver.foreign
             if foreign is not None:
                 # The items are pickled when they are sent; what the function captured is now.
@@ -792,6 +833,10 @@ class FarmView(_Face):
         self._farm = farm  # keeps the farm alive
         self._driver = farm._driver
         self._cache = farm._cache
+        if options.journal is not None:
+            from remote_executor.client.keeping import journal_of
+
+            options = options.but(journal=journal_of(options.journal))
         self._options = options
         self._lane = self
         self._closed = False
@@ -1155,7 +1200,8 @@ class FarmExecutor(_Face):
                 ``retries`` (after a lost server), ``name`` (for errors and output),
                 ``kill_on_cancel`` (in asyncio: whether cancelling stops what runs), ``retry`` (a
                 :class:`~remote_executor.Retry`, for tasks that raised, died or timed out),
-                ``errors`` (of maps; see :meth:`map`).
+                ``errors`` (of maps; see :meth:`map`), ``journal`` or ``resume`` (a
+                :class:`~remote_executor.Journal`, or the path of one, where results are kept).
 
         Raises:
             TypeError, ValueError: If there is no such option, or it cannot have that value.

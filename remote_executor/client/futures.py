@@ -338,6 +338,8 @@ class FarmFuture(SafeFuture[T]):
     _task: Task | None = None
     name: str | None = None
     """That of its task, once that has failed: for those that take its result."""
+    keeper: Any = None
+    """What keeps the result in a journal, if that is wanted."""
     unloaded: BaseException | None = None
     """What unpickling the result has raised in :meth:`result`, for the driver to make an error."""
     kill_on_cancel = False

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from remote_executor.client.driver import Driver
+    from remote_executor.client.keeping import Keeping
     from remote_executor.core.tasks import Feed, Task
     from remote_executor.wire.frames import Buffer, Frame
 
@@ -69,6 +70,8 @@ class _Outcome(NamedTuple):
     """The batch, if it has failed, or each of its items is looked at."""
     values: list[Any] | None = None
     """What became of the items, if that is known already; fewer than items if some are skipped."""
+    stored: Callable[[], list[Any]] | None = None
+    """Loads the results, if they were kept by an earlier run."""
 
     def is_tiny(self, count: int) -> bool:
         """Tell whether it is cheaper to keep the values until the last of them is taken."""
@@ -130,6 +133,8 @@ class MapResults:
         """Looks at each item, where one that fails is not the end of all."""
         if errors != "raise" or retry is not None:
             self._each = Each(self, driver, errors, retry)
+        self._keeping: Keeping | None = None
+        """Keeps results, if there is a journal."""
         if buffersize is None:
             # What can be sliced: each batch is a slice, cut when there is room for it. All else
             # is a list of ours, as of now; the last item first, so that batches are cut off its
@@ -144,6 +149,35 @@ class MapResults:
             self._waiting = []
             self._source = iter(items)
 
+    def resume(self, keeping: Keeping) -> None:
+        """
+        Have results kept, and take those that are there. To be called before :meth:`start`.
+
+        Raises:
+            PayloadError: If no key can be made of an item.
+            JournalError: If the journal cannot be read.
+        """
+        self._keeping = keeping
+        if self._source is None:
+            waiting = self._waiting
+            missing = self._look_up(reversed(waiting) if type(waiting) is list else waiting)
+            missing.reverse()
+            self._waiting = missing
+
+    def _look_up(self, items: Iterable[Any]) -> list[Any]:
+        """Take the results that are there; return the items that are to be run."""
+        if self._keeping is None:
+            return list(items)
+        missing, pieces = self._keeping.look(items)
+        for number, count, stored in pieces:
+            self._store(_Outcome(number, count, None, None, stored=stored))
+        return missing
+
+    @property
+    def numbers(self) -> list[int] | None:
+        """The number of each item by its place in the feed, where that is another one."""
+        return None if self._keeping is None else self._keeping.numbers
+
     def start(self, feed: Feed) -> None:
         """Take a feed into use and offer it the first items."""
         self.feed = self._started = feed
@@ -151,8 +185,9 @@ class MapResults:
         if self._each is not None:
             feed.flags |= EACH
         if self._source is None:
-            if self._pulled:
-                self.driver.accept((feed, self._pulled))
+            count = self._pulled if self._keeping is None else len(self._waiting)
+            if count:
+                self.driver.accept((feed, count))
         else:
             self._pull()
 
@@ -169,9 +204,13 @@ class MapResults:
             self._source = None
         if fresh:
             assert self.feed is not None
-            self._pulled += len(fresh)
+            count = len(fresh)
+            if self._keeping is not None:
+                fresh = self._look_up(fresh)
+            self._pulled += count
             self._waiting += fresh
-            self.driver.accept((self.feed, len(fresh)))
+            if fresh:
+                self.driver.accept((self.feed, len(fresh)))
         if self._source is None:
             self.keeper = None  # the executor finishes what it has been offered
 
@@ -241,16 +280,22 @@ class MapResults:
         """A batch, or with None what was not cut yet, was cancelled."""
         self.failed(None, CancelledError())
 
-    def settled(self, first: int, count: int, values: list[Any]) -> None:
+    def settled(
+        self, first: int, count: int, values: list[tuple[int, Any]], failed: set[int]
+    ) -> None:
         """
         It is known what became of some items.
 
         Args:
             first: The index of the first of them.
             count: How many they are.
-            values: What is to be yielded; less if some are to be skipped.
+            values: What is to be yielded, and for which of them; less if some are to be skipped.
+            failed: For which of them it is an error.
         """
-        self._put(_Outcome(first, count, None, None, "", None, values))
+        if self._keeping is None:
+            self._put(_Outcome(first, count, None, None, "", None, [value for _, value in values]))
+        else:
+            self._keep(first, count, values, failed, None)
 
     def broke(self, index: int, error: BaseException) -> None:
         """An item has failed for good, which is to be raised at its turn."""
@@ -279,7 +324,41 @@ class MapResults:
             else:
                 self.driver.accept(new)
 
+    def _keep(
+        self,
+        first: int,
+        count: int,
+        values: list[tuple[int, Any]],
+        failed: set[int],
+        error: BaseException | None,
+    ) -> None:
+        """Write results, and then hand them to whoever iterates; an error is that of the next."""
+        keeping = self._keeping
+        assert keeping is not None
+        good = [each for each in values if each[0] not in failed]
+        trouble = keeping.keep(first, good) if good else None
+        if trouble is not None:
+            self._store(_Outcome(keeping.numbers[first], 1, None, trouble))
+            return
+        for start, number, length in keeping.runs(first, count):
+            here = [value for index, value in values if start <= index < start + length]
+            self._store(_Outcome(number, length, None, None, "", None, here))
+        if error is not None:
+            self._store(_Outcome(keeping.numbers[first + count], 1, None, error))
+
     def _put(self, outcome: _Outcome) -> None:
+        if self._keeping is None:
+            self._store(outcome)
+            return
+        values, error = open_outcome(outcome, self.driver)
+        frame, task = outcome.frame, outcome.task
+        if error is not None and self._each is not None and frame is not None:
+            assert task is not None
+            self._each.unloadable(task, error.__cause__ or error, frame.body, frame.buffers)
+            return
+        self._keep(outcome.first, len(values), list(enumerate(values)), set(), error)
+
+    def _store(self, outcome: _Outcome) -> None:
         self._gates.open(partial(self._arrived.__setitem__, outcome.first, outcome))
         if self.told is not None:
             self.told()
@@ -512,9 +591,14 @@ class PushedResults(MapResults):
         if feed is None:
             return False
         if items:
-            self._pulled += len(items)
-            self._waiting += items
-            self.driver.accept((feed, len(items)))
+            count = len(items)
+            missing = self._look_up(items)
+            self._pulled += count
+            self._waiting += missing
+            if missing:
+                self.driver.accept((feed, len(missing)))
+            elif self.told is not None:
+                self.told()
         return True
 
     def end(self) -> None:
@@ -533,6 +617,11 @@ class PushedResults(MapResults):
 def open_outcome(outcome: _Outcome, driver: Driver) -> tuple[list[Any], BaseException | None]:
     """Unpickle a batch: the results, and what ended it early."""
     frame, error = outcome.frame, outcome.error
+    if outcome.stored is not None:
+        try:
+            return outcome.stored(), None
+        except Exception as exc:
+            return [], exc
     if frame is None:
         return outcome.values or [], error
     body: Buffer = frame.body

@@ -179,7 +179,11 @@ def note_item(
     shown = ""
     with contextlib.suppress(Exception):  # they are the user's, and may have changed since
         shown = f" ({short_repr(item_at(task.items, index))})"
-    what = f"item {task.first + index} of {_name(task)}{shown}"
+    number = task.first + index
+    numbers = getattr(task.sink, "numbers", None)
+    if numbers is not None:  # a map that was resumed
+        number = numbers[number]
+    what = f"item {number} of {_name(task)}{shown}"
     return add_note(error, f"{what}, {_how(task, error, pid, place)}")
 
 
