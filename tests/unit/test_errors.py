@@ -18,6 +18,7 @@ from remote_executor.errors import (
     CannotShip,
     ConnectionFailed,
     FarmError,
+    JournalError,
     LaunchFailed,
     LocalProtocolError,
     PayloadError,
@@ -59,6 +60,7 @@ ALL = [
         "no server on me@h: import: it ended; it wrote: no room; try by hand: ssh me@h true",
     ),
     (Refused("you are not Bob"), "you are not Bob"),
+    (JournalError("run.db", "disk full"), "journal run.db: disk full"),
     (ServerFailed("its zygote has died"), "its zygote has died"),
     (PayloadError("argument 1", "a lock"), "argument 1 cannot be pickled: a lock"),
     (
