@@ -95,4 +95,10 @@ def test_an_option_that_there_is_not_asks_what_was_meant(given, meant):
 
 
 def test_the_options_that_type_checkers_know_are_those_that_there_are():
-    assert tuple(name for name in TaskOptions.__annotations__ if name != "resume") == Options._fields
+    assert tuple(TaskOptions.__annotations__) == (*Options._fields, "resume")
+
+
+def test_resume_is_another_name_for_the_journal():
+    assert Options().but(resume="run.db").journal == "run.db"
+    with pytest.raises(TypeError, match=r"journal must be a remote_executor\.Journal or a path"):
+        Options().but(resume=5)
