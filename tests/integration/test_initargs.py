@@ -16,7 +16,7 @@ from remote_executor import FarmExecutor, PayloadError, Pool
 from tests.support.scale import ALL_PARAMETERS, scaled
 from tests.support.waiting import wait_until
 
-LIMIT = scaled(20)
+LIMIT = scaled(40)
 # What forkserver's context has made goes the same way as spawn's.
 METHODS = ["fork", "forkserver", "spawn"] if ALL_PARAMETERS else ["fork", "spawn"]
 
