@@ -43,6 +43,7 @@ __all__ = [
     "Auth",
     "AuthenticationFailed",
     "CannotShip",
+    "CommandHost",
     "ConnectionFailed",
     "CycleError",
     "FarmError",
@@ -138,6 +139,7 @@ _WHERE = {
     "worker_index": "server.worker",
     "Pool": "adapters.pool",
     "register_joblib_backend": "adapters.joblib_backend",
+    "CommandHost": "launch.hosts",
     "SSHHost": "launch.hosts",
     "deftask": "payload.finder",
     "deftask_source": "payload.source",
@@ -226,7 +228,7 @@ if TYPE_CHECKING:
         ServerFailed,
     )
     from remote_executor.journal.store import Journal
-    from remote_executor.launch.hosts import SSHHost
+    from remote_executor.launch.hosts import CommandHost, SSHHost
     from remote_executor.launch.local import (
         LocalServers,
         end_local_servers,

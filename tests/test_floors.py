@@ -53,6 +53,7 @@ IMPURE = {
 REQUIRED = {"cloudpickle": "remote_executor.payload", "tblib": "remote_executor.payload"}
 # The face of all ways to get a farm hands on to what is above it, late.
 UPWARDS = {
+    ("remote_executor.client.executor", "remote_executor.launch.command"),
     ("remote_executor.client.executor", "remote_executor.launch.hosts"),
     ("remote_executor.client.executor", "remote_executor.launch.ssh"),
     ("remote_executor.client.executor", "remote_executor.adapters.joblib_backend"),

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
     from remote_executor.client.async_maps import AsyncMap
     from remote_executor.client.foreign import Form
-    from remote_executor.launch.hosts import HostLike
+    from remote_executor.launch.hosts import CommandLike, HostLike
     from remote_executor.launch.ssh import SSHWay
     from remote_executor.net.security import AuthLike, TLSLike
     from remote_executor.retry import Retry
@@ -1170,6 +1170,73 @@ class FarmExecutor(_Face):
             plan,
             min_servers=min_servers,
             timeout=connect_timeout,
+        )
+        return executor
+
+    @classmethod
+    def spawn(
+        cls,
+        commands: Iterable[CommandLike],
+        max_workers: int | None = None,
+        *,
+        python: str | None = None,
+        setup: str | None = None,
+        workers: int | None = None,
+        env: Mapping[str, str] | None = None,
+        log_file: str | None = None,
+        shell: bool | None = None,
+        min_servers: int = 1,
+        connect_timeout: float | None = None,
+        preload: Iterable[str] = (),
+        **options: Any,
+    ) -> FarmExecutor:
+        """
+        Start a server behind each of these commands, and return an executor that uses them.
+
+        Any command will do that runs things elsewhere with standard input and output connected:
+        ``docker exec -i c1``, ``kubectl exec -i pod --``, ``srun -N1``, ``sudo -u other``. Nothing
+        needs to be installed there but Python 3.10 or later, and nothing listens anywhere: what
+        travels goes through the command's pipe. The servers end with the executor. If a pipe
+        breaks, its server ends; the command is run again, and so are the tasks that were there.
+
+        Args:
+            commands: Each a text, its words, or a :class:`~remote_executor.CommandHost`.
+            max_workers: How many tasks run at a time behind each; None means one for each core.
+            python: The Python to run there; this and the next five are for commands that do not say
+                otherwise, and :class:`~remote_executor.CommandHost` says more of them.
+            setup: A line for ``sh`` to be run before.
+            workers: The same as ``max_workers``.
+            env: Variables for the server and its workers.
+            log_file: A file there to which the server writes.
+            shell: Whether a shell reads what is put behind the command, as with ssh.
+            min_servers: How many must serve. Those that fail beyond that are warnings in the log.
+            connect_timeout: Seconds after which it fails if not enough servers are up.
+            preload: Modules that a server imports once, before it makes workers.
+            options: ``initializer``, ``initargs``, ``retries``, ``modules`` and whatever else
+                :class:`FarmExecutor` takes.
+
+        Raises:
+            LaunchFailed: If too many fail: stage, command, reason, and what to try by hand.
+            AddressError: If a command cannot be meant or is there twice; it is a ValueError too.
+            TypeError, ValueError: If another argument is wrong.
+            NoServerError: If ``connect_timeout`` is over.
+        """
+        from remote_executor.launch.command import CommandClient
+        from remote_executor.launch.hosts import CommandHost, parse_commands
+        from remote_executor.launch.ssh import Plan, spawn
+
+        if workers is None:
+            workers = max_workers
+        elif max_workers not in (None, workers):
+            raise TypeError("max_workers and workers are the same, and differ: give one of them")
+        defaults = CommandHost(("default",), python, setup, workers, env, log_file, shell)
+        executor, _ = spawn(
+            lambda ways: cls(addresses=ways, **options),
+            parse_commands(commands, defaults),
+            Plan(preload=tuple(preload), connect_timeout=connect_timeout),
+            min_servers=min_servers,
+            timeout=connect_timeout,
+            client=CommandClient(),
         )
         return executor
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from importlib.abc import Traversable
 
-    from remote_executor.launch.hosts import SSHHost
+    from remote_executor.launch.hosts import CommandHost, SSHHost
 
 __all__ = ["Bundle", "boot_command", "build_zip", "bundle", "first_stage", "quote_for_any_shell"]
 
@@ -116,7 +116,7 @@ def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, Traversable]
 _HOME = re.compile(r"^\$(HOME|\{HOME\})/")
 
 
-def boot_command(host: SSHHost) -> str:
+def boot_command(host: SSHHost | CommandHost) -> str:
     """
     Return what the login shell is to run.
 

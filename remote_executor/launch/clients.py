@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from remote_executor.launch.hosts import SSHHost
     from remote_executor.launch.stages import Progress
     from remote_executor.net.addresses import Address
 
@@ -165,13 +164,13 @@ class Client(Protocol):
     """A way to make SSH connections: paramiko, or the program ssh."""
 
     def connect(
-        self, host: SSHHost, progress: Progress, address: Address | None, command: str | None
+        self, host: Any, progress: Progress, address: Address | None, command: str | None
     ) -> Connection:
         """
         Connect and authenticate.
 
         Args:
-            host: Where to.
+            host: Where to: an SSHHost, or a CommandHost for a client of commands.
             progress: Told of each stage; makes the errors.
             address: Where streams will lead to; None if a server is to be started.
             command: What to run through the login shell there.

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from remote_executor.errors import AddressError
 
 __all__ = [
+    "CommandHost",
+    "CommandLike",
     "HostLike",
     "SSHHost",
+    "parse_commands",
     "parse_host",
     "parse_hosts",
     "split_jumps",
@@ -93,7 +98,94 @@ class SSHHost:
         return replace(self, **taken)
 
 
+SHELL_PROGRAMS = frozenset(("ssh", "autossh", "rsh", "plink", "dropbear", "dbclient"))
+"""Programs that join their arguments and have a shell on the other side read them."""
+
+
+@dataclass(frozen=True)
+class CommandHost:
+    """
+    A place where a command runs things, with standard input and output connected.
+
+    Such as ``docker exec -i c1``, ``kubectl exec -i pod --``, ``srun -N1``, ``sudo -u other``,
+    ``ssh -T host``. What is to be run there is put behind it.
+
+    Attributes:
+        argv: The command: a text, which is taken apart as a shell does, or its words.
+        python: The Python to run there; None means any from 3.10 on that is found.
+        setup: A line for ``sh`` to be run before.
+        workers: How many tasks it runs at a time; None means one for each core there.
+        env: Variables for the server and its workers.
+        log_file: A file there to which its server writes; None for none.
+        shell: Whether the command has a shell read what is put behind it, as ssh does; None means
+            that ssh and its kin do.
+    """
+
+    argv: str | Sequence[str]
+    python: str | None = None
+    setup: str | None = None
+    workers: int | None = None
+    env: Mapping[str, str] | None = None
+    log_file: str | None = None
+    shell: bool | None = None
+
+    def __post_init__(self) -> None:
+        given: Any = self.argv
+        if isinstance(given, str):
+            try:
+                given = shlex.split(given)
+            except ValueError as exc:
+                raise AddressError(str(given), f"it is not a command: {exc}") from None
+        words = tuple(given)
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError("a command must be a str, or a sequence of them")
+        if not words or not words[0] or any("\0" in word for word in words):
+            raise AddressError(shlex.join(words), "it is not a command")
+        object.__setattr__(self, "argv", words)
+        _check_fields(self, self.name)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def name(self) -> str:
+        """The command, as it is typed."""
+        return shlex.join(self.words)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the command."""
+        return tuple(self.argv)
+
+    @property
+    def goes_through_a_shell(self) -> bool:
+        """Whether what is put behind the command is read by a shell."""
+        if self.shell is not None:
+            return self.shell
+        return os.path.basename(self.words[0]) in SHELL_PROGRAMS
+
+    def behind(self, line: str) -> list[str]:
+        """
+        Return what is put behind the command, so that a shell there runs a line.
+
+        Args:
+            line: The line.
+        """
+        return [line] if self.goes_through_a_shell else ["sh", "-c", line]
+
+    def over(self, defaults: CommandHost) -> CommandHost:
+        """Return this place, with what it leaves open taken from another, but for the command."""
+        taken = {
+            each.name: getattr(defaults, each.name)
+            for each in fields(self)
+            if getattr(self, each.name) is None
+        }
+        return replace(self, **taken)
+
+
 HostLike = str | SSHHost
+
+CommandLike = str | Sequence[str] | CommandHost
 
 
 def _check(host: SSHHost) -> None:
@@ -103,12 +195,7 @@ def _check(host: SSHHost) -> None:
         raise TypeError(f"a host must be a str or an SSHHost, not {type(name).__name__}")
     if not name or name[0] == "-" or any(not c.isprintable() or c in " ,/@[]" for c in name):
         raise AddressError(name, "it is not the name or the number of a host")
-    for what in ("user", "python", "setup", "password", "proxy", "log_file"):
-        value = getattr(host, what)
-        if value is not None and not isinstance(value, str):
-            raise TypeError(f"{what} must be a str, not {type(value).__name__}")
-        if value is not None and (not value or (what != "password" and not value.isprintable())):
-            raise AddressError(str(host.name), f"{what} cannot be {value!r}")
+    _check_fields(host, name)
     if host.user is not None and (host.user[0] == "-" or " " in host.user):
         raise AddressError(name, f"{host.user!r} is not the name of a user")
     unfit = why_unfit_for_shell(name, host.user)
@@ -119,16 +206,25 @@ def _check(host: SSHHost) -> None:
             split_jumps(host.proxy)
         except AddressError as exc:
             raise AddressError(name, f"proxy cannot be {host.proxy!r}: {exc.reason}") from None
-    for what, most in (("port", 65535), ("workers", 1_000_000)):
-        value = getattr(host, what)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise TypeError(f"{what} must be an int, not {type(value).__name__}")
-        if value is not None and not 1 <= value <= most:
-            raise AddressError(name, f"{what} must be from 1 to {most}, not {value}")
     keys: tuple[Any, ...] = host.keys
     for key in keys:
         if not isinstance(key, str) or not key:
             raise TypeError("key_filename must be a str, or a tuple of them")
+
+
+def _check_fields(host: SSHHost | CommandHost, name: str) -> None:
+    for what in ("user", "python", "setup", "password", "proxy", "log_file"):
+        value = getattr(host, what, None)
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{what} must be a str, not {type(value).__name__}")
+        if value is not None and (not value or (what != "password" and not value.isprintable())):
+            raise AddressError(name, f"{what} cannot be {value!r}")
+    for what, most in (("port", 65535), ("workers", 1_000_000)):
+        number = getattr(host, what, None)
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+            raise TypeError(f"{what} must be an int, not {type(number).__name__}")
+        if number is not None and not 1 <= number <= most:
+            raise AddressError(name, f"{what} must be from 1 to {most}, not {number}")
     if host.env is not None:
         pairs: Any = host.env.items()
         for pair in pairs:
@@ -228,6 +324,34 @@ def parse_hosts(given: Iterable[HostLike], defaults: SSHHost) -> list[SSHHost]:
                 str(host), "it is there twice: for more workers say SSHHost(..., workers=)"
             )
         seen[key] = None
+    return hosts
+
+
+def parse_commands(given: Iterable[CommandLike], defaults: CommandHost) -> list[CommandHost]:
+    """
+    Read a list of commands.
+
+    Args:
+        given: Each a text, its words, or a :class:`CommandHost`.
+        defaults: What one has that says nothing of it.
+
+    Raises:
+        AddressError: If one cannot be meant or is there twice, or if there is none.
+        TypeError: If it is no list of commands.
+    """
+    if isinstance(given, (str, bytes, CommandHost)) or not isinstance(given, Iterable):
+        raise TypeError(f"commands must be a list of commands, not {given!r}")
+    hosts = [
+        (each if isinstance(each, CommandHost) else CommandHost(each)).over(defaults)
+        for each in given
+    ]
+    if not hosts:
+        raise AddressError("", "there must be at least one command")
+    for index, host in enumerate(hosts):
+        if host.words in [other.words for other in hosts[:index]]:
+            raise AddressError(
+                host.name, "it is there twice: for more workers say CommandHost(..., workers=)"
+            )
     return hosts
 
 

@@ -33,18 +33,18 @@ from remote_executor.launch.clients import NotForwarded, ServerGone, Unsteady
 from remote_executor.launch.stages import MARK, Dialogue, Progress
 from remote_executor.net.addresses import Address, parse_address
 from remote_executor.net.certificates import self_made
-from remote_executor.net.streams import SocketStream, Stream
+from remote_executor.net.streams import DistantStream, Stream
 from remote_executor.net.tokens import Token, make_token
 from remote_executor.task_errors import NoServerError
 from remote_executor.wire.messages import encode_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from remote_executor.client.driver import Driver
     from remote_executor.client.executor import FarmExecutor
     from remote_executor.launch.clients import Client, Connection, Run
-    from remote_executor.launch.hosts import SSHHost
+    from remote_executor.launch.hosts import CommandHost, SSHHost
     from remote_executor.net.loop import Loop
     from remote_executor.wire.auth import Mechanism
 
@@ -71,14 +71,6 @@ CLOSE_SECONDS = 5.0
 """How long the ways of a farm wait at their end for servers that were told to end."""
 
 LEAST_CLOSE_SECONDS = 0.5
-
-
-class TunnelStream(SocketStream):
-    """A socket that leads to another host, although its first piece is on this one."""
-
-    def is_local(self) -> bool:
-        """Whether descriptors can be passed: they cannot."""
-        return False
 
 
 @dataclass(frozen=True)
@@ -153,13 +145,14 @@ class Plan:
 
 def spawn(
     make: Callable[[list[SSHWay]], E],
-    hosts: list[SSHHost],
+    hosts: Sequence[SSHHost | CommandHost],
     plan: Plan,
     *,
     min_servers: int,
     timeout: float | None,
     settle: bool = False,
-    report: Callable[[SSHHost, str], None] | None = None,
+    report: Callable[[Any, str], None] | None = None,
+    client: Client | None = None,
 ) -> tuple[E, list[SSHWay]]:
     """
     Start a server on each host, and return an executor that uses them.
@@ -172,6 +165,7 @@ def spawn(
         timeout: Seconds after which it fails; None for as long as it takes.
         settle: Wait until all of them serve or have failed.
         report: Called, in any thread, with each host and each stage that it enters.
+        client: Makes the connections; None means the plan's.
 
     Returns:
         The executor, and the ways to its servers.
@@ -182,7 +176,7 @@ def spawn(
     """
     if not 1 <= min_servers <= len(hosts):
         raise ValueError(f"min_servers must be from 1 to the number of hosts, {len(hosts)}")
-    client = plan.make_client()
+    client = client or plan.make_client()
     together = Together()
     ways = [SSHWay(host, client, plan, together, report) for host in hosts]
     executor = make(ways)
@@ -226,11 +220,11 @@ class SSHWay:
 
     def __init__(
         self,
-        host: SSHHost,
+        host: SSHHost | CommandHost,
         client: Client,
         plan: Plan,
         together: Together,
-        report: Callable[[SSHHost, str], None] | None = None,
+        report: Callable[[Any, str], None] | None = None,
     ) -> None:
         self.host = host
         self.name = str(host)
@@ -265,7 +259,7 @@ class SSHWay:
 
     def stream(self, sock: socket.socket) -> Stream:
         """Return the socket as a stream, with TLS around it if it does not go through SSH."""
-        return TunnelStream(sock) if self._remote is None else self._remote.stream(sock)
+        return DistantStream(sock) if self._remote is None else self._remote.stream(sock)
 
     def wishes(self) -> dict[str, Any]:
         """Nothing: a server elsewhere has paths of its own."""

@@ -24,6 +24,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from remote_executor.errors import LaunchFailed
+from remote_executor.launch.hosts import CommandHost
 from remote_executor.printable import printable
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Progress:
 
     def __init__(
         self,
-        host: SSHHost,
+        host: SSHHost | CommandHost,
         config: str | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
@@ -128,7 +129,7 @@ class Progress:
         return failure
 
 
-def by_hand(stage: str, host: SSHHost, config: str | None = None) -> str:
+def by_hand(stage: str, host: SSHHost | CommandHost, config: str | None = None) -> str:
     """
     Return what to type into a shell to see the trouble for oneself.
 
@@ -137,6 +138,11 @@ def by_hand(stage: str, host: SSHHost, config: str | None = None) -> str:
         host: The host.
         config: The path of the ssh_config in use, if it is not the usual one.
     """
+    python = _for_shell(host.python or "python3")
+    setup = "" if host.setup is None else f"{host.setup} && "
+    if isinstance(host, CommandHost):
+        line = f"{setup}{python} -I -S -c 'print(1)'"
+        return shlex.join([*host.words, *host.behind(line)])
     if stage == "resolve":
         return shlex.join(["getent", "hosts", host.name])
     words = ["ssh"]
@@ -151,8 +157,6 @@ def by_hand(stage: str, host: SSHHost, config: str | None = None) -> str:
     for key in host.keys:
         words += ["-i", key]
     words.append(host.name if host.user is None else f"{host.user}@{host.name}")
-    python = _for_shell(host.python or "python3")
-    setup = "" if host.setup is None else f"{host.setup} && "
     if stage in ("connect", "host key", "authentication"):
         words[1:1] = ["-v"]
         words.append("true")

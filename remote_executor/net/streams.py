@@ -200,6 +200,14 @@ class SocketStream:
         self._sock.close()
 
 
+class DistantStream(SocketStream):
+    """A socket that leads to another host, although its first piece is on this one."""
+
+    def is_local(self) -> bool:
+        """Whether descriptors can be passed: they cannot."""
+        return False
+
+
 def receive_with_fds(sock: socket.socket, buffer: memoryview, fds: list[Descriptor]) -> int:
     """
     Receive bytes, and the descriptors that come along with them.

@@ -32,7 +32,8 @@ class Context:
         host: This machine's name.
         id: This server's name, new each time that one starts.
         idle: What workers see of slots that nobody uses.
-        embedded: Whether it serves one client that has started it, and ends with it.
+        single: Whether it serves one client that has started it, and ends with its stream.
+        embedded: Whether that client is on the same machine, with the same libraries.
         ending: Whether it takes no new sessions, and ends with the last one.
         draining: Whether it also takes no more tasks of those that are here.
         over: Whether it ends now.
@@ -54,6 +55,7 @@ class Context:
         "pool",
         "round",
         "sessions",
+        "single",
     )
 
     def __init__(self, loop: Loop, pool: Pool, log_level: str) -> None:
@@ -66,6 +68,7 @@ class Context:
         self.clients: dict[PoolSession, ClientSession] = {}
         self.host = socket.gethostname()
         self.id = os.urandom(16).hex()
+        self.single = False
         self.embedded = False
         self.ending = False
         self.draining = False

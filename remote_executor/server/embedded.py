@@ -8,6 +8,7 @@ import sys
 
 from remote_executor.lineage import take_off_mark
 from remote_executor.net.loop import Loop
+from remote_executor.net.streams import SocketStream
 from remote_executor.server.process_names import set_process_name
 from remote_executor.server.zygote import await_zygote, fork_zygote
 
@@ -41,7 +42,7 @@ def main(fd: str, slots: str, preload: str = "", here: bool = False) -> int:
     loop = Loop()
     set_process_name("farm-server")
     supervisor = Supervisor(loop, int(slots), control, NoAuth)
-    supervisor.serve_one(sock)
+    supervisor.serve_one(SocketStream(sock), embedded=True)
     supervisor.run()
     loop.close()
     await_zygote(zygote)

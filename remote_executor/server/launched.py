@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
-from remote_executor.server.serve import serve
+from remote_executor.server.process_names import set_process_name
+from remote_executor.server.serve import serve, serve_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from remote_executor.net.tls import TLS
 
-__all__ = ["main"]
+__all__ = ["STDIO", "main"]
+
+STDIO = "unix:stdio"
+"""In the place of an address: the pipe that this process was started by."""
+
+PUMP_CHUNK = 1024 * 1024
 
 
 def main(fd: int) -> int:
@@ -47,11 +56,25 @@ def main(fd: int) -> int:
     remove = config.get("remove", [])
     at = "boot"
     try:
+        places = config["places"]
+        pipe, pump = _take_pipe() if places == [STDIO] else (None, 0)
         lifeline = _detach(config["log_file"])
         at = "port"
         tell({"at": at})
+        if pipe is not None:
+            os.close(lifeline)
+            serve_stream(
+                pipe,
+                workers=config["workers"],
+                auth=config["secret"],
+                preload=config["preload"],
+                log_level=config["log_level"],
+                ready=lambda: ready(STDIO),
+            )
+            os.waitpid(pump, 0)  # it has ended with our end of the pair
+            return 0
         serve(
-            address=_place(config["places"], remove),
+            address=_place(places, remove),
             workers=config["workers"],
             auth=config["secret"],
             tls=_tls(config["certificate"], remove),
@@ -102,6 +125,52 @@ def _place(places: list[str], remove: list[str]) -> str:
         remove.append(folder)
         return place
     raise OSError(f"no folder for a socket can be made ({'; '.join(troubles)})")
+
+
+def _take_pipe() -> tuple[socket.socket, int]:
+    """
+    Return a socket that leads to whoever is at the other end of standard input and output.
+
+    A process of its own passes bytes on, since these two may be pipes, or a terminal's, and a link
+    wants one stream that does not block. It ends with either side.
+
+    Returns:
+        The socket, and that process.
+    """
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return ours, pid
+    status = 1
+    try:
+        ours.close()
+        set_process_name("farm-pipe")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        inward = threading.Thread(target=_pump, args=(0, theirs.fileno()), daemon=True)
+        inward.start()
+        # What the other side has yet to say is of no use once the server has ended.
+        _pump(theirs.fileno(), 1)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _pump(source: int, sink: int) -> None:
+    """Pass bytes on until the end, and end what takes them, too."""
+    buffer = memoryview(bytearray(PUMP_CHUNK))
+    try:
+        while count := os.readv(source, [buffer]):
+            part = buffer[:count]
+            while part:
+                part = part[os.write(sink, part) :]
+    except OSError:
+        pass
+    try:
+        with socket.socket(fileno=os.dup(sink)) as sock:
+            sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # it is a pipe, which ends with this process
 
 
 def _detach(log_file: str | None) -> int:

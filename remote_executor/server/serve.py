@@ -23,6 +23,7 @@ from remote_executor.net.addresses import Address, AddressLike, parse_address
 from remote_executor.net.loop import Loop
 from remote_executor.net.security import auth_of, is_exposed, server_tls, tls_of
 from remote_executor.net.start import ROOT, START, UsersFolders
+from remote_executor.net.streams import DistantStream
 from remote_executor.server.door import Door
 from remote_executor.server.privacy import set_closed
 from remote_executor.server.process_names import set_process_name
@@ -159,6 +160,45 @@ def serve(
         await_zygote(zygote)
         if closed:
             set_closed(was_closed)
+
+
+def serve_stream(
+    sock: socket.socket,
+    *,
+    workers: int | None,
+    auth: AuthLike,
+    preload: Sequence[str] = (),
+    log_level: str = "warning",
+    ready: Callable[[], None] | None = None,
+) -> None:
+    """
+    Run a server in this process for the one client at the other end of a stream, and end with it.
+
+    Args:
+        sock: The stream.
+        workers: How many tasks run at a time; None means one for each core.
+        auth: The secret that the client knows.
+        preload: Modules to import before workers are made.
+        log_level: "debug", "info", "warning" or "error".
+        ready: Called before the first byte is written.
+
+    Raises:
+        ServerFailed: If it has ended though nobody has asked for that.
+    """
+    slots = workers if workers is not None else usable_cores()
+    zygote, control = fork_zygote(slots, preload)
+    loop = Loop()
+    supervisor = Supervisor(loop, slots, control, auth_of(auth).server(), log_level)
+    set_process_name("farm-server")
+    try:
+        with ServerSignals(supervisor, loop, None, zygote):
+            if ready is not None:
+                ready()
+            supervisor.serve_one(DistantStream(sock), embedded=False)
+            supervisor.run()
+    finally:
+        loop.close()
+        await_zygote(zygote)
 
 
 def _hold(loop: Loop, lifeline: int, ended: Callable[[], None]) -> None:

@@ -173,7 +173,7 @@ class Sessions:
         context.sessions[id] = client
         context.clients[pool] = client
         self._memory_watch.attached()
-        if not context.embedded:
+        if not context.single:
             client.place = place_of(id)
             self.places[client.place] = id
         return client

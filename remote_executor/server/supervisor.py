@@ -169,12 +169,18 @@ class Supervisor:
         self._lease.hung_up(self._context.loop.now)
         self._lease_timer.at(self._lease.deadline())
 
-    def serve_one(self, sock: socket.socket) -> None:
-        """Serve this stream alone, and end with it."""
-        self._context.embedded = True
-        stream, mechanism = SocketStream(sock), self.mechanism()
+    def serve_one(self, stream: SocketStream, *, embedded: bool) -> None:
+        """
+        Serve this stream alone, and end with it.
+
+        Args:
+            stream: The stream.
+            embedded: Whether the client is on this machine, and no link needs a heartbeat.
+        """
+        self._context.single, self._context.embedded = True, embedded
+        silence = EMBEDDED_SILENCE if embedded else SILENCE_SECONDS
         connection = Connection(
-            self._context, self, stream, "the client", mechanism, EMBEDDED_SILENCE
+            self._context, self, stream, "the client", self.mechanism(), silence
         )
         self.connections[connection] = None
         connection.flush()
@@ -368,14 +374,14 @@ class Supervisor:
         context = self._context
         if connection.client is not None:
             self._sessions.end(connection.client, "goodbye", gently=True)
-        if context.embedded or (self._owner is not None and connection.client is self._owner):
+        if context.single or (self._owner is not None and connection.client is self._owner):
             context.ending = True
             context.loop.timer(lambda _: self.stop()).at(context.loop.now + LINGER_SECONDS)
 
     def cut(self, connection: Connection) -> None:
         """A stream has ended without a goodbye."""
         context = self._context
-        if context.embedded:
+        if context.single:
             context.over = True  # its one client is gone
         elif self._lease is not None and connection.client is self._owner is not None:
             heard = connection.link.heard
