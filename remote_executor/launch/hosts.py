@@ -174,7 +174,12 @@ class CommandHost:
         return [line] if self.goes_through_a_shell else ["sh", "-c", line]
 
     def over(self, defaults: CommandHost) -> CommandHost:
-        """Return this place, with what it leaves open taken from another, but for the command."""
+        """
+        Return this place, with what it leaves open taken from another.
+
+        Args:
+            defaults: Its command is of no account.
+        """
         taken = {
             each.name: getattr(defaults, each.name)
             for each in fields(self)
