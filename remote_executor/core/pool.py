@@ -668,6 +668,8 @@ class Pool:
         if worker.state is BUSY:
             self._requeue(worker, self._tokens.reclaim(worker))
             worker.left = 0
+            if not worker.assigned:
+                self._dry[worker] = None
         return False
 
     def stop(self, worker: PoolWorker) -> None:
