@@ -14,7 +14,7 @@ What is settled is handed to the map in pieces that have no gaps.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_executor.client.notes import note_item, note_task
 from remote_executor.client.refusals import anew
@@ -29,12 +29,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from remote_executor.client.driver import Driver
-    from remote_executor.client.maps import MapResults
     from remote_executor.core.tasks import Task
     from remote_executor.retry import Retry
     from remote_executor.wire.frames import Buffer, Frame
 
 __all__ = ["Each"]
+
+
+class Items(Protocol):
+    """A map, as :class:`Each` tells it what becomes of its items."""
+
+    def settled(
+        self, first: int, count: int, values: list[tuple[int, Any]], failed: set[int]
+    ) -> None:
+        """It is known what became of some items."""
+
+    def broke(self, index: int, error: BaseException) -> None:
+        """An item has failed for good."""
+
+    def again(self, task: Task, index: int, count: int, seconds: float, retrying: Any) -> None:
+        """Have some items of a batch sent again."""
 
 
 class Each:
@@ -48,7 +62,7 @@ class Each:
         retry: When items are tried again; None for never.
     """
 
-    def __init__(self, sink: MapResults, driver: Driver, errors: str, retry: Retry | None) -> None:
+    def __init__(self, sink: Items, driver: Driver, errors: str, retry: Retry | None) -> None:
         self._sink = sink
         self._driver = driver
         self._errors = errors

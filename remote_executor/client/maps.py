@@ -316,7 +316,8 @@ class MapResults:
         if feed is None or feed.closed:
             return
         items = task.items[index : index + count]
-        new = self.driver.scheduler.batch(feed, task.first + index, items, count)
+        id = self.driver.scheduler.next_id()
+        new = feed.batch(id, task.first + index, items, count)
         new.retries, new.lost_with, new.retrying = task.retries, task.lost_with, retrying
         with contextlib.suppress(RuntimeError):  # it has ended: then this map was told so
             if seconds:

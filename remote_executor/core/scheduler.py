@@ -127,35 +127,6 @@ class Scheduler:
             del self.parked[task]
             self.queue.push(task, task.priority, task.lane)
 
-    def batch(self, feed: Feed, first: int, items: Any, count: int) -> Task:
-        """
-        Return a batch of a feed that is not sent yet.
-
-        Args:
-            feed: Whose items they are.
-            first: The index of the first of them.
-            items: The items.
-            count: How many they are.
-        """
-        task = Task(
-            next(self._ids),
-            feed.sink,
-            feed.encoded,
-            None,
-            retries=feed.retries,
-            priority=feed.priority,
-            lane=feed.lane,
-        )
-        task.feed = feed
-        task.flags = feed.flags
-        task.category, task.timeout, task.name = feed.category, feed.timeout, feed.name
-        task.grace = feed.grace
-        task.first, task.count = first, count
-        task.generation = feed.generation
-        task.items = items
-        task.size = int(count * feed.item_bytes)  # a guess, until it is packed
-        return task
-
     def offer(self, feed: Feed, count: int) -> None:
         """Say that a feed has ``count`` more items to be cut."""
         if feed.closed:
@@ -208,7 +179,7 @@ class Scheduler:
         for task in reversed(lost):
             del self.tasks[task.id]
             tried = task not in unharmed
-            fails = task.cancelling or (tried and task.retries <= 0) or not self._may_go(task)
+            fails = task.cancelling or (tried and task.retries <= 0) or not task.may_go_elsewhere()
             if tried or fails:
                 task.lost_with += (server.name,)
             if fails:
@@ -361,7 +332,7 @@ class Scheduler:
     def _cut(self, feed: Feed) -> Task:
         """Cut a batch off a feed, and queue the feed again if it has more."""
         count = feed.next_count(max(1, self._slots))
-        task = self.batch(feed, feed.cut, feed.take(count), count)
+        task = feed.batch(next(self._ids), feed.cut, feed.take(count), count)
         feed.cut += count
         feed.available -= count
         feed.open_batches += 1
@@ -467,7 +438,7 @@ class Scheduler:
             task = self._out(server, id)
             if task is None:
                 continue
-            if task.cancelling or not self._may_go(task):
+            if task.cancelling or not task.may_go_elsewhere():
                 self._settle(task)
                 cancelled.append(task)
             else:
@@ -482,10 +453,6 @@ class Scheduler:
                 server.ask_after = now + server.pause + 2 * server.round_trip
                 server.pause = min(LAST_PAUSE, 2 * server.pause)
         return cancelled
-
-    def _may_go(self, task: Task) -> bool:
-        """Whether a task that left its server makes sense on another one."""
-        return task.pinned is None and not (task.feed is not None and task.feed.closed)
 
     def _again(self, task: Task) -> None:
         """Queue a task that was sent before, as a new attempt, ahead of others."""

@@ -144,6 +144,10 @@ class Task:
         self.retrying: Any = None
         """What was tried, and whether to try again if it fails; see client/retry.py."""
 
+    def may_go_elsewhere(self) -> bool:
+        """Whether it makes sense on another server, if it has left the one that it was sent to."""
+        return self.pinned is None and not (self.feed is not None and self.feed.closed)
+
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.state.value} server={self.server} {self.name or ''}>"
 
@@ -233,6 +237,35 @@ class Feed:
         """Measured seconds an item takes."""
         self.span = 1
         """Items in the largest batch measured."""
+
+    def batch(self, id: int, first: int, items: Any, count: int) -> Task:
+        """
+        Return a batch that is not sent yet.
+
+        Args:
+            id: What its attempt is called.
+            first: The index of the first of its items.
+            items: The items.
+            count: How many they are.
+        """
+        task = Task(
+            id,
+            self.sink,
+            self.encoded,
+            None,
+            retries=self.retries,
+            priority=self.priority,
+            lane=self.lane,
+        )
+        task.feed = self
+        task.flags = self.flags
+        task.category, task.timeout, task.name = self.category, self.timeout, self.name
+        task.grace = self.grace
+        task.first, task.count = first, count
+        task.generation = self.generation
+        task.items = items
+        task.size = int(count * self.item_bytes)  # a guess, until it is packed
+        return task
 
     def next_count(self, slots: int) -> int:
         """Return how many items the next batch has, given the farm's slots."""

@@ -30,7 +30,6 @@ from remote_executor.payload.captures import (
     is_dispatcher,
     is_fixed,
     is_lru_cache,
-    reduce_method_by_dispatch,
 )
 from remote_executor.payload.code import cloudpickle_inside, namespace, rebuild
 from remote_executor.payload.code.alone import goes_alone
@@ -46,6 +45,7 @@ from remote_executor.payload.code.definitions import (
     reduce_library,
     reduce_validated,
 )
+from remote_executor.payload.code.dispatch import reduce_method_by_dispatch
 from remote_executor.payload.code.families import virtual_bases
 from remote_executor.payload.code.fingerprints import loses_attributes
 from remote_executor.payload.code.lines import files

@@ -20,6 +20,7 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleT
 from typing import Any, NamedTuple, cast
 
 from remote_executor.payload.code.digests import same_bytes
+from remote_executor.payload.code.dispatch import parts_by_dispatch
 from remote_executor.payload.code.families import (
     get_cache_token,
     registered_with,
@@ -37,8 +38,6 @@ __all__ = [
     "is_code",
     "is_dispatcher",
     "is_fixed",
-    "method_by_dispatch",
-    "reduce_method_by_dispatch",
     "same_bytes",
 ]
 
@@ -51,9 +50,6 @@ _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _WRITES_FREE = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 
 _DISPATCHER = cast("FunctionType", functools.singledispatch(lambda _: None)).__code__
-
-_GOT_BY_DISPATCH = getattr(functools, "_singledispatchmethod_get", None)
-"""What an attribute of ``functools.singledispatchmethod`` gives, from Python 3.14 on."""
 
 
 class _Mark(Enum):
@@ -138,7 +134,7 @@ def is_code(value: object) -> bool:
     if isinstance(value, ModuleType) and sys.modules.get(value.__name__) is not value:
         return False  # it was made by hand
     # A method by dispatch is a function, and yet holds an object, which may change.
-    return _got_by_dispatch(value) is None
+    return parts_by_dispatch(value) is None
 
 
 def is_lru_cache(value: object) -> bool:
@@ -149,62 +145,6 @@ def is_lru_cache(value: object) -> bool:
 def is_dispatcher(value: object) -> bool:
     """Tell what ``functools.singledispatch`` made from other functions."""
     return type(value) is FunctionType and value.__code__ is _DISPATCHER
-
-
-def method_by_dispatch(value: object) -> tuple[Any, str] | None:
-    """
-    Tell where a method of ``functools.singledispatchmethod`` was got from.
-
-    Args:
-        value: Perhaps what such an attribute gives: a function, or from Python 3.14 on an object.
-
-    Returns:
-        What :func:`getattr` gives it for again: the object or class, and the attribute's name. None
-        if it is something else, or no name leads to it.
-    """
-    parts = _got_by_dispatch(value)
-    if parts is None:
-        return None
-    obj, cls, wrapped = parts
-    shadowed = set(getattr(obj, "__dict__", ()))
-    for each in cast("type", cls if obj is None else type(obj)).__mro__:
-        for name, attribute in vars(each).items():
-            by_dispatch = isinstance(attribute, functools.singledispatchmethod)
-            if by_dispatch and attribute.func is wrapped and name not in shadowed:
-                return (cls if obj is None else obj), name
-        shadowed.update(vars(each))  # what super() gives has no name that leads to it
-    return None
-
-
-def reduce_method_by_dispatch(value: Any) -> tuple[Any, ...] | None:
-    """
-    Return what pickle may reduce a method of ``functools.singledispatchmethod`` to.
-
-    Args:
-        value: Any object; None is returned for one that is something else.
-    """
-    parts = _got_by_dispatch(value)
-    if parts is None:
-        return None
-    attribute = method_by_dispatch(value)
-    if attribute is not None:
-        return getattr, attribute
-    descriptor = getattr(value.register, "__self__", None)
-    if not isinstance(descriptor, functools.singledispatchmethod):
-        return None
-    return functools.singledispatchmethod.__get__, (descriptor, *parts[:2])
-
-
-def _got_by_dispatch(value: Any) -> tuple[Any, Any, Any] | None:
-    """Return the object, class and function that a method by dispatch is of, None if it is none."""
-    if type(value) is _GOT_BY_DISPATCH:
-        return value._obj, value._cls, value.__wrapped__
-    if type(value) is not FunctionType or value.__code__.co_name != "_method":
-        return None
-    if value.__globals__ is not vars(functools) or not value.__closure__:
-        return None
-    cells = dict(zip(value.__code__.co_freevars, map(_contents, value.__closure__), strict=True))
-    return cells.get("obj"), cells.get("cls"), vars(value).get("__wrapped__")
 
 
 def is_fixed(value: object) -> bool:

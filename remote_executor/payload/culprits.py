@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from remote_executor.payload.captures import reduce_method_by_dispatch
+from remote_executor.payload.code.dispatch import reduce_method_by_dispatch
 
 __all__ = ["blame"]
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from remote_executor.core.pool import PoolSession
     from remote_executor.net.loop import Timer
     from remote_executor.server.asking import Asking
-    from remote_executor.server.nested import TaskLines
     from remote_executor.server.round import Round
     from remote_executor.server.sharing import Incoming, Sharing
     from remote_executor.server.workers import Output, WorkerProcess
@@ -47,6 +46,31 @@ class Attachment(Protocol):
 
     def close(self) -> None:
         """Close the stream, at once."""
+
+
+class Lines(Protocol):
+    """What the session's workers say of tasks of their own; see :mod:`server.nested`."""
+
+    def __len__(self) -> int:
+        """Return how many workers have a line."""
+
+    def opened(self, process: WorkerProcess, frame: Frame) -> list[str]:
+        """A worker has sent one end of its line along with a frame."""
+
+    def worker_gone(self, process: WorkerProcess) -> None:
+        """A worker has ended, or closed its end."""
+
+    def drain(self, process: WorkerProcess) -> None:
+        """Take what a worker has said up to now."""
+
+    def told(self, frame: Frame) -> None:
+        """The client says something to a task."""
+
+    def go_on(self, process: WorkerProcess) -> None:
+        """The pool has a slot again for a worker."""
+
+    def close(self) -> None:
+        """Let go of all."""
 
 
 class ClientSession:
@@ -147,7 +171,7 @@ class ClientSession:
         self.incoming: Incoming
         self.sharing: Sharing
         self.asking: Asking
-        self.lines: TaskLines
+        self.lines: Lines
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.id[:8]} {self.wire!r} {self.pool!r}>"

@@ -15,6 +15,7 @@ from types import BuiltinFunctionType, CellType, FunctionType, MethodType, Modul
 from typing import Any
 
 from remote_executor.payload.code.digests import frozen, same_bytes
+from remote_executor.payload.code.dispatch import reduce_method_by_dispatch
 from remote_executor.payload.code.names import LRU_CACHE
 from remote_executor.payload.code.watch import IN_MEMORY
 
@@ -36,8 +37,6 @@ class _Pickler(pickle.Pickler):
         if obj is _one:
             return NotImplemented
         if kind is FunctionType or kind.__module__ == "functools":
-            from remote_executor.payload.captures import reduce_method_by_dispatch
-
             by_dispatch = reduce_method_by_dispatch(obj)
             if by_dispatch is not None:
                 return _one, by_dispatch[1]

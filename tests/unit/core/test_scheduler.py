@@ -1175,13 +1175,13 @@ def test_batches_of_a_closed_map_are_neither_parked_nor_queued():
     feed = farm.feed(3, chunksize=1)
     farm.fill()
     scheduler = farm.scheduler
-    parked = scheduler.batch(feed, 0, [1], 1)
+    parked = feed.batch(scheduler.next_id(), 0, [1], 1)
     scheduler.park(parked)
     scheduler.check()
     scheduler.close_feed(feed)
     scheduler.check()
     assert parked.state is TaskState.SETTLED
-    late = [scheduler.batch(feed, 0, [1], 1) for _ in range(2)]
+    late = [feed.batch(scheduler.next_id(), 0, [1], 1) for _ in range(2)]
     scheduler.park(late[0])
     scheduler.submit(late[1])
 

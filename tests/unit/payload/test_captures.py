@@ -14,7 +14,8 @@ import weakref
 import pytest
 
 from remote_executor.payload import captures
-from remote_executor.payload.captures import facts, method_by_dispatch, same_bytes
+from remote_executor.payload.captures import facts, same_bytes
+from remote_executor.payload.code.dispatch import method_by_dispatch
 from remote_executor.payload.functions import FunctionCache
 from tests.support.words import without_address
 
@@ -313,45 +314,6 @@ class Shape:
     @functools.singledispatchmethod
     def area(self, by):
         return "any"
-
-    by_another_name = area
-
-
-def _method():
-    return "no method at all"
-
-
-def test_where_a_method_by_dispatch_was_got_from():
-    shape = Shape()
-
-    assert method_by_dispatch(shape.area) == (shape, "area")
-    assert method_by_dispatch(Shape.area) == (Shape, "area")
-    assert method_by_dispatch(_method) is None
-    assert method_by_dispatch(Shape) is None
-
-
-def test_a_method_by_dispatch_that_cannot_be_got_by_name():
-    class Local(Shape):
-        @functools.singledispatchmethod
-        def volume(self, by):
-            return "any"
-
-        @functools.singledispatchmethod
-        def area(self, by):
-            return "other"
-
-        def above(self):
-            return super().area
-
-    local = Local()
-    method = local.volume
-    del Local.volume
-
-    assert method_by_dispatch(method) is None
-    assert method_by_dispatch(local.area) == (local, "area")
-    assert method_by_dispatch(local.above()) == (local, "by_another_name")
-    Local.by_another_name = None
-    assert method_by_dispatch(local.above()) is None
 
 
 def test_a_method_by_dispatch_holds_an_object_that_may_change():
