@@ -14,7 +14,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from remote_executor.client.peer import LIMIT, Remote
+from remote_executor.client.peer import LIMIT
+from remote_executor.client.ways import Remote
 from remote_executor.errors import ConnectionFailed, FarmError, RemoteProtocolError
 from remote_executor.net.addresses import parse_address
 from remote_executor.printable import printable

@@ -46,13 +46,14 @@ from remote_executor.client.inquiries import Inquiries, Inquiry
 from remote_executor.client.nested import Child, Nested
 from remote_executor.client.notes import note_task
 from remote_executor.client.outcomes import Outcomes
-from remote_executor.client.peer import Embedded, Peer, PeerState, Way
+from remote_executor.client.peer import Peer, PeerState
 from remote_executor.client.refusals import anew, of_broken
 from remote_executor.client.reloads import reloads
 from remote_executor.client.results import open_failure, pid_of, unloadable
 from remote_executor.client.retry import Delays, try_again
 from remote_executor.client.shortcut import Sent, Shortcut
 from remote_executor.client.waits import IN_A_CALLBACK, IOThread, check_not_in_a_step
+from remote_executor.client.ways import Embedded, Way
 from remote_executor.core.known import Functions
 from remote_executor.core.places import Places
 from remote_executor.core.scheduler import Scheduler

@@ -24,13 +24,14 @@ from remote_executor.client.driver import AFTER_SHUTDOWN, Driver, Settings
 from remote_executor.client.futures import FarmFuture
 from remote_executor.client.maps import MapResults
 from remote_executor.client.notes import note_unsent
-from remote_executor.client.peer import BLOB_CACHE, Embedded, PeerState, Remote, Way
+from remote_executor.client.peer import BLOB_CACHE, PeerState
 from remote_executor.client.presence import count_slots, wait_for_all
 from remote_executor.client.refusals import anew
 from remote_executor.client.reloads import reloads
 from remote_executor.client.retry import Retrying
 from remote_executor.client.setups import make_setup
 from remote_executor.client.status import FarmStatus, ServerStatus
+from remote_executor.client.ways import Embedded, Remote, Way
 from remote_executor.core.roll_call import RollCall
 from remote_executor.core.tasks import Feed, Task, TaskState
 from remote_executor.cores import usable_cores
@@ -907,7 +908,7 @@ class FarmExecutor(_Face):
         max_memory_per_child: A worker that has more bytes than this for itself is replaced by a new
             one once its task is done. For a limit that no task may pass see ``serve``.
         addresses: Servers that run already: "host:port", ("host", port), "[::1]:port",
-            "unix:/path", or a :class:`~remote_executor.client.peer.Way` of your own. None means the
+            "unix:/path", or a :class:`~remote_executor.client.ways.Way` of your own. None means the
             environment variable REMOTE_EXECUTOR_ADDRESSES, and without that an embedded server.
         auth: How servers know us: a secret (``auth="..."``), :class:`Token`, :class:`GSSAPI`, or a
             mechanism of your own. None means ``REMOTE_EXECUTOR_AUTH``, and without that the user's

@@ -25,8 +25,8 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from remote_executor.client.peer import Remote
 from remote_executor.client.troubles import Step, may_pass
+from remote_executor.client.ways import Remote
 from remote_executor.errors import FarmError, LaunchFailed
 from remote_executor.launch.bootstrap import boot_command, bundle, first_stage
 from remote_executor.launch.clients import NotForwarded, ServerGone, Unsteady
@@ -203,7 +203,7 @@ class Together:
 
 class SSHWay:
     """
-    The way to a server that we start on a host; see :class:`remote_executor.client.peer.Way`.
+    The way to a server that we start on a host; see :class:`remote_executor.client.ways.Way`.
 
     Args:
         host: Where.
@@ -213,7 +213,7 @@ class SSHWay:
         report: Called with the host and each stage that is entered.
 
     Attributes:
-        launches: Whoever answers was started by us; see :class:`remote_executor.client.peer.Way`.
+        launches: Whoever answers was started by us; see :class:`remote_executor.client.ways.Way`.
     """
 
     launches = True

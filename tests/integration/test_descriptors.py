@@ -180,7 +180,7 @@ def test_a_server_of_our_own_is_started_although_the_first_tries_are_refused(
     import socket
 
     refusing, uses = nth_fails(socket.socketpair, n, number)
-    monkeypatch.setattr("remote_executor.client.peer.socket.socketpair", refusing)
+    monkeypatch.setattr("remote_executor.client.ways.socket.socketpair", refusing)
     with FarmExecutor(1) as executor:
         assert executor.submit(tasks.square, 3).result(LIMIT) == 9
         for _ in range(2):  # and when it has died, the next one
@@ -196,7 +196,7 @@ def test_a_process_or_a_thread_that_is_refused_once_is_tried_again(monkeypatch, 
 
     if call == "subprocess.Popen":
         refusing, _ = nth_fails(subprocess.Popen, 0, errno.EAGAIN)
-        monkeypatch.setattr("remote_executor.client.peer.subprocess.Popen", refusing)
+        monkeypatch.setattr("remote_executor.client.ways.subprocess.Popen", refusing)
         settings = {}
     else:
         start, failed = threading.Thread.start, []

@@ -22,7 +22,7 @@ from remote_executor import (
     server_status,
     start_server,
 )
-from remote_executor.client.peer import Remote
+from remote_executor.client.ways import Remote
 from remote_executor.net.addresses import parse_address
 from remote_executor.net.tls import ServerTLS, TLSStream, client_context
 from tests.support import tasks

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from remote_executor.client.peer import Embedded, Peer, PeerState, Remote
+from remote_executor.client.peer import Peer, PeerState
+from remote_executor.client.ways import Embedded, Remote
 from remote_executor.core.connection import MOST_STARTS
 from remote_executor.errors import ConnectionFailed, RemoteProtocolError
 from remote_executor.net.addresses import parse_address
@@ -319,7 +320,7 @@ def test_a_way_that_cannot_begin_now_is_tried_again(make, loop):
 def test_the_error_of_an_embedded_server_has_what_it_wrote(make, loop, monkeypatch, capfd):
     """As if it had ended at once for want of a module."""
     monkeypatch.setattr(
-        "remote_executor.client.peer.BOOT", "import sys; sys.exit('no module named xyz')"
+        "remote_executor.client.ways.BOOT", "import sys; sys.exit('no module named xyz')"
     )
     peer, owner = make(Embedded(1, ()))
     peer.connect()
