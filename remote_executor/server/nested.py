@@ -129,6 +129,7 @@ class TaskLines:
         for process in list(self._lines):
             self.worker_gone(process)
         self._timer.close()
+        del self._client  # it refers to this, and is to go without the garbage collector
 
     # -------------------------------------------------------------- from the worker
 

@@ -61,7 +61,8 @@ def is_alive(pid):
 
 def test_large_arrays_go_both_ways_whole(home):
     array = np.arange(4_000_000, dtype=np.float64)
-    with FarmExecutor.spawn([ENV], workers=1, connect_timeout=LIMIT) as ex:
+    host = CommandHost(ENV, python=sys.executable, workers=1)  # it has numpy
+    with FarmExecutor.spawn([host], connect_timeout=LIMIT) as ex:
         back = ex.submit(np.negative, array).result(LIMIT)
     assert np.array_equal(back, -array)
 

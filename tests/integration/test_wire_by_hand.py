@@ -454,7 +454,7 @@ def environment():
         "stdin": os.path.samestat(os.fstat(0), os.stat(os.devnull)),
         "session": os.getsid(0) == os.getpid(),
         "sigint": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
-        "sigterm": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
+        "sigterm": getattr(signal.getsignal(signal.SIGTERM), "__name__", "") == "_wait_for_word",
         "low": [n for n in os.listdir("/dev/fd") if 2 < int(n) < 200 and not is_of_libffi(n)],
         "main": sys.modules["__main__"].__name__,
         "argv": sys.argv,
