@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["IdlePage"]
 
@@ -26,9 +30,10 @@ class IdlePage:
 
     def open(self) -> int:
         """Make the page, if it is not there; return a descriptor of it, -1 if there can be none."""
-        if self._memory is None and hasattr(os, "memfd_create"):
+        create: Callable[[str], int] | None = getattr(os, "memfd_create", None)
+        if self._memory is None and create is not None:
             try:
-                self._fd = os.memfd_create("remote_executor idle slots", os.MFD_CLOEXEC)
+                self._fd = create("remote_executor idle slots")
                 os.ftruncate(self._fd, mmap.PAGESIZE)
                 self._memory = mmap.mmap(self._fd, mmap.PAGESIZE)
                 self.is_open = True

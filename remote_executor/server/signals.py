@@ -110,9 +110,10 @@ class ServerSignals:
 
     def _reap(self) -> None:
         """Wait for those that have ended here, and were started elsewhere in the container."""
-        while True:
+        waitid = getattr(os, "waitid", None)  # not on macOS before Python 3.13
+        while waitid is not None:
             try:
-                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                info = waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if info is None or info.si_pid == self._zygote:
                     return  # with the zygote the server ends, too
                 os.waitpid(info.si_pid, 0)

@@ -337,7 +337,7 @@ def kill_in_a_loop(program, journal, times):
 
 
 def test_killed_again_and_again_nothing_is_lost(program, journal):
-    kill_in_a_loop(program, journal, 8)
+    kill_in_a_loop(program, journal, 3)
 
 
 @pytest.mark.slow
