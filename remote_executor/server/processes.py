@@ -94,7 +94,7 @@ class Processes:
         except OSError as exc:
             self._events.worker_not_made(worker, exc)
             return
-        line = json.dumps(_config(client, worker, self._number)).encode() + b"\n"
+        line = json.dumps(_config(context, client, worker, self._number)).encode() + b"\n"
         try:
             self._watch(process)
             if client.config.get("modules") is True:
@@ -242,7 +242,9 @@ class Processes:
             self._tell_zygote({"kill": process.pid})
 
 
-def _config(client: ClientSession, worker: PoolWorker, number: int) -> dict[str, Any]:
+def _config(
+    context: Context, client: ClientSession, worker: PoolWorker, number: int
+) -> dict[str, Any]:
     """Return what a worker is told before all else: see :mod:`remote_executor.server.worker`."""
     config = client.config
     return {
@@ -262,6 +264,7 @@ def _config(client: ClientSession, worker: PoolWorker, number: int) -> dict[str,
         "nested": config.get("nested") is not False,
         "modules": config.get("modules") is True,
         "own": config.get("own"),
+        "service": not context.single,
     }
 
 

@@ -889,7 +889,7 @@ def run(
 
     Args:
         config: "index", "first_index", "setups", "sys_path", "cwd", "argv", "file", "modules",
-            "log_level", "client": see the supervisor.
+            "log_level", "client", "service": see processes.py.
         wire: The wire's descriptor; as all others, it becomes this function's.
         tokens: The token pipe's.
         answers: That of the pipe that takes the answers.
@@ -960,6 +960,7 @@ def _prepare(config: dict[str, Any], out: int, err: int) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, _wait_for_word)
+    signal.signal(signal.SIGUSR1, _leave_to_server if config.get("service") else signal.SIG_DFL)
     os.register_at_fork(
         before=_hold_back, after_in_parent=_release, after_in_child=_release_in_child
     )
@@ -1008,21 +1009,26 @@ def _wait_for_word(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)  # it was meant for this worker alone
 
 
+def _leave_to_server(*_: object) -> None:
+    """Do nothing at SIGUSR1, which a batch system sends to all processes when a server is to drain."""
+
+
 def _end_at_once() -> None:
-    """Let SIGTERM end this process again, unless a task has changed what it does."""
-    if signal.getsignal(signal.SIGTERM) is _wait_for_word:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Let these signals end this process again, unless a task has changed what they do."""
+    for number, ours in ((signal.SIGTERM, _wait_for_word), (signal.SIGUSR1, _leave_to_server)):
+        if signal.getsignal(number) is ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
-# Python forgets the signals that come to a child before its first line: SIGTERM has to wait until
-# it has its usual effect there.
+# Python forgets the signals that come to a child before its first line: these have to wait until
+# they have their usual effect there.
 
 _forking = _thread._local()
 """The signals that the thread that forks has blocked."""
 
 
 def _hold_back() -> None:
-    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])
 
 
 def _release() -> None:

@@ -291,6 +291,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
     def _preload(self, names: Sequence[str], path: Sequence[str] | None) -> None:
         """Import the user's modules from where the user's code does, as nothing of ours is."""

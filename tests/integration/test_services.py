@@ -231,6 +231,21 @@ def name_of(pid):
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
+@pytest.mark.skipif(not LINUX, reason="looks into /proc")
+def test_a_whole_control_group_that_is_told_to_drain_finishes_what_it_has_begun(service, tmp_path):
+    """Slurm's --signal reaches all processes of a step."""
+    one = service()
+    with FarmExecutor(addresses=[one.address]) as ex:
+        tasks = [ex.options(retries=0).submit(wait_for_file, tmp_path, f"t{n}") for n in range(2)]
+        wait_until(lambda: len(begun(tmp_path)) == 2, LIMIT)
+        for pid in [*descendants(one.process.pid), one.process.pid]:
+            os.kill(pid, signal.SIGUSR1)
+        wait_until(lambda: ex.status().servers[0].state == "draining", LIMIT)
+        (tmp_path / "go").touch()
+        assert [each.result(LIMIT) for each in tasks] == ["t0", "t1"]
+        assert one.process.wait(LIMIT) == 0
+
+
 def is_alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -291,9 +306,9 @@ def test_a_log_that_cannot_be_opened_anew_ends_nothing(service, tmp_path):
     folder = tmp_path / "logs"
     folder.mkdir()
     one = service("--log-file", str(folder / "server.log"))
-    (folder / "server.log").unlink()
-    folder.rmdir()
+    moved = folder.rename(tmp_path / "moved") / "server.log"
     one.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "cannot be opened" in moved.read_text(), LIMIT)
     assert ping(one.address, LIMIT)
     assert server_status(one.address)["slots"] == 2
 
