@@ -109,6 +109,11 @@ class CommandRun:
             return False
         return True
 
+    def cancel(self) -> None:
+        """Nobody wants it any more: whoever reads or writes hears of its end. Any thread."""
+        with contextlib.suppress(OSError):  # it is closed, or was never connected further
+            self.sock.shutdown(socket.SHUT_RDWR)
+
     def kill(self) -> None:
         """End it, with what it has started here."""
         if not self.wait(END_SECONDS):
@@ -151,8 +156,7 @@ class CommandConnection:
             return
         self._closed = True
         if not self._taken:
-            with contextlib.suppress(OSError):
-                self.run.sock.shutdown(socket.SHUT_RDWR)
+            self.run.cancel()
             self.run.sock.close()
         self.run.kill()
 
@@ -195,5 +199,5 @@ class CommandClient:
             raise progress.failure(f"{host.words[0]}: {exc.strerror or exc}") from exc
         run = connection.run
         assert run is not None
-        progress.hold(lambda: run.sock.shutdown(socket.SHUT_RDWR))
+        progress.hold(run.cancel)
         return connection

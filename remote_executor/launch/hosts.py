@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from remote_executor.errors import AddressError
 
@@ -90,12 +90,7 @@ class SSHHost:
         Args:
             defaults: Its name is of no account.
         """
-        taken = {
-            each.name: getattr(defaults, each.name)
-            for each in fields(self)
-            if getattr(self, each.name) is None
-        }
-        return replace(self, **taken)
+        return _filled(self, defaults)
 
 
 SHELL_PROGRAMS = frozenset(("ssh", "autossh", "rsh", "plink", "dropbear", "dbclient"))
@@ -180,17 +175,25 @@ class CommandHost:
         Args:
             defaults: Its command is of no account.
         """
-        taken = {
-            each.name: getattr(defaults, each.name)
-            for each in fields(self)
-            if getattr(self, each.name) is None
-        }
-        return replace(self, **taken)
+        return _filled(self, defaults)
 
 
 HostLike = str | SSHHost
 
 CommandLike = str | Sequence[str] | CommandHost
+
+
+H = TypeVar("H", "SSHHost", "CommandHost")
+
+
+def _filled(host: H, defaults: H) -> H:
+    """Return a host, with what it leaves open taken from another."""
+    taken = {
+        each.name: getattr(defaults, each.name)
+        for each in fields(host)
+        if getattr(host, each.name) is None
+    }
+    return replace(host, **taken)
 
 
 def _check(host: SSHHost) -> None:
