@@ -8,9 +8,11 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 from remote_executor.cli import _parser
 from tests.support.house import ROOT
+from tests.support.tools import missing
 
 FILES = ROOT / "examples" / "services"
 
@@ -43,7 +45,6 @@ def test_the_commands_are_ones_that_there_are(name, count):
 
 @pytest.mark.parametrize("name", ["compose.yaml", "kubernetes.yaml"])
 def test_yaml_is_yaml(name):
-    yaml = pytest.importorskip("yaml")
     documents = list(yaml.safe_load_all((FILES / name).read_text("utf-8")))
     if name == "compose.yaml":
         arguments = documents[0]["services"]["farm"]["command"]
@@ -58,7 +59,7 @@ def test_yaml_is_yaml(name):
 def test_systemd_understands_its_units(tmp_path, name):
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
-        pytest.skip("there is no systemd-analyze here")
+        missing("systemd-analyze")
     for each in FILES.glob("remote-executor.*"):
         text = each.read_text("utf-8").replace(
             "/opt/remote-executor/bin/remote-executor", "/bin/true"
