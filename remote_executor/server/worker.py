@@ -1010,7 +1010,7 @@ def _wait_for_word(*_: object) -> None:
 
 
 def _leave_to_server(*_: object) -> None:
-    """Do nothing at SIGUSR1: batch systems send it to all processes of a server that shall drain."""
+    """Do nothing at SIGUSR1: a batch system sends it to all processes to have a server drain."""
 
 
 def _end_at_once() -> None:
