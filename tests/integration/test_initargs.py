@@ -7,7 +7,7 @@ import multiprocessing
 import operator
 import os
 import threading
-import time
+from concurrent import futures
 from multiprocessing import managers
 
 import pytest
@@ -121,8 +121,8 @@ def test_a_lock_keeps_others_out(context, farm_with, kind):
     assert pids
     with lock:
         blocked = ex.submit(count_up, 0)
-        time.sleep(0.1)
-        assert not blocked.done()
+        with pytest.raises(futures.TimeoutError):
+            blocked.result(0.1)
     blocked.result(LIMIT)
 
 
